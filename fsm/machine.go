@@ -1,0 +1,217 @@
+package fsm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	looplab "github.com/looplab/fsm"
+	"github.com/rs/zerolog"
+)
+
+const (
+	// historyLength is how many hops are kept in memory.
+	historyLength = 256
+	// finalWait is how long the last effect waits for the one before it to return.
+	finalWait = 3 * time.Second
+	// lastResortSlack is how long after a state's last deadline the process is ended from outside of the
+	// machine.
+	lastResortSlack = 5 * time.Second
+)
+
+// Errors of requests and commits.
+var (
+	// ErrStopped: the machine has reached its final state.
+	ErrStopped = errors.New("fsm: stopped")
+	// ErrBusy: too many requests wait for a decision.
+	ErrBusy = errors.New("fsm: too many requests wait")
+	// ErrSuperseded: a stop arrived before the commit, or the state was left.
+	ErrSuperseded = errors.New("fsm: superseded")
+)
+
+// Timeouts gives the duration of each setting. A missing or zero one ends at once.
+type Timeouts map[Setting]time.Duration
+
+// Config is what a machine needs.
+type Config struct {
+	// Table is the lifecycle to run, usually [Lifecycle].
+	Table Table
+	// Effects has a function for each effect of the table.
+	Effects map[Effect]EffectFunc
+	// Timeouts is asked at each entry of a state, so that a new configuration counts from the next hop.
+	Timeouts func() Timeouts
+	// BootID names this process image in the history.
+	BootID string
+	// Previous is the history of the process image before this one, oldest first.
+	Previous []Hop
+	// OnHop is told each hop in order, before its effect begins. It must not block. Nil tells nobody.
+	OnHop func(Hop)
+	// LastResort is called when a state outlived its deadlines by some seconds, so the machine itself must
+	// be stuck. It runs outside of the machine and should end the process. Nil does nothing.
+	LastResort func(Snapshot)
+	Log        zerolog.Logger
+}
+
+// EffectFunc is the work of an effect. ctx ends when the state that began it is left. It returns one of
+// the effect's outcomes, or the zero Outcome where the table lists none.
+type EffectFunc func(ctx context.Context, e Entry) Outcome
+
+// Outcome is how an effect ended.
+type Outcome struct {
+	Event Event
+	// Reason goes to the history and the log.
+	Reason string
+	// Exit is the process's exit code to remember; 0 leaves it as it was.
+	Exit int
+}
+
+// Entry tells an effect what set it off.
+type Entry struct {
+	Hop Hop
+	// Request is what was asked for, the zero value when no request was.
+	Request Request
+	m       *Machine
+	visit   uint64
+}
+
+// Raise posts an outcome that may come at any later time of this generation, such as server_failed.
+func (e Entry) Raise(o Outcome) {
+	e.m.box.post(mail{outcome: &outcomeMail{Outcome: o, generation: e.Hop.Generation}})
+}
+
+// Commit runs act on the owner's goroutine as the point of no return: quiesce must stop the sources of
+// requests and hand in what they still hold; when a stop waits after that, or the state was left, the
+// sources are restored and [ErrSuperseded] is returned, so that a stop is never lost. An error of act is
+// returned after the sources were restored.
+func (e Entry) Commit(ctx context.Context, quiesce func() (restore func()), act func() error) error {
+	answer := make(chan error, 1)
+	if !e.m.box.post(mail{commit: &commitMail{e.visit, quiesce, act, answer}}) {
+		return ErrSuperseded
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return ErrSuperseded // the owner finds the visit over and does not act
+	}
+}
+
+// Request asks for an event.
+type Request struct {
+	Event  Event
+	Actor  string // who asks: "SIGTERM", "local", "api 10.0.0.7"
+	Reason string
+	// Turn is the turn from inside which the request comes; empty for none.
+	Turn string
+}
+
+// Decision is what became of a request.
+type Decision struct {
+	// Outcome is "accepted", "coalesced", "postponed" or "ignored".
+	Outcome string `json:"outcome"`
+	State   State  `json:"state"`
+	Message string `json:"message"`
+	// Hop is the sequence of the newest hop after the decision.
+	Hop uint64 `json:"hop"`
+}
+
+// Machine is a lifecycle that runs. Only the goroutine in Run touches looplab/fsm; everyone else posts
+// to its mailbox or reads the published snapshot.
+type Machine struct {
+	cfg     Config
+	cells   map[key]Cell
+	states  map[State]StateSpec
+	effects map[Effect]EffectSpec
+	box     *mailbox
+	snap    atomic.Pointer[Snapshot]
+	history history
+
+	// Owned by Run.
+	core       *looplab.FSM
+	state      State
+	since      time.Time
+	visit      uint64 // counts entries of states; outcomes and timers carry it
+	generation int
+	intent     Intent
+	asked      Request // the latest request that moved the machine
+	exit       int
+	counters   Counters
+	ctx        context.Context // of the visit
+	cancel     context.CancelCauseFunc
+	timers     []*time.Timer
+	deadline   time.Duration // of the visit, after since; 0 for none
+	lastResort *time.Timer
+	postponed  []mail
+	previous   <-chan struct{} // closed when the latest effect has returned
+	done       bool
+}
+
+// New checks the table and returns a machine that waits for Run.
+func New(cfg Config) (*Machine, error) {
+	if err := cfg.Table.Check(); err != nil {
+		return nil, err
+	}
+	m := &Machine{
+		cfg:     cfg,
+		cells:   make(map[key]Cell),
+		states:  make(map[State]StateSpec),
+		effects: make(map[Effect]EffectSpec),
+		box:     newMailbox(),
+		state:   cfg.Table.Initial,
+		since:   time.Now(),
+	}
+	for _, c := range cfg.Table.Cells {
+		m.cells[key{c.State, c.Event}] = c
+	}
+	for _, s := range cfg.Table.States {
+		m.states[s.Name] = s
+	}
+	for _, e := range cfg.Table.Effects {
+		m.effects[e.Name] = e
+		if cfg.Effects[e.Name] == nil {
+			return nil, fmt.Errorf("fsm: no function for the effect %s", e.Name)
+		}
+	}
+	m.history.start(cfg.Previous)
+	m.core = newCore(cfg.Table, looplab.Callbacks{
+		"leave_state": func(context.Context, *looplab.Event) { m.leave() },
+		"enter_state": func(_ context.Context, e *looplab.Event) { m.enter(State(e.Dst), e.Args[0].(*move)) },
+		"after_event": func(_ context.Context, e *looplab.Event) { m.begin(e.Args[0].(*move)) },
+	})
+	m.publish()
+	return m, nil
+}
+
+// newCore builds looplab's machine from the table. The callbacks only hand work over: they never block,
+// fail or fire an event.
+func newCore(t Table, callbacks looplab.Callbacks) *looplab.FSM {
+	var events looplab.Events
+	for _, c := range t.Cells {
+		if c.Kind == Transition {
+			events = append(events, looplab.EventDesc{Name: string(c.Event), Src: []string{string(c.State)}, Dst: string(c.To)})
+		}
+	}
+	return looplab.NewFSM(string(t.Initial), events, callbacks)
+}
+
+// Request posts a request and waits for the owner's decision.
+func (m *Machine) Request(ctx context.Context, r Request) (Decision, error) {
+	answer := make(chan Decision, 1)
+	if !m.box.post(mail{request: &requestMail{r, answer}}) {
+		if m.Snapshot().State == m.cfg.Table.Final {
+			return Decision{}, ErrStopped
+		}
+		return Decision{}, ErrBusy
+	}
+	select {
+	case d := <-answer:
+		return d, nil
+	case <-ctx.Done():
+		return Decision{}, fmt.Errorf("fsm: waiting for a decision: %w", context.Cause(ctx))
+	}
+}
+
+// Notify posts a request for whose decision nobody waits, such as a signal; the decision is logged.
+func (m *Machine) Notify(r Request) { m.box.post(mail{request: &requestMail{Request: r}}) }

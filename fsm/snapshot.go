@@ -1,0 +1,142 @@
+package fsm
+
+import (
+	"sync"
+	"time"
+)
+
+// Hop is one recorded step of the machine.
+type Hop struct {
+	// Seq counts from 1 and goes on across process images that hand over.
+	Seq        uint64    `json:"seq"`
+	BootID     string    `json:"boot_id"`
+	Generation int       `json:"generation"`
+	Time       time.Time `json:"time"`
+	From       State     `json:"from"`  // empty for the first hop of a process
+	Event      Event     `json:"event"` // empty for the first hop of a process
+	To         State     `json:"to"`
+	Reason     string    `json:"reason"`
+	Actor      string    `json:"actor"`
+	// LastedMS is how long the state before it lasted, in milliseconds; 0 for the first hop of a process.
+	LastedMS float64 `json:"lasted_ms"`
+}
+
+// Counters count what did not move the machine.
+type Counters struct {
+	Late       uint64 `json:"late"`       // outcomes of a state that was left
+	Ignored    uint64 `json:"ignored"`    // requests and outcomes that change nothing
+	Impossible uint64 `json:"impossible"` // must stay 0
+}
+
+// Snapshot is the machine at one moment. Reading it never waits for the machine.
+type Snapshot struct {
+	State State     `json:"state"`
+	Since time.Time `json:"since"`
+	// Hop is the sequence of the hop that led here.
+	Hop        uint64 `json:"hop"`
+	BootID     string `json:"boot_id"`
+	Generation int    `json:"generation"`
+	// Intent is stop or restart while one is under way; empty otherwise.
+	Intent Intent `json:"intent"`
+	// Deadline is when the state ends by itself; zero for never.
+	Deadline time.Time `json:"deadline,omitzero"`
+	// Ready reports whether queued turns are started: the state serves in full.
+	Ready bool `json:"ready"`
+	// Admission is what happens to a new turn now.
+	Admission Admission `json:"admission"`
+	// Postponed lists the events that wait for another state.
+	Postponed []Event  `json:"postponed,omitempty"`
+	Counters  Counters `json:"counters"`
+}
+
+// Snapshot returns the latest published state.
+func (m *Machine) Snapshot() Snapshot { return *m.snap.Load() }
+
+func (m *Machine) publish() {
+	spec := m.states[m.state]
+	s := Snapshot{
+		State: m.state, Since: m.since, Hop: m.history.last(), BootID: m.cfg.BootID, Generation: m.generation,
+		Intent: m.intent, Ready: spec.Starts, Admission: spec.Admission, Counters: m.counters,
+	}
+	if m.deadline > 0 {
+		s.Deadline = m.since.Add(m.deadline)
+	}
+	if s.Admission == Held && m.intent == IntentStop {
+		s.Admission = Refused
+	}
+	for _, in := range m.postponed {
+		if in.request != nil {
+			s.Postponed = append(s.Postponed, in.request.Event)
+		} else {
+			s.Postponed = append(s.Postponed, in.outcome.Event)
+		}
+	}
+	m.snap.Store(&s)
+	m.history.wake()
+}
+
+// Changed returns a channel that is closed at the next publication: take it, read the snapshot, then wait.
+func (m *Machine) Changed() <-chan struct{} { return m.history.next() }
+
+// Hops returns the kept hops with a sequence greater than after, oldest first.
+func (m *Machine) Hops(after uint64) []Hop { return m.history.after(after) }
+
+// history keeps the newest hops and wakes who waits for more.
+type history struct {
+	mu      sync.Mutex
+	hops    []Hop
+	changed chan struct{}
+}
+
+func (h *history) start(previous []Hop) {
+	h.hops = append(h.hops, previous[max(0, len(previous)-historyLength):]...)
+	h.changed = make(chan struct{})
+}
+
+func (h *history) add(hop Hop) uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	hop.Seq = 1
+	if n := len(h.hops); n > 0 {
+		hop.Seq = h.hops[n-1].Seq + 1
+	}
+	if len(h.hops) >= historyLength {
+		h.hops = append(h.hops[:0], h.hops[1:]...)
+	}
+	h.hops = append(h.hops, hop)
+	return hop.Seq
+}
+
+func (h *history) wake() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	close(h.changed)
+	h.changed = make(chan struct{})
+}
+
+func (h *history) next() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.changed
+}
+
+func (h *history) last() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.hops) == 0 {
+		return 0
+	}
+	return h.hops[len(h.hops)-1].Seq
+}
+
+func (h *history) after(seq uint64) []Hop {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []Hop
+	for _, hop := range h.hops {
+		if hop.Seq > seq {
+			out = append(out, hop)
+		}
+	}
+	return out
+}

@@ -1,0 +1,230 @@
+package fsm
+
+// Lifecycle returns the table of the gateway, a fresh copy at each call.
+func Lifecycle() Table {
+	to := func(from State, ev Event, to State, ef Effect, why string) Cell {
+		return Cell{State: from, Event: ev, Kind: Transition, To: to, Effect: ef, Why: why}
+	}
+	ignored := func(s State, ev Event, why string) Cell {
+		return Cell{State: s, Event: ev, Kind: Ignored, Why: why}
+	}
+	postponed := func(s State, ev Event, why string) Cell {
+		return Cell{State: s, Event: ev, Kind: Postponed, Why: why}
+	}
+	never := func(s State, ev Event, why string) Cell {
+		return Cell{State: s, Event: ev, Kind: Impossible, Why: why}
+	}
+	intend := func(c Cell, i Intent) Cell { c.Intent = i; return c }
+	exit := func(c Cell, code int) Cell { c.Exit = code; return c }
+
+	return Table{
+		Initial: Starting, First: EffectStart, Final: Stopped,
+
+		States: []StateSpec{
+			{
+				Name: Starting, Admission: Held, Starts: false,
+				Invariant: "the instance lock is held or being taken; nothing is served yet",
+				Client:    "on a first start the connection is refused; on a restart it is accepted and held until Running",
+				Deadlines: []DeadlineSpec{{[]Setting{StartTimeout}, StartFailed}},
+			},
+			{
+				Name: Running, Admission: Open, Starts: true,
+				Invariant: "serving, ready",
+				Client:    "everything works; `/readyz` answers 200",
+			},
+			{
+				Name: Draining, Admission: Open, Starts: false,
+				Invariant: "serving; accepted turns wait; those that run may finish",
+				Client:    "everything works but no further turn starts; new turns are written down and wait; `/readyz` answers 503",
+				Deadlines: []DeadlineSpec{
+					{[]Setting{DrainTimeout}, DrainTimedOut},
+					{[]Setting{DrainTimeout, ShutdownTimeout}, ForceExit},
+				},
+			},
+			{
+				Name: ShuttingDown, Admission: Held, Starts: false,
+				Invariant: "clients are told and closed politely; the store is flushed",
+				Client:    "open streams end with a `shutdown` notice; requests wait at the gate (restart) or get 503 with Retry-After (stop)",
+				Deadlines: []DeadlineSpec{{[]Setting{ShutdownTimeout}, ForceExit}},
+			},
+			{
+				Name: Respawning, Admission: Held, Starts: false,
+				Invariant: "closed; the successor is taking over, or the mode says stay in this process",
+				Client:    "connections are accepted by the kernel and wait; held requests wait",
+				Deadlines: []DeadlineSpec{{[]Setting{RespawnTimeout}, RespawnFailed}},
+			},
+			{
+				Name: Stopped, Admission: Refused, Starts: false,
+				Invariant: "the lock is released; the exit code is decided",
+				Client:    "the connection is refused, or the successor answers",
+			},
+		},
+
+		Events: []EventSpec{
+			{Stop, ByRequest, "SIGTERM, SIGINT, `gateway stop`, the API"},
+			{Restart, ByRequest, "`gateway restart`, the API, SIGHUP with a valid configuration, SIGUSR1 when authorised"},
+			{Resume, ByRequest, "`gateway resume`, the API; the drain, when the successor cannot be prepared"},
+			{Started, ByOutcome, "the effect start: lock, store and listener are there"},
+			{StartFailed, ByOutcome, "the effect start; the deadline of Starting"},
+			{ServerFailed, ByOutcome, "the server, when its listener fails while it serves"},
+			{Drained, ByOutcome, "the effect drain: nothing runs any more and the successor is prepared"},
+			{DrainTimedOut, ByDeadline, "the deadline of Draining"},
+			{Closed, ByOutcome, "the effect close, when a stop is intended"},
+			{ClosedForRestart, ByOutcome, "the effect close, when a restart is intended"},
+			{Respawned, ByOutcome, "the effect respawn: the successor has taken over"},
+			{RespawnDeclined, ByOutcome, "the effect respawn: the mode says stay in this process"},
+			{RespawnFailed, ByOutcome, "the effect respawn; the deadline of Respawning"},
+			{ForceExit, ByDeadline, "the deadline of ShuttingDown, and of a Draining that outlived its own"},
+		},
+
+		Effects: []EffectSpec{
+			{Name: EffectStart, Does: "take the lock, listen, open the store and recover its lanes", Outcomes: []Event{Started, StartFailed}, Panic: StartFailed},
+			{Name: EffectOpen, Does: "publish ready, tell the supervisor, release the lanes", Panic: ServerFailed},
+			{Name: EffectDrain, Does: "pause the lanes, prepare the successor, wait for the turns that run", Outcomes: []Event{Drained, Resume}, Panic: Resume},
+			{Name: EffectResume, Does: "dismiss the successor, release the lanes", Panic: ServerFailed},
+			{Name: EffectClose, Does: "tell clients, interrupt what still runs (it goes back to the head of its lane), close politely, flush the store", Outcomes: []Event{Closed, ClosedForRestart}, Panic: Closed},
+			{Name: EffectRespawn, Does: "hand over to the successor, or decline where the mode says stay in this process", Outcomes: []Event{Respawned, RespawnDeclined, RespawnFailed}, Panic: RespawnFailed},
+			{Name: EffectReset, Does: "dismiss the successor, reset the lanes (a new generation), then start again", Outcomes: []Event{Started, StartFailed}, Panic: StartFailed},
+			{Name: EffectRelease, Does: "stop the successor unless it has taken over, release the lock"},
+			{Name: EffectAbandon, Does: "log \"shutdown timed out; exiting without full cleanup\"; what was accepted is on disk", AtOnce: true},
+		},
+
+		Cells: []Cell{
+			// Starting
+			to(Starting, Started, Running, EffectOpen, "ready"),
+			exit(to(Starting, StartFailed, Stopped, EffectRelease, "the start cannot succeed; exit 78 when a person must act first, else 1"), 1),
+			intend(to(Starting, Stop, ShuttingDown, EffectClose, "the start is cancelled; what it had opened is closed"), IntentStop),
+			postponed(Starting, Restart, "waits for Running, then restarts"),
+			ignored(Starting, Resume, "no restart is draining, so there is none to call off"),
+			postponed(Starting, ServerFailed, "waits for the start to report"),
+			never(Starting, Drained, "nothing drains"),
+			never(Starting, DrainTimedOut, "nothing drains"),
+			never(Starting, Closed, "nothing closes"),
+			never(Starting, ClosedForRestart, "nothing closes"),
+			never(Starting, Respawned, "nothing respawns"),
+			never(Starting, RespawnDeclined, "nothing respawns"),
+			never(Starting, RespawnFailed, "nothing respawns"),
+			never(Starting, ForceExit, "the deadline here is start_failed"),
+
+			// Running
+			intend(to(Running, Stop, ShuttingDown, EffectClose, "a stop waits for no turn: those that run are interrupted and kept"), IntentStop),
+			intend(to(Running, Restart, Draining, EffectDrain, "turns that run may finish first"), IntentRestart),
+			exit(intend(to(Running, ServerFailed, ShuttingDown, EffectClose, "nothing can be served any more; exit 3"), IntentStop), 3),
+			ignored(Running, Resume, "no restart is draining, so there is none to call off"),
+			never(Running, Started, "started already"),
+			never(Running, StartFailed, "started already"),
+			never(Running, Drained, "nothing drains"),
+			never(Running, DrainTimedOut, "nothing drains"),
+			never(Running, Closed, "nothing closes"),
+			never(Running, ClosedForRestart, "nothing closes"),
+			never(Running, Respawned, "nothing respawns"),
+			never(Running, RespawnDeclined, "nothing respawns"),
+			never(Running, RespawnFailed, "nothing respawns"),
+			never(Running, ForceExit, "Running has no deadline"),
+
+			// Draining
+			to(Draining, Drained, ShuttingDown, EffectClose, "nothing runs and the successor is prepared"),
+			to(Draining, DrainTimedOut, ShuttingDown, EffectClose, "what still runs is interrupted and goes back to the head of its lane"),
+			intend(to(Draining, Resume, Running, EffectResume, "the restart is called off; nothing was torn down"), IntentNone),
+			intend(to(Draining, Stop, ShuttingDown, EffectClose, "a stop outranks a restart"), IntentStop),
+			exit(to(Draining, ForceExit, Stopped, EffectAbandon, "the drain outlived its own deadline; exit 2"), 2),
+			ignored(Draining, Restart, "coalesced with the restart that is under way"),
+			postponed(Draining, ServerFailed, "a restart repairs it; should the restart be called off, it stops the gateway"),
+			never(Draining, Started, "started already"),
+			never(Draining, StartFailed, "started already"),
+			never(Draining, Closed, "nothing closes yet"),
+			never(Draining, ClosedForRestart, "nothing closes yet"),
+			never(Draining, Respawned, "nothing respawns yet"),
+			never(Draining, RespawnDeclined, "nothing respawns yet"),
+			never(Draining, RespawnFailed, "nothing respawns yet"),
+
+			// ShuttingDown
+			to(ShuttingDown, Closed, Stopped, EffectRelease, "closed with the intent to stop; exits with the remembered code, else 0"),
+			to(ShuttingDown, ClosedForRestart, Respawning, EffectRespawn, "closed with the intent to restart"),
+			intend(Cell{State: ShuttingDown, Event: Stop, Kind: Internal, Why: "a restart becomes a stop; a second stop changes nothing"}, IntentStop),
+			exit(to(ShuttingDown, ForceExit, Stopped, EffectAbandon, "shutdown timed out; exiting without full cleanup; exit 2"), 2),
+			ignored(ShuttingDown, Restart, "coalesced with a restart that is under way; a stop outranks it"),
+			ignored(ShuttingDown, Resume, "too late: clients have been told"),
+			ignored(ShuttingDown, ServerFailed, "the server is being closed"),
+			never(ShuttingDown, Started, "a start that was cancelled reports late and is dropped"),
+			never(ShuttingDown, StartFailed, "a start that was cancelled reports late and is dropped"),
+			never(ShuttingDown, Drained, "the drain is over"),
+			never(ShuttingDown, DrainTimedOut, "the drain is over"),
+			never(ShuttingDown, Respawned, "nothing respawns yet"),
+			never(ShuttingDown, RespawnDeclined, "nothing respawns yet"),
+			never(ShuttingDown, RespawnFailed, "nothing respawns yet"),
+
+			// Respawning
+			to(Respawning, Respawned, Stopped, EffectRelease, "the successor is ready and held requests are with it; exit 0"),
+			intend(to(Respawning, RespawnDeclined, Starting, EffectReset, "restart in place, in this process"), IntentNone),
+			intend(to(Respawning, RespawnFailed, Starting, EffectReset, "restart in place, with a warning that says why"), IntentNone),
+			intend(to(Respawning, Stop, Stopped, EffectRelease, "all is closed already; the successor, if any, is stopped too"), IntentStop),
+			ignored(Respawning, Restart, "coalesced with the restart that is under way"),
+			ignored(Respawning, Resume, "too late: all is closed"),
+			ignored(Respawning, ServerFailed, "the next start opens what is missing"),
+			never(Respawning, Started, "this process starts nothing now"),
+			never(Respawning, StartFailed, "this process starts nothing now"),
+			never(Respawning, Drained, "the drain is over"),
+			never(Respawning, DrainTimedOut, "the drain is over"),
+			never(Respawning, Closed, "closed already"),
+			never(Respawning, ClosedForRestart, "closed already"),
+			never(Respawning, ForceExit, "the deadline here is respawn_failed"),
+
+			// Stopped
+			ignored(Stopped, Stop, "the process ends"),
+			ignored(Stopped, Restart, "the process ends"),
+			ignored(Stopped, Resume, "the process ends"),
+			ignored(Stopped, ServerFailed, "the process ends"),
+			never(Stopped, Started, "nothing is under way"),
+			never(Stopped, StartFailed, "nothing is under way"),
+			never(Stopped, Drained, "nothing is under way"),
+			never(Stopped, DrainTimedOut, "nothing is under way"),
+			never(Stopped, Closed, "nothing is under way"),
+			never(Stopped, ClosedForRestart, "nothing is under way"),
+			never(Stopped, Respawned, "nothing is under way"),
+			never(Stopped, RespawnDeclined, "nothing is under way"),
+			never(Stopped, RespawnFailed, "nothing is under way"),
+			never(Stopped, ForceExit, "nothing is under way"),
+		},
+	}
+}
+
+// Signals lists the signals that become events. SIGQUIT keeps Go's stack dump.
+func Signals() []SignalSpec {
+	return []SignalSpec{
+		{"SIGTERM", Stop, "always"},
+		{"SIGINT", Stop, "always"},
+		{"SIGHUP", Restart, "when the configuration on disk is valid; otherwise refused with its errors, and the gateway goes on as it was"},
+		{"SIGUSR1", Restart, "when authorised: `gateway restart --authorize-signal` or the API grants one restart for 5 s, or `lifecycle.allow_signal_restart` is true; otherwise refused with a warning"},
+	}
+}
+
+// The process's exit codes. Scripts and unit files rely on them.
+const (
+	ExitOK         = 0  // stopped cleanly or handed over
+	ExitFailed     = 1  // could not start (store damaged, other)
+	ExitForced     = 2  // the deadline of a stop or restart passed
+	ExitServer     = 3  // the server failed while running
+	ExitUsage      = 64 // wrong usage
+	ExitSupervisor = 75 // handed back to the supervisor for a fresh start
+	ExitConfig     = 78 // will not start until a person acts: configuration, already running, port taken
+)
+
+// ExitCodes describes the exit codes in rising order.
+func ExitCodes() []struct {
+	Code    int
+	Meaning string
+} {
+	return []struct {
+		Code    int
+		Meaning string
+	}{
+		{ExitOK, "stopped cleanly or handed over"},
+		{ExitFailed, "could not start (store damaged, other)"},
+		{ExitForced, "forced: the deadline passed"},
+		{ExitServer, "the server failed while running"},
+		{ExitUsage, "wrong usage"},
+		{ExitSupervisor, "asks its supervisor for a fresh start (mode supervisor)"},
+		{ExitConfig, "will not start until a person acts: bad configuration, already running, port taken by somebody else"},
+	}
+}

@@ -1,0 +1,155 @@
+package fsm
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestTheTableIsWhole(t *testing.T) {
+	require.NoError(t, Lifecycle().Check())
+}
+
+// The contract of the transitions, written out a second time by hand: a row that is removed or altered in
+// the table fails here.
+func TestEveryTransitionIsTheOnePromised(t *testing.T) {
+	want := map[string]string{
+		"Starting started":                "Running open",
+		"Starting start_failed":           "Stopped release exit=1",
+		"Starting stop":                   "ShuttingDown close intent=stop",
+		"Running stop":                    "ShuttingDown close intent=stop",
+		"Running restart":                 "Draining drain intent=restart",
+		"Running server_failed":           "ShuttingDown close intent=stop exit=3",
+		"Draining drained":                "ShuttingDown close",
+		"Draining drain_timed_out":        "ShuttingDown close",
+		"Draining resume":                 "Running resume intent=none",
+		"Draining stop":                   "ShuttingDown close intent=stop",
+		"Draining force_exit":             "Stopped abandon exit=2",
+		"ShuttingDown closed":             "Stopped release",
+		"ShuttingDown closed_for_restart": "Respawning respawn",
+		"ShuttingDown stop":               "internal intent=stop",
+		"ShuttingDown force_exit":         "Stopped abandon exit=2",
+		"Respawning respawned":            "Stopped release",
+		"Respawning respawn_declined":     "Starting reset intent=none",
+		"Respawning respawn_failed":       "Starting reset intent=none",
+		"Respawning stop":                 "Stopped release intent=stop",
+		"Starting restart":                "postponed",
+		"Starting server_failed":          "postponed",
+		"Draining server_failed":          "postponed",
+		"Starting resume":                 "ignored",
+		"Running resume":                  "ignored",
+		"Draining restart":                "ignored",
+		"ShuttingDown restart":            "ignored",
+		"ShuttingDown resume":             "ignored",
+		"ShuttingDown server_failed":      "ignored",
+		"Respawning restart":              "ignored",
+		"Respawning resume":               "ignored",
+		"Respawning server_failed":        "ignored",
+		"Stopped stop":                    "ignored",
+		"Stopped restart":                 "ignored",
+		"Stopped resume":                  "ignored",
+		"Stopped server_failed":           "ignored",
+	}
+	table := Lifecycle()
+	cells := 0
+	for _, c := range table.Cells {
+		cells++
+		got := ""
+		switch c.Kind {
+		case Transition:
+			got = fmt.Sprintf("%s %s", c.To, c.Effect)
+		case Internal, Ignored, Postponed, Impossible:
+			got = string(c.Kind)
+		}
+		if c.Intent != "" {
+			got += " intent=" + string(c.Intent)
+		}
+		if c.Exit != 0 {
+			got += fmt.Sprintf(" exit=%d", c.Exit)
+		}
+		expected, ok := want[fmt.Sprintf("%s %s", c.State, c.Event)]
+		if !ok {
+			expected = string(Impossible)
+		}
+		require.Equal(t, expected, got, "%s × %s", c.State, c.Event)
+	}
+	require.Equal(t, len(table.States)*len(table.Events), cells)
+	t.Logf("%d cells: %d states × %d events", cells, len(table.States), len(table.Events))
+}
+
+func TestCheckFindsEveryKindOfMistake(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(*Table)
+		says  string
+	}{
+		"a removed cell":       {func(t *Table) { t.Cells = t.Cells[1:] }, "is blank"},
+		"a doubled cell":       {func(t *Table) { t.Cells = append(t.Cells, t.Cells[0]) }, "decided twice"},
+		"a misspelt target":    {func(t *Table) { t.Cells[0].To = "Runing" }, "not declared"},
+		"a misspelt effect":    {func(t *Table) { t.Cells[0].Effect = "opne" }, "not declared"},
+		"a misspelt event":     {func(t *Table) { t.Cells[0].Event = "strated" }, "not declared"},
+		"a misspelt state":     {func(t *Table) { t.Cells[0].State = "Startin" }, "not declared"},
+		"an unknown kind":      {func(t *Table) { t.Cells[0].Kind = "maybe" }, "unknown kind"},
+		"an unknown initial":   {func(t *Table) { t.Initial = "Boot" }, "not declared"},
+		"a self edge":          {func(t *Table) { t.Cells[0].To = Starting }, "leads to itself"},
+		"no reason":            {func(t *Table) { t.Cells[0].Why = "" }, "does not say why"},
+		"a state twice":        {func(t *Table) { t.States = append(t.States, t.States[0]) }, "declared twice"},
+		"an event twice":       {func(t *Table) { t.Events = append(t.Events, t.Events[0]) }, "declared twice"},
+		"an effect twice":      {func(t *Table) { t.Effects = append(t.Effects, t.Effects[0]) }, "declared twice"},
+		"an unreachable state": {func(t *Table) { set(t, Running, Restart, Ignored) }, "cannot be reached"},
+		"a lost outcome":       {func(t *Table) { set(t, Draining, Drained, Ignored) }, "does not move the machine"},
+		"a lost deadline":      {func(t *Table) { set(t, ShuttingDown, ForceExit, Ignored) }, "does not move the machine"},
+		"no deadline":          {func(t *Table) { t.States[4].Deadlines = nil }, "does not reach Stopped"},
+		"a deadline at once":   {func(t *Table) { t.States[4].Deadlines[0].After = nil }, "is at once"},
+		"a deadline in Running": {func(t *Table) {
+			t.States[1].Deadlines = []DeadlineSpec{{[]Setting{DrainTimeout}, Stop}}
+		}, "must have none"},
+		"a way out of Stopped": {func(t *Table) {
+			set(t, Stopped, Restart, Transition)
+			last := find(t, Stopped, Restart)
+			last.To, last.Effect = Starting, EffectStart
+		}, "leaves the final state"},
+		"an effect never used": {func(t *Table) { t.Effects = append(t.Effects, EffectSpec{Name: "dance"}) }, "never set off"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table := Lifecycle()
+			c.spoil(&table)
+			require.ErrorContains(t, table.Check(), c.says)
+		})
+	}
+}
+
+func find(t *Table, s State, e Event) *Cell {
+	for i := range t.Cells {
+		if t.Cells[i].State == s && t.Cells[i].Event == e {
+			return &t.Cells[i]
+		}
+	}
+	return nil
+}
+
+func set(t *Table, s State, e Event, k Kind) {
+	*find(t, s, e) = Cell{State: s, Event: e, Kind: k, Why: "spoilt"}
+}
+
+func TestThePageIsInStepWithTheTable(t *testing.T) {
+	want, err := Lifecycle().Render("markdown")
+	require.NoError(t, err)
+	got, err := os.ReadFile("../docs/states.md")
+	require.NoError(t, err)
+	require.Equal(t, want, string(got), "run `make generate`")
+}
+
+func TestRenderKnowsItsFormats(t *testing.T) {
+	for _, f := range Formats {
+		first, err := Lifecycle().Render(f)
+		require.NoError(t, err)
+		again, err := Lifecycle().Render(f)
+		require.NoError(t, err)
+		require.Equal(t, first, again, "%s is the same at every call", f)
+		require.Contains(t, first, "drain_timed_out")
+	}
+	_, err := Lifecycle().Render("svg")
+	require.ErrorContains(t, err, "known are table, mermaid")
+}

@@ -1,0 +1,36 @@
+package process
+
+import (
+	"sync"
+	"time"
+)
+
+// authorizationLife is how long a grant waits for its signal.
+const authorizationLife = 5 * time.Second
+
+// Authorization is the permission for one restart by SIGUSR1. Anyone who may signal the process may send
+// SIGUSR1, a supervisor or a script by mistake too, so it counts only when somebody with access to the API
+// has just said so. The zero value grants nothing.
+type Authorization struct {
+	mu    sync.Mutex
+	actor string
+	until time.Time
+}
+
+// Grant permits one restart by signal within the next 5 s.
+func (a *Authorization) Grant(actor string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.actor, a.until = actor, time.Now().Add(authorizationLife)
+}
+
+// Take uses the grant up and says who gave it.
+func (a *Authorization) Take() (actor string, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !time.Now().Before(a.until) {
+		return "", false
+	}
+	a.until = time.Time{}
+	return a.actor, true
+}

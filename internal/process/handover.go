@@ -1,0 +1,177 @@
+package process
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// handoverEnv names the descriptor of the hand-over document in the new image.
+	handoverEnv = "GATEWAY_HANDOVER"
+	// handoverLimit bounds the document, in bytes.
+	handoverLimit = 64 << 20
+)
+
+// Handover is what a process image leaves to the one that replaces it.
+type Handover struct {
+	// BootID is that of the old image.
+	BootID string `json:"boot_id"`
+	// StateDir is whose lock is handed on.
+	StateDir string `json:"state_dir"`
+	// Lock, Listener and Socket are descriptors; the listener's address is as configured.
+	Lock          int    `json:"lock"`
+	Listener      int    `json:"listener"`
+	ListenAddress string `json:"listen_address"`
+	Socket        int    `json:"socket"`
+	// Conns are client connections that wait for an answer.
+	Conns []HeldConn `json:"conns"`
+	// History is opaque to this package.
+	History json.RawMessage `json:"history"`
+}
+
+// HeldConn is a connection that is carried over: what was read from it and not answered, and its
+// descriptor.
+type HeldConn struct {
+	FD int `json:"fd"`
+	// Local reports whether it came through the control socket.
+	Local bool   `json:"local"`
+	Read  []byte `json:"read"`
+}
+
+// Executable is the path that this process was started with, made absolute without following links, so
+// that a restart runs what the link points to by then. The kernel's own answer names the old file, or
+// "(deleted)" after an upgrade.
+func Executable(argv0 string) (string, error) {
+	if strings.ContainsRune(argv0, os.PathSeparator) {
+		if !strings.HasPrefix(argv0, string(os.PathSeparator)) {
+			wd, err := os.Getwd()
+			if err != nil {
+				return "", fmt.Errorf("process: path of the executable: %w", err)
+			}
+			argv0 = wd + string(os.PathSeparator) + argv0
+		}
+		return argv0, nil
+	}
+	path, err := lookPath(argv0)
+	if err != nil {
+		if path, err = os.Executable(); err != nil {
+			return "", fmt.Errorf("process: path of the executable: %w", err)
+		}
+	}
+	return path, nil
+}
+
+// Exec replaces the image of this process: same process id, the descriptors of the document kept. It
+// returns only when that failed; the caller's own descriptors are as they were. The document's descriptors
+// must come from [Keep].
+func Exec(path string, argv []string, doc Handover) error {
+	b, err := json.Marshal(doc)
+	if err != nil {
+		return fmt.Errorf("process: hand-over: %w", err)
+	}
+	if len(b) > handoverLimit {
+		return fmt.Errorf("process: hand-over: the document is larger than %d bytes", handoverLimit)
+	}
+	f, err := memoryFile()
+	if err != nil {
+		return fmt.Errorf("process: hand-over: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	if _, err := f.Write(b); err != nil {
+		return fmt.Errorf("process: hand-over: %w", err)
+	}
+	fd, err := Keep(f)
+	if err != nil {
+		return err
+	}
+	defer Drop(fd)
+	env := append(without(os.Environ(), handoverEnv), handoverEnv+"="+strconv.Itoa(fd))
+	return fmt.Errorf("process: replacing the image by %s: %w", path, syscall.Exec(path, argv, env))
+}
+
+// Inherit returns what the image before this one left, or nil when there was none. The descriptors are
+// close-on-exec from here on and the environment no longer names them.
+func Inherit() (*Handover, error) {
+	value, ok := os.LookupEnv(handoverEnv)
+	if !ok {
+		return nil, nil
+	}
+	_ = os.Unsetenv(handoverEnv)
+	fd, err := strconv.Atoi(value)
+	if err != nil || fd < 3 {
+		return nil, fmt.Errorf("process: hand-over: %s=%q is not a descriptor", handoverEnv, value)
+	}
+	unix.CloseOnExec(fd)
+	f := os.NewFile(uintptr(fd), "hand-over")
+	defer func() { _ = f.Close() }()
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, fmt.Errorf("process: hand-over: %w", err)
+	}
+	var doc Handover
+	if err := json.NewDecoder(io.LimitReader(f, handoverLimit)).Decode(&doc); err != nil {
+		return nil, fmt.Errorf("process: hand-over: %w", err)
+	}
+	for _, fd := range doc.descriptors() {
+		unix.CloseOnExec(fd)
+	}
+	return &doc, nil
+}
+
+func (h *Handover) descriptors() []int {
+	fds := []int{h.Lock, h.Listener, h.Socket}
+	for _, c := range h.Conns {
+		fds = append(fds, c.FD)
+	}
+	return fds
+}
+
+// Keep duplicates the descriptor of a file, listener or connection so that it survives Exec. Drop closes
+// the duplicate when Exec failed. Nothing may be started between the two: a child would inherit it.
+func Keep(c syscall.Conn) (int, error) {
+	dup := -1
+	var dupErr error
+	err := control(c, func(fd int) { dup, dupErr = unix.FcntlInt(uintptr(fd), unix.F_DUPFD, 3) })
+	if err := errors.Join(err, dupErr); err != nil {
+		return -1, fmt.Errorf("process: keeping a descriptor: %w", err)
+	}
+	return dup, nil
+}
+
+// Drop closes descriptors that Keep returned.
+func Drop(fds ...int) {
+	for _, fd := range fds {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+}
+
+// control runs f on the descriptor without changing its mode, as (*os.File).Fd would.
+func control(c syscall.Conn, f func(fd int)) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(func(fd uintptr) { f(int(fd)) })
+}
+
+func without(env []string, name string) []string {
+	var kept []string
+	for _, kv := range env {
+		if !strings.HasPrefix(kv, name+"=") {
+			kept = append(kept, kv)
+		}
+	}
+	return kept
+}
+
+// LockFile is the inherited guard of the instance lock, for [Adopt].
+func (h *Handover) LockFile() *os.File { return os.NewFile(uintptr(h.Lock), guardName) }

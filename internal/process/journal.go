@@ -1,0 +1,115 @@
+package process
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+const (
+	journalName = "lifecycle.jsonl"
+	// journalLimit is the size in bytes at which the journal is renamed to .1 and begun anew.
+	journalLimit = 256 << 10
+	// journalBuffer is how many lines may wait for a slow disk before further ones are left out.
+	journalBuffer = 256
+)
+
+// Journal is an append-only, bounded file of JSON lines that says after a crash what the process was
+// doing. It is best effort: writing never delays the caller, and a disk that is full or slow costs lines,
+// which are counted.
+type Journal struct {
+	path  string
+	lines chan []byte
+	ended chan struct{}
+
+	mu      sync.Mutex
+	closed  bool
+	dropped int
+}
+
+// OpenJournal starts the journal of a state folder.
+func OpenJournal(dir string) *Journal {
+	j := &Journal{path: filepath.Join(dir, journalName), lines: make(chan []byte, journalBuffer), ended: make(chan struct{})}
+	go j.write()
+	return j
+}
+
+// Add appends a value as one line.
+func (j *Journal) Add(v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return
+	}
+	select {
+	case j.lines <- append(b, '\n'):
+	default:
+		j.dropped++
+	}
+}
+
+// Close writes what waits and returns how many lines were left out. Later lines are dropped.
+func (j *Journal) Close() (dropped int) {
+	j.mu.Lock()
+	if !j.closed {
+		j.closed = true
+		close(j.lines)
+	}
+	dropped = j.dropped
+	j.mu.Unlock()
+	<-j.ended
+	return dropped
+}
+
+func (j *Journal) write() {
+	defer close(j.ended)
+	for line := range j.lines {
+		if err := j.append(line); err != nil {
+			j.mu.Lock()
+			j.dropped++
+			j.mu.Unlock()
+		}
+	}
+}
+
+func (j *Journal) append(line []byte) error {
+	if st, err := os.Stat(j.path); err == nil && st.Size() > journalLimit {
+		_ = os.Rename(j.path, j.path+".1")
+	}
+	f, err := os.OpenFile(j.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(line)
+	return errors.Join(err, f.Close())
+}
+
+// ReadJournal calls each with the lines of the journal, oldest first. A line that was torn by a crash is
+// passed over. A journal that is not there has no lines.
+func ReadJournal(dir string, each func(line []byte)) error {
+	for _, name := range []string{journalName + ".1", journalName} {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("process: reading the journal: %w", err)
+		}
+		for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
+			if json.Valid(lines.Bytes()) {
+				each(lines.Bytes())
+			}
+		}
+	}
+	return nil
+}

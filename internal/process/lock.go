@@ -1,0 +1,179 @@
+// Package process holds what ties the gateway to its operating system: the instance lock, the control
+// socket, signals, and the hand-over of a restart.
+//
+// The invariant: for one state folder there is at most one gateway that holds the instance lock, and a
+// hand-over never lets go of it.
+package process
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/nightlyone/lockfile"
+	"golang.org/x/sys/unix"
+)
+
+// Names of the files in the state folder.
+const (
+	guardName = "gateway.lock" // carries the flock that decides
+	pidName   = "gateway.pid"  // names the owner's process, for people
+	ownerName = "gateway.json" // says more about the owner
+)
+
+// Owner describes who holds the lock, for messages and for `status`.
+type Owner struct {
+	PID     int       `json:"pid"`
+	BootID  string    `json:"boot_id"`
+	Address string    `json:"address"` // empty until it listens
+	Since   time.Time `json:"since"`
+}
+
+// HeldError says that another gateway holds the lock. Owner is zero when it could not be read.
+type HeldError struct {
+	Dir   string
+	Owner Owner
+}
+
+func (e *HeldError) Error() string {
+	if e.Owner.PID == 0 {
+		return fmt.Sprintf("a gateway already runs with the state folder %s", e.Dir)
+	}
+	at := ""
+	if e.Owner.Address != "" {
+		at = ", listening on " + e.Owner.Address
+	}
+	return fmt.Sprintf("a gateway already runs with the state folder %s: pid %d%s, since %s",
+		e.Dir, e.Owner.PID, at, e.Owner.Since.Format(time.RFC3339))
+}
+
+// Lock is the instance lock: an flock, under which nightlyone/lockfile names the owner. The flock decides:
+// a lockfile alone lets two starters take over a stale file at once, and takes a reused process number
+// for a living owner.
+type Lock struct {
+	dir   string
+	guard *os.File
+	pid   lockfile.Lockfile
+}
+
+// Acquire takes the lock of the state folder, an absolute path which it creates with mode 0700 when it is
+// missing. It never waits: a lock that is held is a [HeldError].
+func Acquire(dir string) (*Lock, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("process: state folder: %w", err)
+	}
+	path := filepath.Join(dir, guardName)
+	for {
+		guard, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("process: instance lock: %w", err)
+		}
+		if err := flock(guard); err != nil {
+			_ = guard.Close()
+			if errors.Is(err, unix.EWOULDBLOCK) {
+				owner, _ := ReadOwner(dir)
+				return nil, &HeldError{dir, owner}
+			}
+			return nil, fmt.Errorf("process: instance lock: %w", err)
+		}
+		if !sameFile(guard, path) { // somebody removed the file in between: this lock guards nothing
+			_ = guard.Close()
+			continue
+		}
+		return own(dir, guard)
+	}
+}
+
+// Adopt takes the lock over from the process image before this one, which handed on the descriptor.
+func Adopt(dir string, guard *os.File) (*Lock, error) {
+	if err := flock(guard); err != nil { // a no-op on a description that holds the lock
+		return nil, fmt.Errorf("process: the inherited instance lock is not held: %w", err)
+	}
+	if !sameFile(guard, filepath.Join(dir, guardName)) {
+		return nil, fmt.Errorf("process: the inherited instance lock is not that of %s", dir)
+	}
+	return own(dir, guard)
+}
+
+func own(dir string, guard *os.File) (*Lock, error) {
+	path := filepath.Join(dir, pidName)
+	pid, err := lockfile.New(path)
+	if err != nil {
+		_ = guard.Close()
+		return nil, fmt.Errorf("process: instance lock: %w", err)
+	}
+	err = pid.TryLock()
+	if errors.Is(err, lockfile.ErrBusy) || errors.Is(err, lockfile.ErrNotExist) {
+		// The flock is ours, so the file is stale and its process number was reused.
+		_ = os.Remove(path)
+		err = pid.TryLock()
+	}
+	if err != nil {
+		_ = guard.Close()
+		return nil, fmt.Errorf("process: naming the owner of the instance lock: %w", err)
+	}
+	return &Lock{dir, guard, pid}, nil
+}
+
+// Describe writes down who holds the lock, for a second starter to read.
+func (l *Lock) Describe(o Owner) error {
+	b, err := json.Marshal(o)
+	if err != nil {
+		return fmt.Errorf("process: describing the owner: %w", err)
+	}
+	path := filepath.Join(l.dir, ownerName)
+	if err := os.WriteFile(path+".new", append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("process: describing the owner: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("process: describing the owner: %w", err)
+	}
+	return nil
+}
+
+// ReadOwner reads what Describe wrote last. The owner may be gone since: only the lock says whether.
+func ReadOwner(dir string) (Owner, error) {
+	var o Owner
+	b, err := os.ReadFile(filepath.Join(dir, ownerName))
+	if err != nil {
+		return o, fmt.Errorf("process: reading the owner: %w", err)
+	}
+	if err := json.Unmarshal(b, &o); err != nil {
+		return o, fmt.Errorf("process: reading the owner: %w", err)
+	}
+	return o, nil
+}
+
+// Release lets go of the lock. It closes the description and never unlocks it: a successor may share it.
+func (l *Lock) Release() error {
+	err := l.pid.Unlock()
+	if errors.Is(err, lockfile.ErrRogueDeletion) || errors.Is(err, fs.ErrNotExist) {
+		err = nil // the flock held; the file was for people
+	}
+	return errors.Join(err, l.guard.Close())
+}
+
+func flock(f *os.File) error {
+	var err error
+	if ctl := control(f, func(fd int) { err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) }); ctl != nil {
+		return ctl
+	}
+	return err
+}
+
+func sameFile(f *os.File, path string) bool {
+	held, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Stat(path)
+	return err == nil && os.SameFile(held, named)
+}
+
+// SyscallConn gives [Keep] the descriptor that carries the lock.
+func (l *Lock) SyscallConn() (syscall.RawConn, error) { return l.guard.SyscallConn() }

@@ -1,0 +1,423 @@
+package process
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+// The test binary is also the other process of these tests: GATEWAY_TEST_ROLE says which.
+func TestMain(m *testing.M) {
+	switch os.Getenv("GATEWAY_TEST_ROLE") {
+	case "":
+		goleak.VerifyTestMain(m)
+	case "hold": // takes the lock, says so, waits for standard input to end
+		_, err := Acquire(os.Args[1])
+		fmt.Println(err)
+		_, _ = io.Copy(io.Discard, os.Stdin)
+	case "prepared", "refuses", "silent", "hangs":
+		candidateMain(os.Getenv("GATEWAY_TEST_ROLE"))
+	case "image":
+		imageMain()
+	}
+}
+
+func self(t *testing.T, role string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), "GATEWAY_TEST_ROLE="+role)
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+func holdLock(t *testing.T, dir string) *exec.Cmd {
+	t.Helper()
+	cmd := self(t, "hold", dir)
+	_, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "<nil>\n", line)
+	return cmd
+}
+
+func TestASecondGatewayIsRefusedAndToldWhoHoldsTheLock(t *testing.T) {
+	dir := t.TempDir()
+	first, err := Acquire(dir)
+	require.NoError(t, err)
+	require.NoError(t, first.Describe(Owner{PID: os.Getpid(), Address: "127.0.0.1:18789", Since: time.Now()}))
+	_, err = Acquire(dir)
+	var held *HeldError
+	require.ErrorAs(t, err, &held)
+	require.ErrorContains(t, err, "pid "+strconv.Itoa(os.Getpid())+", listening on 127.0.0.1:18789")
+	require.NoError(t, first.Release())
+	again, err := Acquire(dir)
+	require.NoError(t, err)
+	require.NoError(t, again.Release())
+}
+
+func TestTheLockDiesWithItsProcess(t *testing.T) {
+	dir := t.TempDir()
+	cmd := holdLock(t, dir)
+	_, err := Acquire(dir)
+	require.Error(t, err)
+	require.NoError(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	l, err := Acquire(dir)
+	require.NoError(t, err, "a stale lockfile of a dead process does not hold the lock")
+	require.NoError(t, l.Release())
+}
+
+func TestAReusedProcessNumberDoesNotHoldTheLock(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, pidName), []byte("1\n"), 0o600)) // alive, and not a gateway
+	l, err := Acquire(dir)
+	require.NoError(t, err)
+	b, err := os.ReadFile(filepath.Join(dir, pidName))
+	require.NoError(t, err)
+	require.Equal(t, strconv.Itoa(os.Getpid()), strings.TrimSpace(string(b)))
+	require.NoError(t, l.Release())
+}
+
+func TestManyStartersHaveOneOwner(t *testing.T) {
+	dir := t.TempDir()
+	for range 30 {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, pidName), []byte("999999\n"), 0o600)) // stale
+		var wg sync.WaitGroup
+		locks := make(chan *Lock, 16)
+		for range cap(locks) {
+			wg.Go(func() {
+				if l, err := Acquire(dir); err == nil {
+					locks <- l
+				}
+			})
+		}
+		wg.Wait()
+		close(locks)
+		require.Len(t, locks, 1)
+		for l := range locks {
+			require.NoError(t, l.Release())
+		}
+	}
+}
+
+func TestAnUnwritableStateFolderIsAClearError(t *testing.T) {
+	if os.Getuid() == 0 {
+		_, err := Acquire("/proc/gateway") // not even root may write there
+		require.ErrorContains(t, err, "state folder")
+		return
+	}
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o500))
+	_, err := Acquire(filepath.Join(dir, "state"))
+	require.ErrorIs(t, err, os.ErrPermission)
+}
+
+func TestTheControlSocketWorksInADeepFolder(t *testing.T) {
+	for _, dir := range []string{t.TempDir(), filepath.Join(t.TempDir(), strings.Repeat("deep/", 30))} {
+		require.NoError(t, os.MkdirAll(dir, 0o700))
+		ln, err := ListenSocket(t.Context(), dir)
+		require.NoError(t, err)
+		st, err := os.Stat(SocketPath(dir))
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o600), st.Mode().Perm())
+		c, err := DialSocket(t.Context(), dir)
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		require.NoError(t, ln.Close())
+		_, err = DialSocket(t.Context(), dir)
+		require.ErrorIs(t, err, syscall.ECONNREFUSED)
+		RemoveSocket(dir)
+		_, err = DialSocket(t.Context(), dir)
+		require.ErrorIs(t, err, os.ErrNotExist)
+	}
+}
+
+func TestAnAuthorizationIsUsedOnceAndLivesFiveSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var a Authorization
+		_, ok := a.Take()
+		require.False(t, ok, "the zero value grants nothing")
+		a.Grant("local")
+		actor, ok := a.Take()
+		require.True(t, ok)
+		require.Equal(t, "local", actor)
+		_, ok = a.Take()
+		require.False(t, ok)
+		a.Grant("local")
+		time.Sleep(5 * time.Second)
+		_, ok = a.Take()
+		require.False(t, ok)
+	})
+}
+
+func TestQuiesceHandsOnEverySignalCaughtBefore(t *testing.T) {
+	var mu sync.Mutex
+	var got []os.Signal
+	s := Listen(func(sig os.Signal) {
+		mu.Lock()
+		defer mu.Unlock()
+		got = append(got, sig)
+	}, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGHUP)
+	defer s.Close()
+	for range 20 {
+		require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGTERM))
+		restore := s.Quiesce()
+		mu.Lock()
+		require.Equal(t, []os.Signal{syscall.SIGTERM}, got)
+		got = nil
+		mu.Unlock()
+		require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGUSR1), "ignored, not deadly")
+		require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGHUP))
+		restore()
+	}
+}
+
+func TestTheJournalIsBoundedAndSurvivesATornLine(t *testing.T) {
+	dir := t.TempDir()
+	j := OpenJournal(dir)
+	total := 0
+	for i := range 6000 {
+		j.Add(map[string]any{"n": i, "fill": strings.Repeat("x", 100)})
+		total++
+		if i%100 == 0 { // let the writer keep up, so that nothing is left out
+			j.Close()
+			j = OpenJournal(dir)
+		}
+	}
+	require.Zero(t, j.Close())
+	f, err := os.OpenFile(filepath.Join(dir, journalName), os.O_APPEND|os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = f.WriteString(`{"n": 60`)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	var last struct{ N int }
+	lines := 0
+	require.NoError(t, ReadJournal(dir, func(line []byte) {
+		lines++
+		require.NoError(t, json.Unmarshal(line, &last))
+	}))
+	require.Equal(t, 5999, last.N)
+	require.Less(t, lines, 6000)
+	require.NoError(t, ReadJournal(t.TempDir(), func([]byte) { t.Fatal("no journal, no lines") }))
+}
+
+func candidateMain(role string) {
+	p, reply, ok := Asked()
+	if !ok {
+		os.Exit(9)
+	}
+	switch role {
+	case "prepared":
+		_ = reply("v2 "+p.StateDir, nil)
+	case "refuses":
+		_ = reply("", errors.New("listen: no such address"))
+	case "silent":
+		fmt.Fprintln(os.Stderr, "what is this?")
+	case "hangs":
+		_, _ = fmt.Fprintln(os.Stdout)
+		select {}
+	}
+}
+
+func TestPrepareTellsWhyASuccessorCannotTakeOver(t *testing.T) {
+	t.Setenv("X", "1")
+	for role, want := range map[string]string{
+		"refuses": "refuses to take over: listen: no such address",
+		"silent":  "without saying that it is prepared",
+		"hangs":   "no answer within",
+	} {
+		t.Setenv("GATEWAY_TEST_ROLE", role)
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Second, errors.New("no answer within 2s"))
+		_, err := Prepare(ctx, os.Args[0], []string{"gateway", "run"}, Predecessor{StateDir: "/state"})
+		cancel()
+		require.ErrorContains(t, err, want, role)
+	}
+	t.Setenv("GATEWAY_TEST_ROLE", "prepared")
+	v, err := Prepare(t.Context(), os.Args[0], []string{"gateway", "run"}, Predecessor{StateDir: "/state"})
+	require.NoError(t, err)
+	require.Equal(t, "v2 /state", v)
+
+	broken := filepath.Join(t.TempDir(), "gateway")
+	require.NoError(t, os.WriteFile(broken, []byte("not a program"), 0o700))
+	_, err = Prepare(t.Context(), broken, []string{"gateway"}, Predecessor{})
+	require.ErrorContains(t, err, "cannot be started")
+	_, err = Prepare(t.Context(), filepath.Join(t.TempDir(), "gone"), []string{"gateway"}, Predecessor{})
+	require.ErrorContains(t, err, "cannot be started")
+	_, err = Prepare(t.Context(), "/bin/true", []string{"gateway"}, Predecessor{})
+	require.ErrorContains(t, err, "is /bin/true this program?")
+}
+
+// imageMain is a small gateway: it holds a lock and a listener, and replaces its image once.
+func imageMain() {
+	fail := func(err error) {
+		if err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+	}
+	dir := os.Args[1]
+	doc, err := Inherit()
+	fail(err)
+	if doc == nil {
+		lock, err := Acquire(dir)
+		fail(err)
+		ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test's child
+		fail(err)
+		held, err := ln.Accept()
+		fail(err)
+		keep := func(c syscall.Conn) int {
+			fd, err := Keep(c)
+			fail(err)
+			return fd
+		}
+		fmt.Println(os.Getpid(), ln.Addr())
+		path, err := Executable(os.Args[0])
+		fail(err)
+		fail(Exec(path, os.Args, Handover{
+			BootID: "one", StateDir: dir, Lock: keep(lock), Listener: keep(ln.(*net.TCPListener)), Socket: -1,
+			Conns: []HeldConn{{FD: keep(held.(*net.TCPConn)), Read: []byte("read before")}},
+		}))
+	}
+	lock, err := Adopt(dir, doc.LockFile())
+	fail(err)
+	_, rival := Acquire(dir)
+	ln, err := net.FileListener(os.NewFile(uintptr(doc.Listener), "listener"))
+	fail(err)
+	held, err := net.FileConn(os.NewFile(uintptr(doc.Conns[0].FD), "held"))
+	fail(err)
+	_, err = fmt.Fprintf(held, "%s, answered by %d\n", doc.Conns[0].Read, os.Getpid())
+	fail(err)
+	fmt.Println(os.Getpid(), ln.Addr(), doc.BootID, rival != nil)
+	_, again := os.LookupEnv(handoverEnv)
+	fmt.Println("environment still names the document:", again)
+	fail(lock.Release())
+}
+
+func TestExecKeepsTheProcessTheLockTheListenerAndHeldConnections(t *testing.T) {
+	// The address is known only once the child listens, but it prints it after the first connection; so it
+	// listens on a port that the kernel names through /proc.
+	dir := t.TempDir()
+	cmd := self(t, "image", dir)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	addr := listening(t, cmd.Process.Pid)
+	c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addr)
+	require.NoError(t, err)
+	defer func() { _ = c.Close() }()
+	lines := bufio.NewScanner(out)
+	require.True(t, lines.Scan())
+	require.Equal(t, fmt.Sprintf("%d %s", cmd.Process.Pid, addr), lines.Text())
+	require.True(t, lines.Scan())
+	require.Equal(t, fmt.Sprintf("%d %s one true", cmd.Process.Pid, addr), lines.Text())
+	require.True(t, lines.Scan())
+	require.Equal(t, "environment still names the document: false", lines.Text())
+	answer, err := bufio.NewReader(c).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, fmt.Sprintf("read before, answered by %d\n", cmd.Process.Pid), answer)
+	require.NoError(t, cmd.Wait())
+}
+
+// listening waits until the process listens and returns the address.
+func listening(t *testing.T, pid int) string {
+	t.Helper()
+	var addr string
+	require.Eventually(t, func() bool {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", pid))
+		if err != nil {
+			return false
+		}
+		inodes := make(map[string]bool)
+		fds, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+		for _, fd := range fds {
+			target, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, fd.Name()))
+			inodes[strings.TrimSuffix(strings.TrimPrefix(target, "socket:["), "]")] = true
+		}
+		for line := range strings.Lines(string(b)) {
+			f := strings.Fields(line)
+			if len(f) > 9 && f[3] == "0A" && inodes[f[9]] {
+				port, err := strconv.ParseUint(strings.TrimPrefix(f[1], "0100007F:"), 16, 16)
+				if err == nil {
+					addr = fmt.Sprintf("127.0.0.1:%d", port)
+				}
+			}
+		}
+		return addr != ""
+	}, 10*time.Second, 10*time.Millisecond)
+	return addr
+}
+
+func TestExecThatFailsLeavesTheCallerAsItWas(t *testing.T) {
+	lock, err := Acquire(t.TempDir())
+	require.NoError(t, err)
+	fd, err := Keep(lock)
+	require.NoError(t, err)
+	err = Exec(filepath.Join(t.TempDir(), "gone"), []string{"gateway"}, Handover{Lock: fd})
+	require.ErrorIs(t, err, os.ErrNotExist)
+	Drop(fd)
+	_, err = Acquire(lock.dir)
+	var held *HeldError
+	require.ErrorAs(t, err, &held, "the lock is still held")
+	require.NoError(t, lock.Release())
+}
+
+func TestInheritRefusesADocumentThatIsNone(t *testing.T) {
+	for _, value := range []string{"x", "1", "-4"} {
+		t.Setenv(handoverEnv, value)
+		_, err := Inherit()
+		require.ErrorContains(t, err, "is not a descriptor")
+	}
+	require.NoError(t, os.Unsetenv(handoverEnv))
+	doc, err := Inherit()
+	require.NoError(t, err)
+	require.Nil(t, doc)
+}
+
+func TestTheExecutableIsResolvedWithoutFollowingLinks(t *testing.T) {
+	dir := t.TempDir()
+	link := filepath.Join(dir, "gateway")
+	require.NoError(t, os.Symlink("/bin/true", link))
+	got, err := Executable(link)
+	require.NoError(t, err)
+	require.Equal(t, link, got)
+	t.Chdir(dir)
+	got, err = Executable("./gateway")
+	require.NoError(t, err)
+	require.Equal(t, filepath.Join(dir, ".", "gateway"), filepath.Clean(got))
+	t.Setenv("PATH", dir)
+	got, err = Executable("gateway")
+	require.NoError(t, err)
+	require.Equal(t, link, got)
+}
+
+func TestTheModeSaysWhy(t *testing.T) {
+	mode, why := Choose("auto")
+	require.Equal(t, ModeExec, mode)
+	require.Contains(t, why, "auto")
+	mode, _ = Choose("in-process")
+	require.Equal(t, ModeInPlace, mode)
+	t.Setenv("GATEWAY_NO_RESPAWN", "1")
+	_, why = Choose("in-process")
+	require.Equal(t, "GATEWAY_NO_RESPAWN=1", why)
+}
