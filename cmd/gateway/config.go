@@ -1,0 +1,104 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"gateway/fsm"
+	"gateway/internal/config"
+)
+
+func newCheckCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use: "check", Short: "Say whether the configuration is valid", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := config.Load(o.source())
+			if err != nil {
+				return &exitError{fsm.ExitConfig, err}
+			}
+			from := "no file; the defaults"
+			if l.File != "" {
+				from = l.File
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "valid (%s)\n", from)
+			return err
+		},
+	}
+}
+
+func newConfigCommand(o *options) *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "Show the configuration, or begin one", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	var force bool
+	initCmd := &cobra.Command{
+		Use: "init [PATH]", Short: "Write a commented configuration file that changes nothing yet", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path := o.configFile
+			if len(args) > 0 {
+				path = args[0]
+			}
+			if path == "" {
+				dir, err := os.UserConfigDir()
+				if err != nil {
+					return fmt.Errorf("there is no configuration folder: %w\nTry: gateway config init PATH", err)
+				}
+				path = filepath.Join(dir, "gateway", "gateway.yaml")
+			}
+			return writeTemplate(cmd, path, force)
+		},
+	}
+	initCmd.Flags().BoolVar(&force, "force", false, "overwrite a file that is there")
+	var asJSON bool
+	show := &cobra.Command{
+		Use: "show", Short: "Show the configuration in force and where each value comes from", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l, err := config.Load(o.source())
+			if err != nil {
+				return &exitError{fsm.ExitConfig, err}
+			}
+			if asJSON {
+				doc, err := l.Document()
+				if err != nil {
+					return err
+				}
+				return printJSON(cmd.OutOrStdout(), doc)
+			}
+			b, err := l.Show()
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(b)
+			return err
+		},
+	}
+	show.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.AddCommand(initCmd, show)
+	return cmd
+}
+
+func writeTemplate(cmd *cobra.Command, path string, force bool) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("writing the configuration: %w\nTry: gateway config init PATH", err)
+	}
+	flag := os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	if force {
+		flag = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+	}
+	f, err := os.OpenFile(path, flag, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s is there already\nTry: --force to overwrite it", path)
+	}
+	if err != nil {
+		return fmt.Errorf("writing the configuration: %w\nTry: gateway config init PATH", err)
+	}
+	_, err = f.Write(config.Template())
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("writing the configuration: %w\nTry: is the disk full?", err)
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), path)
+	return err
+}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime/pprof"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/xid"
+	"github.com/rs/zerolog"
+
+	"gateway/fsm"
+	"gateway/internal/agent"
+	"gateway/internal/config"
+	"gateway/internal/process"
+	"gateway/queue"
+	"gateway/server"
+)
+
+// daemon is everything that `gateway run` holds together. Its effects run one at a time on behalf of the
+// machine, so what only they touch needs no lock; what others read is atomic.
+type daemon struct {
+	source     config.Source
+	argv       []string
+	executable string
+	bootID     string
+	version    string
+	out        io.Writer
+	log        zerolog.Logger
+
+	machine *fsm.Machine
+	signals *process.Signals
+	permit  process.Authorization
+
+	// Read by anyone.
+	loaded  atomic.Pointer[config.Loaded]
+	queue   atomic.Pointer[queue.Queue]
+	mode    atomic.Pointer[respawnMode]
+	address atomic.Pointer[string]
+	journal atomic.Pointer[process.Journal] // nil until the lock is taken: the folder may be another gateway's
+
+	// Touched by effects only.
+	inherited *process.Handover // until the first start has taken it over
+	restarted bool              // this image or generation comes from a restart
+	lock      *process.Lock
+	listener  net.Listener
+	listens   string       // the configured address that listener serves
+	served    bool         // the server knows listener
+	retired   net.Listener // the listener before a change of address
+	socket    *net.UnixListener
+	agents    *agent.Set
+	server    *server.Server
+	carried   []server.Parked // connections that the next open hands to the server
+	successor *preparation
+	failure   error // why the start failed
+}
+
+type respawnMode struct {
+	process.Mode
+	why string
+}
+
+// newDaemon wires a daemon that has loaded its configuration; run starts it.
+func newDaemon(source config.Source, loaded config.Loaded, inherited *process.Handover, argv []string, out io.Writer, log zerolog.Logger) (*daemon, error) {
+	executable, err := process.Executable(argv[0])
+	if err != nil {
+		return nil, err
+	}
+	d := &daemon{
+		source: source, argv: argv, executable: executable, bootID: xid.New().String(), version: version(), out: out, log: log,
+		inherited: inherited, restarted: inherited != nil,
+	}
+	d.use(loaded)
+	previous, err := historyOf(inherited)
+	if err != nil {
+		log.Warn().Err(err).Msg("the history of the process image before this one is lost")
+	}
+	d.machine, err = fsm.New(fsm.Config{
+		Table: fsm.Lifecycle(),
+		Effects: map[fsm.Effect]fsm.EffectFunc{
+			fsm.EffectStart:   d.start,
+			fsm.EffectOpen:    d.open,
+			fsm.EffectDrain:   d.drain,
+			fsm.EffectResume:  d.resume,
+			fsm.EffectClose:   d.close,
+			fsm.EffectRespawn: d.respawn,
+			fsm.EffectReset:   d.reset,
+			fsm.EffectRelease: d.release,
+			fsm.EffectAbandon: d.abandon,
+		},
+		Timeouts:   d.timeouts,
+		BootID:     d.bootID,
+		Previous:   previous,
+		OnHop:      d.recordHop,
+		LastResort: d.lastResort,
+		Log:        log.With().Str("subsystem", "lifecycle").Logger(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// run owns the machine until it has stopped and returns the process's exit code.
+func (d *daemon) run() int {
+	d.signals = process.Listen(d.signalled, lifecycleSignals()...)
+	defer d.signals.Close()
+	code := d.machine.Run()
+	if j := d.journal.Load(); j != nil {
+		j.Close()
+	}
+	return code
+}
+
+// use puts a configuration in force.
+func (d *daemon) use(loaded config.Loaded) {
+	d.loaded.Store(&loaded)
+	mode, why := process.Choose(loaded.Config.Lifecycle.Respawn)
+	d.mode.Store(&respawnMode{mode, why})
+}
+
+func (d *daemon) config() *config.Config { return &d.loaded.Load().Config }
+
+func (d *daemon) timeouts() fsm.Timeouts {
+	l := d.config().Lifecycle
+	return fsm.Timeouts{
+		fsm.StartTimeout: l.StartTimeout, fsm.DrainTimeout: l.DrainTimeout,
+		fsm.ShutdownTimeout: l.ShutdownTimeout, fsm.RespawnTimeout: l.RespawnTimeout,
+	}
+}
+
+// recordHop keeps the journal.
+func (d *daemon) recordHop(h fsm.Hop) {
+	if j := d.journal.Load(); j != nil {
+		j.Add(h)
+	}
+}
+
+// lastResort ends the process when the machine itself is stuck.
+func (d *daemon) lastResort(s fsm.Snapshot) {
+	d.log.Error().Str("state", string(s.State)).Msg("the lifecycle is stuck; ending the process. Try: report the stacks below")
+	_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
+	os.Exit(fsm.ExitForced)
+}
+
+// preparation is the question to the executable on disk whether it could take over.
+type preparation struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+	next   config.Loaded // for a restart in place
+	err    error         // valid once done is closed
+}
+
+// prepare asks in the background. The answer outlives the drain that asked: it counts until the restart
+// has ended one way or the other.
+func (d *daemon) prepare() *preparation {
+	timeout := d.config().Lifecycle.RespawnTimeout
+	ctx, cancel := context.WithTimeoutCause(context.Background(), timeout, fmt.Errorf("no answer within %s", timeout))
+	p := &preparation{cancel: cancel, done: make(chan struct{})}
+	about := process.Predecessor{StateDir: d.config().StateDir, ListenAddress: d.config().Listen}
+	go func() {
+		defer close(p.done)
+		defer cancel()
+		if d.mode.Load().Mode == process.ModeInPlace {
+			p.next, p.err = candidate(d.source, about)
+			return
+		}
+		_, p.err = process.Prepare(ctx, d.executable, d.argv, about)
+	}()
+	return p
+}
+
+// dismiss ends a preparation that is not needed any more and waits for it.
+func (p *preparation) dismiss() {
+	if p != nil {
+		p.cancel()
+		<-p.done
+	}
+}
+
+// candidate decides whether this program, with the configuration on disk, could take over from p.
+func candidate(source config.Source, p process.Predecessor) (config.Loaded, error) {
+	loaded, err := config.Load(source)
+	if err != nil {
+		return loaded, err
+	}
+	if loaded.Config.StateDir != p.StateDir {
+		return loaded, fmt.Errorf("state_dir changed from %s to %s\nTry: gateway stop, then gateway run", p.StateDir, loaded.Config.StateDir)
+	}
+	if loaded.Config.Listen == p.ListenAddress {
+		return loaded, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	probe, err := (&net.ListenConfig{}).Listen(ctx, "tcp", loaded.Config.Listen)
+	if err != nil {
+		return loaded, fmt.Errorf("the new listen address cannot be used: %w", err)
+	}
+	return loaded, probe.Close()
+}

@@ -1,0 +1,287 @@
+package main
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const slowAgents = `
+default_agent: echo
+agents:
+  slow:     { type: command, command: [sleep, "{input}"] }
+  stubborn: { type: command, command: [sh, -c, "trap '' TERM; while :; do sleep 1; done"] }
+`
+
+func TestASecondGatewayIsRefusedAtOnce(t *testing.T) {
+	h := newHouse(t, "")
+	h.start()
+	s, err := h.status()
+	require.NoError(t, err)
+	_, stderr, code := h.gateway("run")
+	require.Equal(t, 78, code)
+	require.Contains(t, stderr, "already runs")
+	require.Contains(t, stderr, s.Address)
+	require.Contains(t, stderr, "Try:")
+	h.signal(syscall.SIGTERM)
+	require.Equal(t, 0, h.wait())
+}
+
+func TestSIGUSR1WithoutAuthorisationChangesNothing(t *testing.T) {
+	h := newHouse(t, "")
+	h.start()
+	before := h.waitState("Running")
+	h.signal(syscall.SIGUSR1)
+	h.eventually("a warning", func() bool { return strings.Contains(h.logged(), "received SIGUSR1; refused") })
+	after := h.waitState("Running")
+	require.Equal(t, before.BootID, after.BootID)
+	require.Len(t, after.History, len(before.History))
+
+	out, stderr, code := h.gateway("restart", "--authorize-signal")
+	require.Zero(t, code, "%s%s", out, stderr)
+	h.signal(syscall.SIGUSR1)
+	h.eventually("a new image", func() bool {
+		s, err := h.status()
+		return err == nil && s.BootID != before.BootID && s.State == "Running"
+	})
+	h.signal(syscall.SIGUSR1) // the authorisation is used up
+	h.eventually("a warning of the new image", func() bool { return strings.Count(h.logged(), "received SIGUSR1; refused") == 2 })
+	h.signal(syscall.SIGTERM)
+	require.Equal(t, 0, h.wait())
+}
+
+func TestARestartKeepsTheProcessAndSaysHowLongItTook(t *testing.T) {
+	h := newHouse(t, "")
+	h.start()
+	before := h.waitState("Running")
+	for range 3 {
+		out, stderr, code := h.gateway("restart")
+		require.Zero(t, code, "%s%s", out, stderr)
+		require.Contains(t, out, "restarted in")
+	}
+	after := h.waitState("Running")
+	require.Equal(t, before.PID, after.PID)
+	require.Equal(t, before.Address, after.Address)
+	require.NotEqual(t, before.BootID, after.BootID)
+	require.Zero(t, after.Generation, "a fresh image")
+	require.Equal(t, "respawned", after.History[len(after.History)-3].Event)
+	require.Equal(t, "Stopped", after.History[len(after.History)-3].To)
+	h.signal(syscall.SIGTERM)
+	require.Equal(t, 0, h.wait())
+	require.Empty(t, leftovers(t, h.state()))
+}
+
+func TestSIGHUPRestartsOnlyWithAValidConfiguration(t *testing.T) {
+	h := newHouse(t, "")
+	h.start()
+	before := h.waitState("Running")
+	h.configure("lifecycel: { drain_timeout: 1s }")
+	h.signal(syscall.SIGHUP)
+	h.eventually("a warning", func() bool { return strings.Contains(h.logged(), "received SIGHUP; refused") })
+	require.Equal(t, before.BootID, h.waitState("Running").BootID)
+	h.configure("lifecycle: { drain_timeout: 1s }")
+	for range 2 { // the second one finds the disposition that the first image left
+		h.signal(syscall.SIGHUP)
+		h.eventually("a new image", func() bool {
+			s, err := h.status()
+			return err == nil && s.BootID != before.BootID && s.State == "Running"
+		})
+		before = h.waitState("Running")
+	}
+	h.signal(syscall.SIGTERM)
+	require.Equal(t, 0, h.wait())
+}
+
+func TestARestartThatCannotSucceedIsCalledOff(t *testing.T) {
+	t.Run("a broken configuration", func(t *testing.T) {
+		h := newHouse(t, "")
+		h.start()
+		before := h.waitState("Running")
+		h.configure("lanes: { main: { concurrency: none } }")
+		out, stderr, code := h.gateway("restart", "--state-dir", h.state())
+		require.Equal(t, 1, code, "%s%s", out, stderr)
+		require.Contains(t, stderr, "concurrency")
+		require.Contains(t, stderr, "Try:")
+		after := h.waitState("Running")
+		require.Equal(t, before.BootID, after.BootID)
+		require.Equal(t, "resume", after.History[len(after.History)-1].Event)
+	})
+	t.Run("a broken executable", func(t *testing.T) {
+		h := newHouse(t, "")
+		own := filepath.Join(h.dir, "own-gateway")
+		copyFile(t, binary, own)
+		original := binary
+		binary = own
+		h.start()
+		binary = original
+		before := h.waitState("Running")
+		require.NoError(t, os.Remove(own))
+		require.NoError(t, os.WriteFile(own, []byte("not a program"), 0o700))
+		_, stderr, code := h.gateway("restart")
+		require.Equal(t, 1, code)
+		require.Contains(t, stderr, "cannot be started")
+		require.Equal(t, before.BootID, h.waitState("Running").BootID)
+		require.NoError(t, os.Remove(own))
+		copyFile(t, binary, own)
+		out, stderr, code := h.gateway("restart")
+		require.Zero(t, code, "%s%s", out, stderr)
+		require.NotEqual(t, before.BootID, h.waitState("Running").BootID, "an upgrade: the file on disk is what runs now")
+	})
+}
+
+func TestSIGTERMDuringADrainStops(t *testing.T) {
+	h := newHouse(t, slowAgents)
+	h.start()
+	id := h.send("slow", "600")
+	h.waitRunning(1)
+	_, _, code := h.gateway("restart", "--no-wait")
+	require.Zero(t, code)
+	h.waitState("Draining")
+	h.signal(syscall.SIGTERM)
+	require.Equal(t, 0, h.wait())
+	h.start()
+	turn := h.turn(id)
+	require.Contains(t, []string{"running", "queued"}, turn.Status, "the interrupted turn is tried again")
+	h.eventually("it runs again", func() bool { return h.turn(id).Status == "running" })
+	require.Equal(t, 1, h.turn(id).Attempt, "an interruption of ours costs no attempt")
+}
+
+func TestADrainThatDoesNotEndIsCutAtDrainTimeout(t *testing.T) {
+	for _, mode := range []string{"exec", "in-process"} {
+		h := newHouse(t, "lifecycle: { drain_timeout: 500ms, respawn: "+mode+" }"+slowAgents)
+		h.start()
+		id := h.send("slow", "600")
+		h.waitRunning(1)
+		out, stderr, code := h.gateway("restart")
+		require.Zero(t, code, "%s%s", out, stderr)
+		s := h.waitState("Running")
+		require.Equal(t, mode, s.RespawnMode)
+		var events []string
+		for _, hop := range s.History {
+			events = append(events, hop.Event)
+		}
+		require.Contains(t, events, "drain_timed_out")
+		h.eventually("it runs again", func() bool { return h.turn(id).Status == "running" })
+		require.Equal(t, 1, h.turn(id).Attempt)
+		h.signal(syscall.SIGTERM)
+		require.Equal(t, 0, h.wait())
+	}
+}
+
+func TestACloseThatHangsIsCutByForceExit(t *testing.T) {
+	h := newHouse(t, "lifecycle: { shutdown_timeout: 300ms }"+slowAgents)
+	h.start()
+	id := h.send("stubborn", "x")
+	h.waitRunning(1)
+	h.signal(syscall.SIGTERM)
+	require.Equal(t, 2, h.wait())
+	require.Contains(t, h.logged(), "shutdown timed out; exiting without full cleanup")
+	h.start()
+	require.Contains(t, []string{"running", "queued"}, h.turn(id).Status)
+}
+
+func TestAStubbornTurnDoesNotHoldTheStop(t *testing.T) {
+	h := newHouse(t, slowAgents)
+	h.start()
+	id := h.send("stubborn", "x")
+	h.waitRunning(1)
+	h.signal(syscall.SIGTERM)
+	require.Equal(t, 0, h.wait())
+	h.start()
+	h.eventually("it runs again", func() bool { return h.turn(id).Status == "running" })
+	out, stderr, code := h.gateway("turns", "cancel", id)
+	require.Zero(t, code, "%s%s", out, stderr)
+	require.Equal(t, "cancelled", h.turn(id).Status)
+}
+
+func TestATurnThatAsksForTheRestartIsNotWaitedFor(t *testing.T) {
+	h := newHouse(t, "agents:\n  self: { type: command, command: [sh, -c, \"if [ $GATEWAY_TURN_ATTEMPT = 1 ] && [ ! -e $MARK ]; then touch $MARK; $GATEWAY --state-dir $STATE restart --no-wait --turn $GATEWAY_TURN_ID; sleep 600; fi; echo done\"], env: { MARK: \""+
+		filepath.Join(t.TempDir(), "mark")+"\", GATEWAY: \""+binary+"\", STATE: STATE_DIR } }\n")
+	b, err := os.ReadFile(h.config)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(h.config, []byte(strings.ReplaceAll(string(b), "STATE_DIR", h.state())), 0o600))
+	h.start()
+	before := h.waitState("Running")
+	began := time.Now()
+	id := h.send("self", "x")
+	h.eventually("a new image", func() bool {
+		s, err := h.status()
+		return err == nil && s.BootID != before.BootID && s.State == "Running"
+	})
+	require.Less(t, time.Since(began), 25*time.Second, "well before the drain's deadline of 30 s")
+	h.eventually("the turn goes on after the restart", func() bool { return h.turn(id).Status == "completed" })
+}
+
+func TestReadyzFollowsTheState(t *testing.T) {
+	h := newHouse(t, slowAgents)
+	h.start()
+	s := h.waitState("Running")
+	require.Equal(t, http.StatusOK, h.probe(s.Address, "/readyz"))
+	h.send("slow", "600")
+	h.waitRunning(1)
+	_, _, code := h.gateway("restart", "--no-wait")
+	require.Zero(t, code)
+	h.waitState("Draining")
+	require.Equal(t, http.StatusServiceUnavailable, h.probe(s.Address, "/readyz"))
+	require.Equal(t, http.StatusOK, h.probe(s.Address, "/healthz"))
+	out, stderr, code := h.gateway("resume")
+	require.Zero(t, code, "%s%s", out, stderr)
+	require.Equal(t, http.StatusOK, h.probe(s.Address, "/readyz"))
+}
+
+func TestStatusSaysWhatAKilledGatewayWasDoing(t *testing.T) {
+	h := newHouse(t, "")
+	h.start()
+	h.signal(syscall.SIGKILL)
+	h.wait()
+	out, stderr, code := h.gateway("status")
+	require.Equal(t, 3, code)
+	require.Contains(t, out+stderr, "Running")
+}
+
+// send hands a turn over with the command line and returns its id.
+func (h *house) send(agent, input string) string {
+	h.t.Helper()
+	out, stderr, code := h.gateway("send", "--no-wait", "--agent", agent, "--session", agent, input)
+	require.Zero(h.t, code, "%s%s", out, stderr)
+	return strings.TrimSpace(out)
+}
+
+func (h *house) waitRunning(n int) {
+	h.t.Helper()
+	h.eventually("turns run", func() bool { s, err := h.status(); return err == nil && s.Turns.Running == n })
+}
+
+func (h *house) probe(address, path string) int {
+	h.t.Helper()
+	req, err := http.NewRequestWithContext(h.t.Context(), http.MethodGet, "http://"+address+path, nil)
+	require.NoError(h.t, err)
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(h.t, err)
+	require.NoError(h.t, resp.Body.Close())
+	return resp.StatusCode
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	b, err := os.ReadFile(from)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(to, b, 0o700))
+}
+
+// leftovers lists the files in the state folder that a clean stop should have removed.
+func leftovers(t *testing.T, dir string) (left []string) {
+	t.Helper()
+	for _, name := range []string{"gateway.sock", "gateway.pid"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			left = append(left, name)
+		}
+	}
+	return left
+}

@@ -1,0 +1,257 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestNothingAcceptedIsLost is the promise: real programs answer under load while the gateway is restarted
+// in both modes, stopped and killed. An outside witness, the agents themselves, writes down what ran.
+// GATEWAY_TEST_TURNS and GATEWAY_TEST_SESSIONS make it longer.
+func TestNothingAcceptedIsLost(t *testing.T) {
+	turns, sessions := envInt(t, "GATEWAY_TEST_TURNS", 400), envInt(t, "GATEWAY_TEST_SESSIONS", 20)
+	rounds := envInt(t, "GATEWAY_TEST_RESTARTS", 4)
+	witness := t.TempDir()
+	script := filepath.Join(witness, "agent.sh")
+	require.NoError(t, os.WriteFile(script, []byte(`#!/bin/sh
+# The input, upper case; the witness gets a line when the turn begins and one when it ends.
+read -r line
+echo "begin $GATEWAY_TURN_ID $GATEWAY_TURN_ATTEMPT $line" >> "$WITNESS/$GATEWAY_SESSION"
+printf '%s\n' "$line" | tr a-z A-Z
+echo "end $GATEWAY_TURN_ID $GATEWAY_TURN_ATTEMPT $line" >> "$WITNESS/$GATEWAY_SESSION"
+`), 0o700))
+	h := newHouse(t, fmt.Sprintf(`
+lanes: { main: { concurrency: 4 }, cron: { concurrency: 1 } }
+turns: { max_attempts: 20 }
+agents:
+  sum:    { type: command, command: [bc] }
+  field:  { type: command, command: [jq, -r, .n] }
+  upper:  { type: command, command: [%s], env: { WITNESS: %s } }
+`, script, witness))
+	h.start()
+
+	var address atomic.Value
+	address.Store(h.waitState("Running").Address)
+	var disturbed atomic.Bool // from a stop or kill to the next Running, clients may be refused
+	var failures atomic.Int64 // of requests while only restarts happened
+	var acked sync.Map        // turn id → what is expected of it
+
+	type expectation struct{ session, want string }
+	dialer := &net.Dialer{}
+	transport := &http.Transport{MaxIdleConnsPerHost: 64, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return dialer.DialContext(ctx, network, address.Load().(string))
+	}}
+	client := &http.Client{Transport: transport}
+	defer client.CloseIdleConnections()
+	var clients sync.WaitGroup
+	var sent atomic.Int64
+	for s := range sessions {
+		clients.Go(func() {
+			session := fmt.Sprintf("s%d", s)
+			for i := range turns / sessions {
+				agent, input, want := "upper", fmt.Sprintf("line %d of %s", i, session), ""
+				want = strings.ToUpper(input)
+				switch i % 4 {
+				case 1:
+					agent, input, want = "sum", fmt.Sprintf("%d + %d", i, s), fmt.Sprint(i+s)
+				case 2:
+					agent, input, want = "field", fmt.Sprintf(`{"n": %d}`, i*s), fmt.Sprint(i*s)
+				}
+				key := fmt.Sprintf("%s-%d", session, i)
+				for {
+					undisturbed := !disturbed.Load()
+					a, _, err := ask(t.Context(), client, address.Load().(string), session, agent, input, key, i%2 == 0)
+					if err == nil {
+						acked.Store(a.ID, expectation{session, want})
+						if a.Status == "completed" && a.text() != want {
+							t.Errorf("%s: got %q, want %q", key, a.text(), want)
+						}
+						break
+					}
+					if t.Context().Err() != nil {
+						return
+					}
+					if undisturbed && !disturbed.Load() {
+						failures.Add(1)
+						t.Logf("a request failed while nothing but restarts happened: %v", err)
+					}
+					select {
+					case <-time.After(20 * time.Millisecond): // a client's back-off
+					case <-t.Context().Done():
+						return
+					}
+				}
+				sent.Add(1)
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { clients.Wait(); close(done) }()
+	progress := func(part int) { // of ten
+		h.eventually(fmt.Sprintf("%d/10 of the load is sent", part), func() bool {
+			return sent.Load() >= int64(turns/sessions*sessions)*int64(part)/10
+		})
+	}
+	// Every kind of restart under the load: exec first, then in place after a new start.
+	restart := func(mode string) {
+		out, stderr, code := h.gateway("restart", "--reason", "under load")
+		require.Zero(t, code, "%s%s", out, stderr)
+		s := h.waitState("Running")
+		require.Equal(t, mode, s.RespawnMode)
+		address.Store(s.Address)
+	}
+	began := time.Now()
+	for i := range rounds / 2 {
+		progress(i)
+		restart("exec")
+	}
+	progress(3)
+	disturbed.Store(true)
+	h.signal(syscall.SIGTERM)
+	require.Equal(t, 0, h.wait())
+	h.env = append(h.env, "GATEWAY_NO_RESPAWN=1")
+	h.start()
+	address.Store(h.waitState("Running").Address)
+	transport.CloseIdleConnections()
+	disturbed.Store(false)
+	for i := range rounds / 2 {
+		progress(4 + i)
+		restart("in-process")
+	}
+	progress(7)
+	disturbed.Store(true)
+	h.signal(syscall.SIGKILL)
+	h.wait()
+	h.start()
+	address.Store(h.waitState("Running").Address)
+	transport.CloseIdleConnections()
+	disturbed.Store(false)
+	<-done
+	h.eventually("every turn has ended", func() bool {
+		s, err := h.status()
+		return err == nil && s.Turns.Queued == 0 && s.Turns.Running == 0
+	})
+	t.Logf("%d turns in %d sessions, %d restarts, one SIGTERM and one SIGKILL in %s", sent.Load(), sessions, rounds, time.Since(began).Round(time.Millisecond))
+	require.Zero(t, failures.Load(), "requests failed while nothing but restarts happened")
+
+	n := 0
+	acked.Range(func(id, value any) bool {
+		n++
+		turn := h.turn(id.(string))
+		e := value.(expectation)
+		require.Equal(t, "completed", turn.Status, "turn %s of %s: %s", id, e.session, turn.Error)
+		require.Equal(t, e.want, turn.Output)
+		require.Equal(t, 1, h.finals(id.(string)), "completed exactly once")
+		return true
+	})
+	require.Equal(t, int(sent.Load()), n, "every request has a turn of its own")
+	for s := range sessions {
+		h.checkOrder(fmt.Sprintf("s%d", s))
+		checkWitness(t, filepath.Join(witness, fmt.Sprintf("s%d", s)))
+	}
+}
+
+type turnJSON struct {
+	ID, Session, Status, Output, Error string
+	Attempt                            int
+	CreatedAt                          time.Time  `json:"created_at"`
+	StartedAt                          *time.Time `json:"started_at"`
+	FinishedAt                         *time.Time `json:"finished_at"`
+}
+
+func (h *house) get(path string, into any) {
+	h.t.Helper()
+	req, err := http.NewRequestWithContext(h.t.Context(), http.MethodGet, "http://gateway"+path, nil)
+	require.NoError(h.t, err)
+	resp, err := h.http.Do(req)
+	require.NoError(h.t, err)
+	defer func() { _ = resp.Body.Close() }()
+	require.Equal(h.t, http.StatusOK, resp.StatusCode, path)
+	require.NoError(h.t, json.NewDecoder(resp.Body).Decode(into))
+}
+
+func (h *house) turn(id string) (t turnJSON) {
+	h.t.Helper()
+	h.get("/v1/turns/"+id, &t)
+	return t
+}
+
+// finals counts the final events in a turn's log, and checks that the log has no gap.
+func (h *house) finals(id string) (n int) {
+	h.t.Helper()
+	var log struct {
+		Events []struct {
+			Seq  int64
+			Type string
+		}
+	}
+	h.get("/v1/turns/"+id+"/events", &log)
+	for i, e := range log.Events {
+		require.Equal(h.t, int64(i+1), e.Seq, "a gap in the events of %s", id)
+		if e.Type == "completed" || e.Type == "failed" || e.Type == "cancelled" {
+			n++
+		}
+	}
+	return n
+}
+
+// checkOrder: a turn of a session starts only after the one before it has ended.
+func (h *house) checkOrder(session string) {
+	h.t.Helper()
+	var list struct{ Turns []turnJSON }
+	h.get("/v1/turns?limit=1000&session="+url.QueryEscape(session), &list)
+	for i := len(list.Turns) - 1; i > 0; i-- { // newest first
+		earlier, later := list.Turns[i], list.Turns[i-1]
+		require.False(h.t, later.StartedAt.Before(*earlier.FinishedAt), "%s started before %s ended", later.ID, earlier.ID)
+	}
+}
+
+// checkWitness reads what the agents wrote: the last attempt of each turn began after the turn before it
+// had ended for good, in the order of the lines.
+func checkWitness(t *testing.T, path string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	var order []string
+	for line := range strings.Lines(string(b)) {
+		f := strings.SplitN(strings.TrimSpace(line), " ", 4)
+		if f[0] == "begin" && (len(order) == 0 || order[len(order)-1] != f[3]) {
+			require.NotContains(t, order, f[3], "%s: began again after a later turn", path)
+			order = append(order, f[3])
+		}
+	}
+	last := -1
+	for _, line := range order {
+		var i int
+		_, err := fmt.Sscanf(line, "line %d of", &i)
+		require.NoError(t, err)
+		require.Greater(t, i, last, "%s: out of order", path)
+		last = i
+	}
+}
+
+func envInt(t *testing.T, name string, standard int) int {
+	t.Helper()
+	s := os.Getenv(name)
+	if s == "" {
+		return standard
+	}
+	var n int
+	_, err := fmt.Sscan(s, &n)
+	require.NoError(t, err)
+	return n
+}

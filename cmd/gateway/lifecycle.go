@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"gateway/fsm"
+	"gateway/internal/process"
+	"gateway/server"
+)
+
+// lifecycle is the machine as the server sees it.
+type lifecycle struct{ d *daemon }
+
+// statusDocument is the contract of `gateway status --json`.
+type statusDocument struct {
+	State         fsm.State     `json:"state"`
+	Since         time.Time     `json:"since"`
+	PID           int           `json:"pid"`
+	BootID        string        `json:"boot_id"`
+	Generation    int           `json:"generation"`
+	Address       string        `json:"address"`
+	StateDir      string        `json:"state_dir"`
+	Version       string        `json:"version"`
+	RespawnMode   process.Mode  `json:"respawn_mode"`
+	RespawnReason string        `json:"respawn_reason"`
+	Intent        fsm.Intent    `json:"intent"`
+	Deadline      time.Time     `json:"deadline,omitzero"`
+	Admission     fsm.Admission `json:"admission"`
+	Postponed     []fsm.Event   `json:"postponed,omitempty"`
+	Hop           uint64        `json:"hop"`
+	Turns         turnCounts    `json:"turns"`
+	Counters      fsm.Counters  `json:"counters"`
+}
+
+type turnCounts struct {
+	Running int `json:"running"`
+	Queued  int `json:"queued"`
+	Stuck   int `json:"stuck"`
+}
+
+func (l lifecycle) Admission() (server.Admission, <-chan struct{}) {
+	changed := l.d.machine.Changed()
+	return server.Admission(l.d.machine.Snapshot().Admission), changed
+}
+
+func (l lifecycle) Status() server.Status {
+	s, d := l.d.machine.Snapshot(), l.d
+	doc := statusDocument{
+		State: s.State, Since: s.Since, PID: os.Getpid(), BootID: s.BootID, Generation: s.Generation,
+		Address: d.listeningOn(), StateDir: d.config().StateDir, Version: d.version,
+		RespawnMode: d.mode.Load().Mode, RespawnReason: d.mode.Load().why,
+		Intent: s.Intent, Deadline: s.Deadline, Admission: s.Admission, Postponed: s.Postponed, Hop: s.Hop, Counters: s.Counters,
+	}
+	if q := d.queue.Load(); q != nil {
+		st := q.Stats()
+		doc.Turns = turnCounts{Running: st.Running, Queued: st.Queued, Stuck: st.Stuck}
+	}
+	b, err := json.Marshal(doc)
+	if err != nil { // only plain fields; kept so that a change cannot fail in silence
+		d.log.Error().Err(err).Msg("status")
+	}
+	return server.Status{State: string(s.State), BootID: s.BootID, Generation: s.Generation, Document: b}
+}
+
+func (l lifecycle) Hops(after uint64) ([]server.Hop, <-chan struct{}) {
+	changed := l.d.machine.Changed()
+	var out []server.Hop
+	for _, h := range l.d.machine.Hops(after) {
+		b, err := json.Marshal(h)
+		if err != nil {
+			continue
+		}
+		out = append(out, server.Hop{Seq: h.Seq, Document: b})
+	}
+	return out, changed
+}
+
+func (l lifecycle) Request(ctx context.Context, r server.Request) (server.Decision, error) {
+	dec, err := l.d.machine.Request(ctx, fsm.Request{Event: fsm.Event(r.Event), Actor: r.Actor, Reason: r.Reason, Turn: r.Turn})
+	if err != nil {
+		return server.Decision{}, err
+	}
+	return server.Decision{Outcome: dec.Outcome, State: string(dec.State), Message: dec.Message, Hop: dec.Hop}, nil
+}
+
+func (l lifecycle) AuthorizeSignal(actor string) {
+	l.d.permit.Grant(actor)
+	l.d.log.Info().Str("actor", actor).Msg("one restart by SIGUSR1 is authorised for 5 s")
+}
+
+func (l lifecycle) States(format string) (string, error) { return fsm.Lifecycle().Render(format) }
+
+// lifecycleSignals are the signals of the table.
+func lifecycleSignals() []os.Signal {
+	var sigs []os.Signal
+	for _, s := range fsm.Signals() {
+		sigs = append(sigs, unix.SignalNum(s.Name))
+	}
+	return sigs
+}
+
+// signalled turns a signal into the event that the table names for it.
+func (d *daemon) signalled(sig os.Signal) {
+	s, ok := sig.(unix.Signal)
+	if !ok {
+		return
+	}
+	name := unix.SignalName(s)
+	switch s { //nolint:exhaustive // the signals of the table
+	case unix.SIGTERM, unix.SIGINT:
+		d.machine.Notify(fsm.Request{Event: fsm.Stop, Actor: name})
+	case unix.SIGHUP:
+		if _, err := candidate(d.source, process.Predecessor{StateDir: d.config().StateDir, ListenAddress: d.config().Listen}); err != nil {
+			d.log.Warn().Err(err).Msg("received SIGHUP; refused, the gateway goes on as it was")
+			return
+		}
+		d.machine.Notify(fsm.Request{Event: fsm.Restart, Actor: name, Reason: "the configuration on disk is valid"})
+	case unix.SIGUSR1:
+		if d.config().Lifecycle.AllowSignalRestart {
+			d.machine.Notify(fsm.Request{Event: fsm.Restart, Actor: name, Reason: "lifecycle.allow_signal_restart"})
+			return
+		}
+		if actor, ok := d.permit.Take(); ok {
+			d.machine.Notify(fsm.Request{Event: fsm.Restart, Actor: name, Reason: "authorised by " + actor})
+			return
+		}
+		d.log.Warn().Msg("received SIGUSR1; refused: no restart was authorised. Try: gateway restart, or gateway restart --authorize-signal before the signal, or lifecycle.allow_signal_restart: true")
+	}
+}
+
+// historyOf reads what the image before this one did, and adds that it has handed over.
+func historyOf(h *process.Handover) ([]fsm.Hop, error) {
+	if h == nil {
+		return nil, nil
+	}
+	var hops []fsm.Hop
+	if err := json.Unmarshal(h.History, &hops); err != nil {
+		return nil, fmt.Errorf("gateway: history: %w", err)
+	}
+	if len(hops) == 0 {
+		return nil, errors.New("gateway: history: empty")
+	}
+	last := hops[len(hops)-1]
+	now := time.Now()
+	return append(hops, fsm.Hop{
+		Seq: last.Seq + 1, BootID: h.BootID, Generation: last.Generation, Time: now,
+		From: fsm.Respawning, Event: fsm.Respawned, To: fsm.Stopped, Actor: "gateway",
+		Reason: "the process image was replaced", LastedMS: float64(now.Sub(last.Time).Microseconds()) / 1000,
+	}), nil
+}
+
+func (d *daemon) subsystem(name string) zerolog.Logger {
+	return d.log.With().Str("subsystem", name).Logger()
+}

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gateway/fsm"
+	"gateway/server"
+)
+
+// pollEvery is how often a gateway that restarts or stops is asked.
+const pollEvery = 20 * time.Millisecond
+
+type lifecycleFlags struct {
+	reason  string
+	turn    string
+	noWait  bool
+	asJSON  bool
+	timeout time.Duration
+}
+
+func (f *lifecycleFlags) add(cmd *cobra.Command, timeout time.Duration) {
+	cmd.Flags().StringVar(&f.reason, "reason", "", "why, for the history and the log")
+	cmd.Flags().BoolVar(&f.noWait, "no-wait", false, "return once the request is accepted")
+	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print JSON")
+	cmd.Flags().DurationVar(&f.timeout, "timeout", timeout, "how long to wait")
+}
+
+func (f *lifecycleFlags) body() map[string]any {
+	body := make(map[string]any)
+	if f.reason != "" {
+		body["reason"] = f.reason
+	}
+	if f.turn != "" {
+		body["turn"] = f.turn
+	}
+	return body
+}
+
+func newRestartCommand(o *options) *cobra.Command {
+	f := &lifecycleFlags{}
+	var authorize bool
+	cmd := &cobra.Command{
+		Use:   "restart",
+		Short: "Restart the gateway; running turns may finish, nothing is lost",
+		Long: `Restart the gateway. Turns that run may finish, up to lifecycle.drain_timeout; new ones are accepted and wait.
+When the new image cannot take over, the restart is called off and this command says why.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.connect()
+			if err != nil {
+				return err
+			}
+			if authorize {
+				if err := c.call(cmd.Context(), http.MethodPost, "/v1/lifecycle/restart", map[string]any{"authorize_signal": true}, nil, nil); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), "one restart by SIGUSR1 is authorised for 5 s")
+				return err
+			}
+			return c.restart(cmd, f)
+		},
+	}
+	f.add(cmd, 2*time.Minute)
+	cmd.Flags().StringVar(&f.turn, "turn", os.Getenv("GATEWAY_TURN_ID"), "the turn that asks, which the restart then does not wait for")
+	cmd.Flags().BoolVar(&authorize, "authorize-signal", false, "do not restart, but permit one restart by SIGUSR1 within 5 s")
+	return cmd
+}
+
+func (c *client) restart(cmd *cobra.Command, f *lifecycleFlags) error {
+	ctx, cancel := context.WithTimeoutCause(cmd.Context(), f.timeout, fmt.Errorf("the restart has not ended within %s\nTry: gateway status", f.timeout))
+	defer cancel()
+	before, err := c.snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	var d server.Decision
+	if err := c.call(ctx, http.MethodPost, "/v1/lifecycle/restart", f.body(), &d, nil); err != nil {
+		return err
+	}
+	if d.Outcome == "ignored" {
+		return fmt.Errorf("the restart was refused while %s: %s\nTry: gateway status", d.State, d.Message)
+	}
+	if f.noWait {
+		return report(cmd, f.asJSON, d, "%s: %s", d.Outcome, d.Message)
+	}
+	for {
+		s, err := c.snapshot(ctx)
+		var refused *apiError
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.As(err, &refused):
+			return err
+		case err != nil: // on its way
+		case s.State == fsm.Running && (s.BootID != before.BootID || s.Generation > before.Generation):
+			took := time.Since(began).Round(time.Millisecond)
+			return report(cmd, f.asJSON, map[string]any{"outcome": "restarted", "took_ms": took.Milliseconds(), "status": s.statusDocument},
+				"restarted in %s: pid %d, boot %s, generation %d (%s)", took, s.PID, s.BootID, s.Generation, s.RespawnMode)
+		case s.State == fsm.Running:
+			if why, off := calledOff(s, before.Hop); off {
+				return fmt.Errorf("the restart was called off, the gateway goes on as it was: %s\nTry: mend that, then gateway restart", why)
+			}
+		case s.Intent == fsm.IntentStop:
+			return errors.New("the gateway stops: a stop outranks a restart\nTry: gateway run")
+		}
+		if !pause(ctx, pollEvery) {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// calledOff finds the hop that ended a restart asked for after the hop `since`.
+func calledOff(s snapshot, since uint64) (why string, off bool) {
+	for _, h := range s.History {
+		if h.Seq > since && h.Event == fsm.Resume {
+			return h.Reason, true
+		}
+	}
+	return "", false
+}
+
+func newStopCommand(o *options) *cobra.Command {
+	f := &lifecycleFlags{}
+	cmd := &cobra.Command{
+		Use:   "stop",
+		Short: "Stop the gateway; what it has accepted is kept",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.connect()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeoutCause(cmd.Context(), f.timeout, fmt.Errorf("the gateway has not stopped within %s\nTry: gateway status", f.timeout))
+			defer cancel()
+			began := time.Now()
+			var d server.Decision
+			if err := c.call(ctx, http.MethodPost, "/v1/lifecycle/stop", f.body(), &d, nil); err != nil {
+				return err
+			}
+			if f.noWait {
+				return report(cmd, f.asJSON, d, "%s: %s", d.Outcome, d.Message)
+			}
+			for {
+				c.http.CloseIdleConnections()
+				if _, err := c.request(ctx, http.MethodGet, "/healthz", nil, nil); err != nil && notRunning(err) {
+					took := time.Since(began).Round(time.Millisecond)
+					return report(cmd, f.asJSON, map[string]any{"outcome": "stopped", "took_ms": took.Milliseconds()}, "stopped in %s", took)
+				}
+				if !pause(ctx, pollEvery) {
+					return context.Cause(ctx)
+				}
+			}
+		},
+	}
+	f.add(cmd, time.Minute)
+	return cmd
+}
+
+func newResumeCommand(o *options) *cobra.Command {
+	f := &lifecycleFlags{}
+	cmd := &cobra.Command{
+		Use:   "resume",
+		Short: "Call off a restart that is still draining",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.connect()
+			if err != nil {
+				return err
+			}
+			var d server.Decision
+			if err := c.call(cmd.Context(), http.MethodPost, "/v1/lifecycle/resume", f.body(), &d, nil); err != nil {
+				return err
+			}
+			if d.Outcome != "accepted" {
+				return fmt.Errorf("nothing to call off: %s\nTry: gateway status", d.Message)
+			}
+			return report(cmd, f.asJSON, d, "%s", d.Message)
+		},
+	}
+	cmd.Flags().StringVar(&f.reason, "reason", "", "why, for the history and the log")
+	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// report prints a result for people or for programs.
+func report(cmd *cobra.Command, asJSON bool, doc any, format string, args ...any) error {
+	if asJSON {
+		return printJSON(cmd.OutOrStdout(), doc)
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), format+"\n", args...)
+	return err
+}

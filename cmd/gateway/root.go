@@ -1,0 +1,136 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"gateway/fsm"
+	"gateway/internal/config"
+)
+
+// options are the flags that every command takes.
+type options struct {
+	configFile string
+	stateDir   string
+	url        string
+	token      string
+}
+
+// source is where the configuration comes from, given the flags.
+func (o *options) source() config.Source {
+	s := config.Source{File: o.configFile, Flags: make(map[string]string)}
+	if o.stateDir != "" {
+		s.Flags["state_dir"] = o.stateDir
+	}
+	return s
+}
+
+func newRootCommand(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
+	o := &options{}
+	root := &cobra.Command{
+		Use:           "gateway",
+		Short:         "A daemon in front of AI agents that loses nothing it accepted",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
+	flags := root.PersistentFlags()
+	flags.StringVar(&o.configFile, "config", "", "configuration file (GATEWAY_CONFIG)")
+	flags.StringVar(&o.stateDir, "state-dir", "", "state folder (GATEWAY_STATE_DIR)")
+	flags.StringVar(&o.url, "url", "", "a gateway elsewhere, such as https://host:18789 (GATEWAY_URL)")
+	flags.StringVar(&o.token, "token", "", "its token; better GATEWAY_TOKEN, which no process list shows")
+	root.AddCommand(
+		newRunCommand(o), newStatusCommand(o), newSendCommand(o), newTurnsCommand(o), newLanesCommand(o), newSessionsCommand(o),
+		newRestartCommand(o), newStopCommand(o), newResumeCommand(o), newStatesCommand(), newCheckCommand(o), newConfigCommand(o),
+		newVersionCommand(),
+	)
+	for _, cmd := range append(root.Commands(), root) {
+		wrapArgs(cmd)
+	}
+	return root
+}
+
+// wrapArgs makes a wrong number of arguments an error of usage.
+func wrapArgs(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		wrapArgs(sub)
+	}
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usageError(fmt.Errorf("%w\nTry: %s --help", err, cmd.CommandPath()))
+			}
+			return nil
+		}
+	}
+}
+
+// exitError is an error with the process's exit code. What a person reads of it ends in a Try line.
+type exitError struct {
+	code int
+	err  error // nil when everything was said already
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+func usageError(err error) error {
+	if !strings.Contains(err.Error(), "Try:") {
+		err = fmt.Errorf("%w\nTry: gateway --help", err)
+	}
+	return &exitError{fsm.ExitUsage, err}
+}
+
+// exitCode says what the error is to a script: 1 unless it knows better.
+func exitCode(err error) int {
+	var e *exitError
+	switch {
+	case err == nil:
+		return fsm.ExitOK
+	case errors.As(err, &e):
+		return e.code
+	case strings.HasPrefix(err.Error(), "unknown command"):
+		return fsm.ExitUsage
+	default:
+		return fsm.ExitFailed
+	}
+}
+
+// complain prints an error once, for people.
+func complain(w io.Writer, err error) {
+	var e *exitError
+	if err == nil || (errors.As(err, &e) && e.err == nil) {
+		return
+	}
+	text := err.Error()
+	if !strings.Contains(text, "Try:") {
+		text += "\nTry: gateway --help"
+	}
+	_, _ = fmt.Fprintf(w, "gateway: %s\n", text)
+}
+
+// environment returns the first of the variables that is set.
+func environment(names ...string) string {
+	for _, name := range names {
+		if value := os.Getenv(name); value != "" {
+			return value
+		}
+	}
+	return ""
+}

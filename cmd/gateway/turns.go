@@ -1,0 +1,223 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gateway/queue"
+)
+
+func newTurnsCommand(o *options) *cobra.Command {
+	list := newTurnsListCommand(o)
+	cmd := &cobra.Command{
+		Use: "turns", Short: "List, show, cancel or retry turns", Args: list.Args, RunE: list.RunE,
+	}
+	cmd.Flags().AddFlagSet(list.Flags())
+	cmd.AddCommand(list, newTurnCommand(o, "show", "Show one turn", http.MethodGet, ""),
+		newTurnCommand(o, "cancel", "End a turn that waits or runs", http.MethodPost, "/cancel"),
+		newTurnCommand(o, "retry", "Put a failed or cancelled turn back at the head of its session", http.MethodPost, "/retry"))
+	return cmd
+}
+
+func newTurnsListCommand(o *options) *cobra.Command {
+	var asJSON bool
+	var limit int
+	filter := make(map[string]*string)
+	cmd := &cobra.Command{
+		Use: "list", Short: "List turns, newest first", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.connect()
+			if err != nil {
+				return err
+			}
+			q := url.Values{"limit": {strconv.Itoa(limit)}}
+			for name, value := range filter {
+				if *value != "" {
+					q.Set(name, *value)
+				}
+			}
+			var doc struct {
+				Turns   []queue.Turn `json:"turns"`
+				HasMore bool         `json:"has_more"`
+			}
+			if err := c.call(cmd.Context(), http.MethodGet, "/v1/turns?"+q.Encode(), nil, &doc, nil); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), doc)
+			}
+			w := table(cmd.OutOrStdout(), "ID", "SESSION", "AGENT", "STATUS", "ATTEMPT", "AGE", "INPUT")
+			for _, t := range doc.Turns {
+				w.row(t.ID, t.Session, t.Agent, string(t.Status), strconv.Itoa(t.Attempt), age(t.CreatedAt), firstLine(t.Input))
+			}
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			if doc.HasMore {
+				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "there are more; --limit or --before %s\n", doc.Turns[len(doc.Turns)-1].ID)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().IntVar(&limit, "limit", 20, "how many, at most 1000")
+	for name, help := range map[string]string{
+		"session": "only of this session", "lane": "only of this lane", "agent": "only of this agent",
+		"status": "only with one of these, joined by commas: queued, running, completed, failed, cancelled", "before": "only older than the turn with this id",
+	} {
+		filter[name] = cmd.Flags().String(name, "", help)
+	}
+	return cmd
+}
+
+func newTurnCommand(o *options, use, short, method, action string) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: use + " ID", Short: short, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := o.connect()
+			if err != nil {
+				return err
+			}
+			var t queue.Turn
+			if err := c.call(cmd.Context(), method, "/v1/turns/"+url.PathEscape(args[0])+action, nil, &t, nil); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), t)
+			}
+			return printTurn(cmd.OutOrStdout(), t)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func printTurn(out io.Writer, t queue.Turn) error {
+	w := table(out)
+	w.row("id", t.ID)
+	w.row("session", t.Session)
+	w.row("lane", t.Lane)
+	w.row("agent", t.Agent)
+	w.row("status", fmt.Sprintf("%s, attempt %d", t.Status, t.Attempt))
+	w.row("created", t.CreatedAt.Local().Format(time.DateTime))
+	if t.StartedAt != nil {
+		w.row("started", t.StartedAt.Local().Format(time.DateTime))
+	}
+	if t.FinishedAt != nil {
+		w.row("finished", t.FinishedAt.Local().Format(time.DateTime))
+	}
+	if t.Error != "" {
+		w.row("error", t.Error)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(out, "\n%s\n", t.Input)
+	if err == nil && t.Output != "" {
+		_, err = fmt.Fprintf(out, "\n%s\n", t.Output)
+	}
+	return err
+}
+
+func newLanesCommand(o *options) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "lanes", Short: "List the lanes and what waits in them", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.connect()
+			if err != nil {
+				return err
+			}
+			var doc struct {
+				Lanes []queue.Lane `json:"lanes"`
+			}
+			if err := c.call(cmd.Context(), http.MethodGet, "/v1/lanes", nil, &doc, nil); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), doc)
+			}
+			w := table(cmd.OutOrStdout(), "LANE", "CONCURRENCY", "RUNNING", "QUEUED", "STUCK", "OLDEST")
+			for _, l := range doc.Lanes {
+				oldest := "–"
+				if l.OldestQueuedAt != nil {
+					oldest = age(*l.OldestQueuedAt)
+				}
+				w.row(l.Name, strconv.Itoa(l.Concurrency), strconv.Itoa(l.Running), strconv.Itoa(l.Queued), strconv.Itoa(l.Stuck), oldest)
+			}
+			return w.Flush()
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func newSessionsCommand(o *options) *cobra.Command {
+	var asJSON bool
+	var limit int
+	cmd := &cobra.Command{
+		Use: "sessions", Short: "List the sessions, the most recently used first", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.connect()
+			if err != nil {
+				return err
+			}
+			var doc struct {
+				Sessions []queue.Session `json:"sessions"`
+			}
+			if err := c.call(cmd.Context(), http.MethodGet, "/v1/sessions?limit="+strconv.Itoa(limit), nil, &doc, nil); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), doc)
+			}
+			w := table(cmd.OutOrStdout(), "SESSION", "TURNS", "RUNNING", "QUEUED", "USED")
+			for _, s := range doc.Sessions {
+				w.row(s.Name, strconv.Itoa(s.Turns), strconv.Itoa(s.Running), strconv.Itoa(s.Queued), age(s.UpdatedAt))
+			}
+			return w.Flush()
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().IntVar(&limit, "limit", 20, "how many, at most 1000")
+	return cmd
+}
+
+// rows aligns columns.
+type rows struct{ *tabwriter.Writer }
+
+func table(w io.Writer, head ...string) rows {
+	t := rows{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+	if len(head) > 0 {
+		t.row(head...)
+	}
+	return t
+}
+
+func (t rows) row(cells ...string) { _, _ = fmt.Fprintln(t, strings.Join(cells, "\t")) }
+
+func age(t time.Time) string {
+	d := time.Since(t)
+	if d < time.Minute {
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}
+
+// firstLine is enough of an input to recognise it.
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	if r := []rune(s); len(r) > 50 {
+		return string(r[:49]) + "…"
+	}
+	return s
+}

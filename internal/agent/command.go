@@ -1,0 +1,169 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"gateway/queue"
+)
+
+const (
+	// inputArgument is what an argument may say to get the input in its place.
+	inputArgument = "{input}"
+	// killGrace is how long a process group has between SIGTERM and SIGKILL.
+	killGrace = 2 * time.Second
+	// pipeGrace is how long output may still come after the program has ended: a child of it that left its
+	// process group may hold the pipe open.
+	pipeGrace = time.Second
+	// stderrTail is how much of standard error goes into the failure, in bytes.
+	stderrTail = 2 << 10
+)
+
+// command runs a program for each turn, in a process group of its own. It inherits no descriptor but the
+// standard three: everything that the gateway opens is close-on-exec, the instance lock above all.
+type command struct {
+	argv []string
+	dir  string
+	env  map[string]string
+	log  zerolog.Logger
+}
+
+func (c *command) run(ctx context.Context, w queue.Work) error {
+	// The death signal is bound to the thread that started the child, so that thread has to live as long
+	// (golang/go#27505).
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	cmd, takesInput := c.build(w)
+	if !takesInput {
+		input := w.Turn.Input
+		if !strings.HasSuffix(input, "\n") {
+			input += "\n" // programs that read lines, such as bc, want the last one ended
+		}
+		cmd.Stdin = strings.NewReader(input)
+	}
+	out := &textWriter{emit: w.Emit}
+	stderr := &tail{limit: stderrTail}
+	cmd.Stdout, cmd.Stderr = out, stderr
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("starting %s: %w. Try: check the command and its path", c.argv[0], err)
+	}
+	group := cmd.Process.Pid
+	ended := make(chan struct{})
+	killed := make(chan struct{})
+	go func() {
+		defer close(killed)
+		killGroup(ctx, group, ended)
+	}()
+	err := cmd.Wait()
+	close(ended)
+	<-killed
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case out.err != nil:
+		return out.err
+	case err != nil && !errors.Is(err, exec.ErrWaitDelay):
+		return failure(c.argv[0], err, stderr.String())
+	}
+	return out.finish()
+}
+
+func (c *command) build(w queue.Work) (cmd *exec.Cmd, takesInput bool) {
+	args := make([]string, len(c.argv))
+	for i, a := range c.argv {
+		args[i] = a
+		if i > 0 && strings.Contains(a, inputArgument) {
+			args[i], takesInput = strings.ReplaceAll(a, inputArgument, w.Turn.Input), true
+		}
+	}
+	cmd = exec.Command(args[0], args[1:]...) //nolint:noctx // killGroup ends the whole group with the context
+	cmd.Dir = c.dir
+	cmd.Env = c.environment(w.Turn)
+	cmd.SysProcAttr = processAttributes()
+	cmd.WaitDelay = pipeGrace
+	return cmd, takesInput
+}
+
+// environment is the gateway's own without its settings and secrets, and what the turn is.
+func (c *command) environment(t queue.Turn) []string {
+	var env []string
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "GATEWAY_") {
+			env = append(env, kv)
+		}
+	}
+	for k, v := range c.env {
+		env = append(env, k+"="+v)
+	}
+	return append(env,
+		"GATEWAY_TURN_ID="+t.ID, "GATEWAY_TURN_ATTEMPT="+strconv.Itoa(t.Attempt),
+		"GATEWAY_SESSION="+t.Session, "GATEWAY_LANE="+t.Lane,
+	)
+}
+
+// killGroup ends the process group with the context, politely first; and what is left of it once the
+// program itself has ended.
+func killGroup(ctx context.Context, group int, ended <-chan struct{}) {
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		_ = unix.Kill(-group, unix.SIGTERM)
+		grace := time.NewTimer(killGrace)
+		defer grace.Stop()
+		select {
+		case <-ended:
+		case <-grace.C:
+			_ = unix.Kill(-group, unix.SIGKILL)
+			<-ended
+		}
+	}
+	_ = unix.Kill(-group, unix.SIGKILL)
+}
+
+func failure(program string, err error, stderr string) error {
+	what := err.Error()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		what = fmt.Sprintf("exit code %d", exit.ExitCode())
+		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+			what = "ended by " + unix.SignalName(status.Signal())
+		}
+	}
+	if stderr = strings.TrimSpace(stderr); stderr != "" {
+		return fmt.Errorf("%s: %s: %s", program, what, stderr)
+	}
+	return fmt.Errorf("%s: %s", program, what)
+}
+
+// tail keeps the last bytes written to it.
+type tail struct {
+	limit int
+	buf   bytes.Buffer
+}
+
+// Write implements io.Writer; it never fails.
+func (t *tail) Write(p []byte) (int, error) {
+	t.buf.Write(p)
+	if over := t.buf.Len() - t.limit; over > 0 {
+		t.buf.Next(over)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string { return strings.ToValidUTF8(t.buf.String(), "\uFFFD") }
+
+var _ io.Writer = (*tail)(nil)

@@ -1,0 +1,172 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	maxTimeout     = 24 * time.Hour
+	maxConcurrency = 10_000
+	minToken       = 8
+)
+
+var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// Problem is one thing that is wrong.
+type Problem struct{ Key, What, Try string }
+
+func (p Problem) Error() string { return fmt.Sprintf("%s: %s\n  Try: %s", p.Key, p.What, p.Try) }
+
+// Validate reports everything that is wrong, as joined [Problem]s.
+func (c *Config) Validate() error {
+	var v validator
+	v.listen(c)
+	v.choice("store", c.Store, "sqlite")
+	v.choice("log.level", c.Log.Level, "trace", "debug", "info", "warn", "error")
+	v.choice("log.format", c.Log.Format, "auto", "console", "json")
+	if c.StateDir == "" {
+		v.add("state_dir", "there is no home folder to keep state in", "set state_dir or GATEWAY_STATE_DIR")
+	}
+	if n := len(c.Auth.Token); n > 0 && n < minToken {
+		v.add("auth.token", fmt.Sprintf("shorter than %d characters", minToken), "auth: { token: … } from: openssl rand -hex 32")
+	}
+	v.timeout("lifecycle.start_timeout", c.Lifecycle.StartTimeout)
+	v.timeout("lifecycle.drain_timeout", c.Lifecycle.DrainTimeout)
+	v.timeout("lifecycle.shutdown_timeout", c.Lifecycle.ShutdownTimeout)
+	v.timeout("lifecycle.respawn_timeout", c.Lifecycle.RespawnTimeout)
+	switch c.Lifecycle.Respawn {
+	case "spawn", "supervisor":
+		v.add("lifecycle.respawn", strconv.Quote(c.Lifecycle.Respawn)+" is not built in yet", "auto, exec or in-process")
+	default:
+		v.choice("lifecycle.respawn", c.Lifecycle.Respawn, "auto", "exec", "in-process")
+	}
+	v.turns(c.Turns)
+	v.lanes(c.Lanes)
+	v.agents(c)
+	return errors.Join(v.problems...)
+}
+
+type validator struct{ problems []error }
+
+func (v *validator) add(key, what, try string) {
+	v.problems = append(v.problems, Problem{key, what, try})
+}
+
+func (v *validator) choice(key, got string, allowed ...string) {
+	if !slices.Contains(allowed, got) {
+		v.add(key, strconv.Quote(got)+" is not a choice", strings.Join(allowed, ", "))
+	}
+}
+
+func (v *validator) timeout(key string, d time.Duration) {
+	if d <= 0 || d > maxTimeout {
+		v.add(key, fmt.Sprintf("%s is not between 1ns and %s", d, maxTimeout), "a duration such as 30s")
+	}
+}
+
+func (v *validator) between(key string, n, least, most int64) {
+	if n < least || n > most {
+		v.add(key, fmt.Sprintf("%d is not between %d and %d", n, least, most), fmt.Sprintf("a number from %d to %d", least, most))
+	}
+}
+
+func (v *validator) listen(c *Config) {
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		v.add("listen", strconv.Quote(c.Listen)+" is not host:port", "127.0.0.1:18789")
+		return
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil {
+		v.add("listen", fmt.Sprintf("the port %q is not a number from 0 to 65535", port), net.JoinHostPort(host, "18789"))
+	} else if !loopback(host) && c.Auth.Token == "" {
+		v.add("listen", fmt.Sprintf("%s can be reached from other machines, and there is no token", c.Listen),
+			fmt.Sprintf("set auth.token or GATEWAY_AUTH_TOKEN, or listen on 127.0.0.1:%d", n))
+	}
+}
+
+// loopback: a name other than localhost may resolve to anything.
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
+}
+
+func (v *validator) turns(t Turns) {
+	v.between("turns.max_attempts", int64(t.MaxAttempts), 1, 1000)
+	v.choice("turns.on_interrupt", t.OnInterrupt, "retry", "fail")
+	v.between("turns.max_queued", int64(t.MaxQueued), 1, 10_000_000)
+	v.between("turns.max_queued_per_session", int64(t.MaxQueuedPerSession), 1, 10_000_000)
+	v.between("turns.max_input", int64(t.MaxInput), 1, 16<<20)
+	v.between("turns.max_output", int64(t.MaxOutput), 1, 256<<20)
+	if t.Retention < time.Minute {
+		v.add("turns.retention", fmt.Sprintf("%s is shorter than a minute", t.Retention), "168h")
+	}
+}
+
+func (v *validator) lanes(lanes map[string]Lane) {
+	if _, ok := lanes["main"]; !ok {
+		v.add("lanes", "there is no lane main", "lanes: { main: { concurrency: 4 } }")
+	}
+	for _, name := range slices.Sorted(maps.Keys(lanes)) {
+		v.name("lanes", name)
+		v.between("lanes."+name+".concurrency", int64(lanes[name].Concurrency), 1, maxConcurrency)
+	}
+}
+
+func (v *validator) name(key, name string) {
+	if !nameForm.MatchString(name) {
+		v.add(key, strconv.Quote(name)+" is not a name", "letters, digits, dot, dash and underscore, at most 64")
+	}
+}
+
+func (v *validator) agents(c *Config) {
+	if _, ok := c.Agents[c.DefaultAgent]; !ok {
+		v.add("default_agent", fmt.Sprintf("there is no agent %q", c.DefaultAgent), strings.Join(slices.Sorted(maps.Keys(c.Agents)), ", "))
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Agents)) {
+		v.name("agents", name)
+		v.agent("agents."+name, c.Agents[name])
+	}
+}
+
+func (v *validator) agent(key string, a Agent) {
+	if a.Timeout < 0 || a.Timeout > 7*maxTimeout {
+		v.add(key+".timeout", a.Timeout.String()+" is not between 0s and 168h", "30m")
+	}
+	command := len(a.Command) > 0 || a.Dir != "" || len(a.Env) > 0
+	openai := a.BaseURL != "" || a.Model != "" || a.APIKey != "" || a.System != ""
+	switch a.Type {
+	case "echo":
+		if command || openai {
+			v.add(key, "an echo agent takes no other keys", "type: command or type: openai")
+		}
+	case "command":
+		if len(a.Command) == 0 || a.Command[0] == "" {
+			v.add(key+".command", "no program is named", "command: [claude, -p]")
+		}
+		if openai {
+			v.add(key, "a command agent takes command, dir, env and timeout", "type: openai for an endpoint")
+		}
+	case "openai":
+		u, err := url.Parse(a.BaseURL)
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+			v.add(key+".base_url", strconv.Quote(a.BaseURL)+" is not an address of an endpoint", "http://127.0.0.1:11434/v1")
+		}
+		if a.Model == "" {
+			v.add(key+".model", "no model is named", "model: llama3.2")
+		}
+		if command {
+			v.add(key, "an openai agent takes base_url, model, api_key, system and timeout", "type: command for a program")
+		}
+	default:
+		v.add(key+".type", strconv.Quote(a.Type)+" is not a type", "echo, command or openai")
+	}
+}

@@ -1,0 +1,80 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Of the time that Close is given, this much (at most a quarter) is kept for writing down what became of
+// the attempts; and this much longer it may take when there was not enough.
+const (
+	closeReserve = 500 * time.Millisecond
+	closeExtra   = time.Second
+)
+
+// Close interrupts what runs, gives it CancelGrace (or what ctx leaves) to end, writes down what became
+// of it, flushes and closes the store. Later calls of other methods return ErrClosed. It is idempotent:
+// every call returns the result of the first.
+func (q *Queue) Close(ctx context.Context) error {
+	q.closing.Do(func() { q.closeErr = q.close(ctx) })
+	return q.closeErr
+}
+
+func (q *Queue) close(ctx context.Context) error {
+	grace := q.cfg.CancelGrace
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		grace = max(0, min(grace, left-min(closeReserve, left/4)))
+	}
+	q.endPruning()
+	idle := q.scheduler.idle
+	q.scheduler.ask(func() { q.scheduler.stop(ErrClosed, grace) })
+	q.pruning.Wait()
+
+	var errs []error
+	if !waitFor(ctx, idle) {
+		// Whoever ignores its context is abandoned, and a store that takes no writes is given up.
+		q.scheduler.ask(func() { q.scheduler.stop(ErrClosed, 0) })
+		extra, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeExtra)
+		defer cancel()
+		if !waitFor(extra, idle) {
+			q.committer.giveUp()
+			errs = append(errs, errors.New("queue: what became of the running turns could not be written; "+
+				"the next start counts them as interrupted by a crash"))
+		}
+	}
+	q.committer.close()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeExtra)
+	defer cancel()
+	if !waitFor(last, q.committer.done) {
+		q.committer.giveUp()
+		final, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeExtra)
+		defer cancel()
+		if !waitFor(final, q.committer.done) {
+			// The disk hangs: leave the store to the end of the process.
+			q.hub.end(ErrClosed)
+			q.closed.Store(true)
+			return errors.Join(append(errs, errors.New("queue: the store does not answer"))...)
+		}
+	}
+	q.scheduler.mail.close()
+	<-q.scheduler.done
+	q.hub.end(ErrClosed)
+	q.closed.Store(true)
+	if err := q.store.close(); err != nil {
+		errs = append(errs, fmt.Errorf("queue: close the store: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// waitFor reports whether done was closed before ctx ended.
+func waitFor(ctx context.Context, done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

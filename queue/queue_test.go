@@ -1,0 +1,511 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(crashChild); path != "" {
+		runCrashChild(path)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// runnerFunc is a Runner made of a function.
+type runnerFunc func(ctx context.Context, w Work) error
+
+func (f runnerFunc) Run(ctx context.Context, w Work) error { return f(ctx, w) }
+
+// echo answers with its input.
+var echo = runnerFunc(func(_ context.Context, w Work) error { return w.Emit(w.Turn.Input) })
+
+// gated is a runner whose turns wait for the test. Each hands itself over when it runs.
+type gated struct{ turns chan *gatedTurn }
+
+type gatedTurn struct {
+	Work
+	ctx context.Context
+	end chan error
+}
+
+func newGated() *gated { return &gated{turns: make(chan *gatedTurn, 1000)} }
+
+// Run ends when the test says so, or with its context.
+func (g *gated) Run(ctx context.Context, w Work) error {
+	t := &gatedTurn{Work: w, ctx: ctx, end: make(chan error, 1)}
+	g.turns <- t
+	select {
+	case err := <-t.end:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// next is the next turn that runs.
+func (g *gated) next(t testing.TB) *gatedTurn {
+	t.Helper()
+	select {
+	case turn := <-g.turns:
+		return turn
+	case <-t.Context().Done():
+	case <-time.After(10 * time.Second):
+	}
+	t.Fatal("no turn ran")
+	return nil
+}
+
+func testConfig(t testing.TB, r Runner) Config {
+	return Config{
+		Runner: r, Lanes: map[string]int{"main": 4, "cron": 1},
+		MaxAttempts: 3, OnInterrupt: RetryTurn, MaxQueued: 100_000, MaxQueuedPerSession: 1000,
+		MaxOutput: 4 << 20, Retention: time.Hour, CancelGrace: 5 * time.Second,
+		Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel),
+	}
+}
+
+func storePath(t testing.TB) string { return filepath.Join(t.TempDir(), "gateway.db") }
+
+// openQueue opens a queue that is closed at the end of the test.
+func openQueue(t testing.TB, path string, cfg Config) *Queue {
+	t.Helper()
+	q, err := Open(t.Context(), path, cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { closeQueue(t, q) })
+	return q
+}
+
+func closeQueue(t testing.TB, q *Queue) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	require.NoError(t, q.Close(ctx))
+}
+
+// faultyStore is a store whose commits fail while fault says so.
+type faultyStore struct {
+	Store
+	fault atomic.Pointer[func(ops []operation) error]
+}
+
+func (s *faultyStore) commit(ops []operation) error {
+	if fault := s.fault.Load(); fault != nil {
+		if err := (*fault)(ops); err != nil {
+			return err
+		}
+	}
+	return s.Store.commit(ops)
+}
+
+func (s *faultyStore) failWith(fault func(ops []operation) error) {
+	if fault == nil {
+		s.fault.Store(nil)
+		return
+	}
+	s.fault.Store(&fault)
+}
+
+// openFaulty is openQueue over a faulty store. It is not closed by itself.
+func openFaulty(t testing.TB, path string, cfg Config) (*Queue, *faultyStore) {
+	t.Helper()
+	store, err := openSQLite(t.Context(), path)
+	require.NoError(t, err)
+	faulty := &faultyStore{Store: store}
+	q, err := open(faulty, cfg)
+	require.NoError(t, err)
+	return q, faulty
+}
+
+// crash ends a generation the way a kill does: from now on nothing of it reaches the disk.
+func crash(t testing.TB, q *Queue, store *faultyStore) {
+	t.Helper()
+	store.failWith(func([]operation) error { return errors.New("the process is gone") })
+	q.committer.giveUp()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	require.NoError(t, q.Close(ctx))
+}
+
+func accept(t testing.TB, q *Queue, session, input string) Turn {
+	t.Helper()
+	turn, created, err := q.Accept(t.Context(), NewTurn{Session: session, Lane: "main", Agent: "echo", Input: input})
+	require.NoError(t, err)
+	require.True(t, created)
+	return turn
+}
+
+func wait(t testing.TB, q *Queue, id string) Turn {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	turn, err := q.Wait(ctx, id)
+	require.NoError(t, err)
+	return turn
+}
+
+// log is the turn's whole event log, as short text.
+func log(t testing.TB, q *Queue, id string) []string {
+	t.Helper()
+	events, err := q.store.events(t.Context(), id, 0, 1000)
+	require.NoError(t, err)
+	var lines []string
+	for i, e := range events {
+		require.Equal(t, int64(i+1), e.Seq, "events are numbered without gaps")
+		line := fmt.Sprintf("%s/%d", e.Type, e.Attempt)
+		if e.Text != "" {
+			line += " " + e.Text
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+func TestTurnIsAcceptedRunAndKept(t *testing.T) {
+	path := storePath(t)
+	q := openQueue(t, path, testConfig(t, echo))
+	q.Resume()
+
+	accepted := accept(t, q, "s", "hello")
+	require.Equal(t, Queued, accepted.Status)
+	final := wait(t, q, accepted.ID)
+	require.Equal(t, Completed, final.Status)
+	require.Equal(t, "hello", final.Output)
+	require.Equal(t, 1, final.Attempt)
+
+	stored, err := q.Turn(t.Context(), accepted.ID)
+	require.NoError(t, err)
+	require.Equal(t, stored, final, "what a waiter is told is what is on disk")
+	require.Equal(t, []string{"started/1", "delta/1 hello", "completed/1"}, log(t, q, accepted.ID))
+
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+}
+
+func TestAcceptedTurnIsOnDiskBeforeItIsAcknowledged(t *testing.T) {
+	path := storePath(t)
+	q := openQueue(t, path, testConfig(t, echo))
+	other, err := connect(path, "ro")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, other.Close()) }()
+
+	for i := range 20 {
+		turn := accept(t, q, "s", fmt.Sprintf("text %d\x00\xff", i))
+		var input string
+		require.NoError(t, other.QueryRow(`SELECT input FROM turns WHERE id = ?`, turn.ID).Scan(&input))
+		require.Equal(t, turn.Input, input)
+	}
+}
+
+func TestWhatIsMissingOrUnknownIsRefused(t *testing.T) {
+	q := openQueue(t, storePath(t), testConfig(t, echo))
+	_, _, err := q.Accept(t.Context(), NewTurn{Session: "s", Lane: "main", Agent: "echo"})
+	require.ErrorContains(t, err, "input")
+	_, _, err = q.Accept(t.Context(), NewTurn{
+		Session: "s", Lane: "main", Agent: "echo", Input: "x", OnInterrupt: "perhaps",
+	})
+	require.ErrorContains(t, err, "perhaps")
+
+	_, err = q.Turn(t.Context(), "none")
+	require.ErrorIs(t, err, ErrNotFound)
+	_, err = q.Wait(t.Context(), "none")
+	require.ErrorIs(t, err, ErrNotFound)
+	_, err = q.Cancel(t.Context(), "none")
+	require.ErrorIs(t, err, ErrNotFound)
+	_, err = q.Retry(t.Context(), "none")
+	require.ErrorIs(t, err, ErrNotFound)
+	for _, err := range q.Follow(t.Context(), "none", 0) {
+		require.ErrorIs(t, err, ErrNotFound)
+	}
+
+	cfg := testConfig(t, echo)
+	cfg.MaxAttempts = 0
+	_, err = Open(t.Context(), storePath(t), cfg)
+	require.ErrorContains(t, err, "max attempts")
+}
+
+func TestKeyNamesOneTurnInItsSession(t *testing.T) {
+	path := storePath(t)
+	cfg := testConfig(t, echo)
+	q := openQueue(t, path, cfg)
+	n := NewTurn{Session: "s", Lane: "main", Agent: "echo", Input: "x", IdempotencyKey: "k"}
+	first, created, err := q.Accept(t.Context(), n)
+	require.NoError(t, err)
+	require.True(t, created)
+
+	again, created, err := q.Accept(t.Context(), n)
+	require.NoError(t, err)
+	require.False(t, created)
+	require.Equal(t, first, again)
+
+	for _, other := range []NewTurn{
+		{Session: "s", Lane: "main", Agent: "echo", Input: "y", IdempotencyKey: "k"},
+		{Session: "s", Lane: "main", Agent: "other", Input: "x", IdempotencyKey: "k"},
+	} {
+		_, _, err = q.Accept(t.Context(), other)
+		require.ErrorIs(t, err, ErrKeyReused)
+	}
+	n.Session = "s2"
+	elsewhere, created, err := q.Accept(t.Context(), n)
+	require.NoError(t, err)
+	require.True(t, created)
+	require.NotEqual(t, first.ID, elsewhere.ID)
+
+	closeQueue(t, q)
+	q = openQueue(t, path, cfg)
+	n.Session = "s"
+	again, created, err = q.Accept(t.Context(), n)
+	require.NoError(t, err)
+	require.False(t, created)
+	require.Equal(t, first, again)
+	require.Equal(t, 2, q.Stats().Queued)
+}
+
+func TestKeyThatWasMadeNamesItsTurnToo(t *testing.T) {
+	q := openQueue(t, storePath(t), testConfig(t, echo))
+	first := accept(t, q, "s", "x")
+	require.NotEmpty(t, first.IdempotencyKey)
+	n := NewTurn{Session: "s", Lane: "main", Agent: "echo", Input: "x", IdempotencyKey: first.IdempotencyKey}
+	again, created, err := q.Accept(t.Context(), n)
+	require.NoError(t, err)
+	require.False(t, created)
+	require.Equal(t, first, again)
+	n.Input = "y"
+	_, _, err = q.Accept(t.Context(), n)
+	require.ErrorIs(t, err, ErrKeyReused)
+	n.Session = "other"
+	_, created, err = q.Accept(t.Context(), n)
+	require.NoError(t, err)
+	require.True(t, created)
+}
+
+func TestConcurrentRepeatsMakeOneTurn(t *testing.T) {
+	q := openQueue(t, storePath(t), testConfig(t, echo))
+	q.Resume()
+	var mu sync.Mutex
+	ids, created := map[string]int{}, 0
+	var clients sync.WaitGroup
+	for range 50 {
+		clients.Go(func() {
+			turn, isNew, err := q.Accept(t.Context(), NewTurn{
+				Session: "s", Lane: "main", Agent: "echo", Input: "x", IdempotencyKey: "k",
+			})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			ids[turn.ID]++
+			if isNew {
+				created++
+			}
+		})
+	}
+	clients.Wait()
+	require.Len(t, ids, 1)
+	require.Equal(t, 1, created)
+	for id := range ids {
+		require.Equal(t, Completed, wait(t, q, id).Status)
+	}
+	require.NoError(t, q.Drain(t.Context(), ""))
+	require.Zero(t, q.Stats().Queued, "the reservations of repeats are given back")
+}
+
+func TestFullIsRefusedBeforeAnythingIsWritten(t *testing.T) {
+	cfg := testConfig(t, echo)
+	cfg.MaxQueued, cfg.MaxQueuedPerSession = 5, 3
+	q := openQueue(t, storePath(t), cfg)
+	try := func(session, key string) error {
+		_, _, err := q.Accept(t.Context(), NewTurn{
+			Session: session, Lane: "main", Agent: "echo", Input: "x", IdempotencyKey: key,
+		})
+		return err
+	}
+	require.NoError(t, try("a", "1"))
+	require.NoError(t, try("a", "2"))
+	require.NoError(t, try("a", "3"))
+	require.ErrorIs(t, try("a", "4"), ErrFull)
+	require.NoError(t, try("a", "1"), "a repeat needs no room")
+	require.NoError(t, try("b", "1"))
+	require.NoError(t, try("b", "2"))
+	require.ErrorIs(t, try("b", "3"), ErrFull)
+	require.ErrorIs(t, try("c", "1"), ErrFull)
+
+	turns, err := q.Turns(t.Context(), Filter{})
+	require.NoError(t, err)
+	require.Len(t, turns, 5)
+
+	q.Resume()
+	for _, turn := range turns {
+		wait(t, q, turn.ID)
+	}
+	require.NoError(t, try("c", "1"), "there is room again")
+}
+
+func TestLimitHoldsUnderConcurrentAccepts(t *testing.T) {
+	cfg := testConfig(t, echo)
+	cfg.MaxQueued = 10
+	q := openQueue(t, storePath(t), cfg)
+	var accepted atomic.Int64
+	var clients sync.WaitGroup
+	for i := range 50 {
+		clients.Go(func() {
+			_, _, err := q.Accept(t.Context(), NewTurn{
+				Session: fmt.Sprint(i), Lane: "main", Agent: "echo", Input: "x",
+			})
+			if err == nil {
+				accepted.Add(1)
+			} else if !errors.Is(err, ErrFull) {
+				t.Error(err)
+			}
+		})
+	}
+	clients.Wait()
+	require.EqualValues(t, 10, accepted.Load())
+	require.Equal(t, 10, q.Stats().Queued)
+}
+
+func TestClosedQueueSaysSo(t *testing.T) {
+	q := openQueue(t, storePath(t), testConfig(t, echo))
+	turn := accept(t, q, "s", "x")
+	waited := make(chan error, 1)
+	go func() {
+		_, err := q.Wait(context.Background(), turn.ID)
+		waited <- err
+	}()
+	closeQueue(t, q)
+	require.ErrorIs(t, <-waited, ErrClosed)
+
+	ctx := t.Context()
+	_, _, err := q.Accept(ctx, NewTurn{Session: "s", Lane: "main", Agent: "echo", Input: "x"})
+	require.ErrorIs(t, err, ErrClosed)
+	_, err = q.Turn(ctx, turn.ID)
+	require.ErrorIs(t, err, ErrClosed)
+	_, err = q.Turns(ctx, Filter{})
+	require.ErrorIs(t, err, ErrClosed)
+	_, err = q.Sessions(ctx, 0)
+	require.ErrorIs(t, err, ErrClosed)
+	_, err = q.Cancel(ctx, turn.ID)
+	require.ErrorIs(t, err, ErrClosed)
+	_, err = q.Retry(ctx, turn.ID)
+	require.ErrorIs(t, err, ErrClosed)
+	require.ErrorIs(t, q.Drain(ctx, ""), ErrClosed)
+	for _, err := range q.Follow(ctx, turn.ID, 0) {
+		require.ErrorIs(t, err, ErrClosed)
+	}
+	q.Resume()
+	q.Pause()
+	require.Len(t, q.Lanes(), 2)
+	require.Empty(t, q.Active())
+	require.Equal(t, 1, q.Stats().Queued)
+	require.NoError(t, q.Close(ctx), "idempotent")
+}
+
+func TestListings(t *testing.T) {
+	q := openQueue(t, storePath(t), testConfig(t, echo))
+	var ids []string
+	for i := range 6 {
+		turn, _, err := q.Accept(t.Context(), NewTurn{
+			Session: []string{"a", "b"}[i%2], Lane: []string{"main", "main", "cron"}[i%3], Agent: "echo", Input: "x",
+		})
+		require.NoError(t, err)
+		ids = append([]string{turn.ID}, ids...) // newest first
+	}
+	list := func(f Filter) (found []string) {
+		turns, err := q.Turns(t.Context(), f)
+		require.NoError(t, err)
+		for _, turn := range turns {
+			found = append(found, turn.ID)
+		}
+		return found
+	}
+	require.Equal(t, ids, list(Filter{}))
+	require.Equal(t, ids, list(Filter{Status: []Status{Queued, Running}}))
+	require.Empty(t, list(Filter{Status: []Status{Completed}}))
+	require.Equal(t, ids[:2], list(Filter{Limit: 2}))
+	require.Equal(t, ids[2:4], list(Filter{Limit: 2, Before: ids[1]}))
+	require.Equal(t, []string{ids[1], ids[3], ids[5]}, list(Filter{Session: "a"}))
+	require.Equal(t, []string{ids[0], ids[3]}, list(Filter{Lane: "cron"}))
+	require.Empty(t, list(Filter{Agent: "other"}))
+
+	_, err := q.Cancel(t.Context(), ids[5])
+	require.NoError(t, err)
+	sessions, err := q.Sessions(t.Context(), 0)
+	require.NoError(t, err)
+	require.Len(t, sessions, 2)
+	require.Equal(t, "a", sessions[0].Name, "used last")
+	require.Equal(t, []int{2, 0, 3}, []int{sessions[0].Queued, sessions[0].Running, sessions[0].Turns})
+
+	lanes := q.Lanes()
+	require.Equal(t, []string{"cron", "main"}, []string{lanes[0].Name, lanes[1].Name})
+	require.Equal(t, []int{2, 3}, []int{lanes[0].Queued, lanes[1].Queued})
+	oldest, err := q.Turn(t.Context(), ids[4])
+	require.NoError(t, err)
+	require.Equal(t, oldest.CreatedAt, *lanes[1].OldestQueuedAt)
+}
+
+func TestFinishedTurnsAreForgottenAfterTheRetention(t *testing.T) {
+	path := storePath(t)
+	q := openQueue(t, path, testConfig(t, echo))
+	waiting, _, err := q.Accept(t.Context(), NewTurn{Session: "w", Lane: "gone", Agent: "echo", Input: "x"})
+	require.NoError(t, err)
+	q.Resume()
+	wait(t, q, waiting.ID)
+	q.Pause()
+	waiting = accept(t, q, "w", "still waits")
+	n := NewTurn{Session: "s", Lane: "main", Agent: "echo", Input: "x", IdempotencyKey: "k"}
+	var old []string
+	q.Resume()
+	for i := range 2*pruneAtOnce + 7 {
+		n.IdempotencyKey = fmt.Sprint(i)
+		turn, _, err := q.Accept(t.Context(), n)
+		require.NoError(t, err)
+		old = append(old, turn.ID)
+	}
+	for _, id := range append(old, waiting.ID) {
+		wait(t, q, id)
+	}
+	q.Pause()
+	waiting = accept(t, q, "w", "waits for ever")
+
+	pruned, err := q.prune(t.Context(), beforeTurn(t, q, old[0]))
+	require.NoError(t, err)
+	require.Zero(t, pruned, "nothing is older than the oldest")
+	pruned, err = q.prune(t.Context(), now().Add(time.Second))
+	require.NoError(t, err)
+	require.Equal(t, len(old)+2, pruned)
+
+	turns, err := q.Turns(t.Context(), Filter{})
+	require.NoError(t, err)
+	require.Len(t, turns, 1)
+	require.Equal(t, waiting.ID, turns[0].ID)
+	var events, keys int
+	require.NoError(t, q.store.(*sqliteStore).reads.QueryRow(
+		`SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM keys)`).Scan(&events, &keys))
+	require.Zero(t, events)
+	require.Zero(t, keys)
+	_, created, err := q.Accept(t.Context(), n)
+	require.NoError(t, err)
+	require.True(t, created, "the key is free again")
+}
+
+// beforeTurn is a time at which the turn was not accepted yet.
+func beforeTurn(t testing.TB, q *Queue, id string) time.Time {
+	turn, err := q.Turn(t.Context(), id)
+	require.NoError(t, err)
+	return turn.CreatedAt.Add(-time.Hour)
+}

@@ -1,0 +1,187 @@
+package queue
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// sqliteStore is a [Store] in one SQLite file: a write-ahead log, synced at every commit, one connection
+// that writes, and a few that read.
+type sqliteStore struct {
+	generation int64
+	writes     *sql.DB // one connection
+	reads      *sql.DB
+	w          *writer
+}
+
+// openSQLite opens the file at path, created when it is missing, and advances its epoch.
+func openSQLite(ctx context.Context, path string) (s *sqliteStore, err error) {
+	path, err = filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("queue: open the store: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			if s != nil {
+				_ = s.close()
+			}
+			s, err = nil, openError(path, err)
+		}
+	}()
+	// SQLite gives its side files the mode of the file itself.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = errors.Join(f.Chmod(0o600), f.Close())
+	if err != nil {
+		return nil, err
+	}
+	// fdatasync writes all that reading the data back needs, and spares the journal of the file system.
+	if _, err := sqlite.Fdatasync(true); err != nil && !errors.Is(err, sqlite.ErrFdatasyncUnavailable) {
+		return nil, err
+	}
+	s = &sqliteStore{}
+	if s.writes, err = connect(path, "rw", "journal_mode(WAL)", "synchronous(FULL)",
+		"wal_autocheckpoint(4000)", "journal_size_limit(67108864)", "cache_size(-32768)"); err != nil {
+		return s, err
+	}
+	s.writes.SetMaxOpenConns(1)
+	if err := migrate(ctx, s.writes); err != nil {
+		return s, err
+	}
+	if err := s.writes.QueryRowContext(ctx,
+		`UPDATE meta SET epoch = epoch + 1 RETURNING epoch`).Scan(&s.generation); err != nil {
+		return s, err
+	}
+	if s.w, err = newWriter(ctx, s.writes, s.generation); err != nil {
+		return s, err
+	}
+	if s.reads, err = connect(path, "ro", "cache_size(-8192)"); err != nil {
+		return s, err
+	}
+	s.reads.SetMaxOpenConns(4)
+	s.reads.SetMaxIdleConns(4)
+	return s, nil
+}
+
+func connect(path, mode string, pragmas ...string) (*sql.DB, error) {
+	name := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}
+	name.RawQuery = url.Values{
+		"mode": {mode}, "_error_rc": {"1"}, "_pragma": append(pragmas, "busy_timeout(5000)"),
+	}.Encode()
+	return sql.Open("sqlite", name.String())
+}
+
+// migrate brings the schema up to the newest version that this binary knows. Migrations only add, so that
+// what an older binary wrote stays as it was.
+func migrate(ctx context.Context, db *sql.DB) error {
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir,
+		goose.WithTableName("schema_version"), goose.WithDisableGlobalRegistry(true),
+		goose.WithLogger(goose.NopLogger()))
+	if err != nil {
+		return err
+	}
+	stored, err := p.GetDBVersion(ctx)
+	if err != nil {
+		return err
+	}
+	sources := p.ListSources()
+	known := sources[len(sources)-1].Version
+	if stored > known {
+		return &newerSchemaError{stored: stored, known: known}
+	}
+	if stored < known {
+		_, err = p.Up(ctx)
+	}
+	return err
+}
+
+type newerSchemaError struct{ stored, known int64 }
+
+func (e *newerSchemaError) Error() string {
+	return fmt.Sprintf("it was written by a newer version (schema %d, this binary knows %d)", e.stored, e.known)
+}
+
+// openError says what is wrong with the file and what to try.
+func openError(path string, err error) error {
+	try := "check that the folder exists, is writable and has room"
+	var newer *newerSchemaError
+	if errors.As(err, &newer) {
+		try = "run the newer version, or restore a backup from before the upgrade"
+	}
+	switch code(err) {
+	case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
+		return fmt.Errorf("queue: the store %s is damaged or not a database: %w\n"+
+			"Try: move the file away or restore a backup", path, err)
+	case sqlite3.SQLITE_BUSY:
+		try = "stop the other process that uses the file"
+	}
+	return fmt.Errorf("queue: open the store %s: %w\nTry: %s", path, err, try)
+}
+
+// code is the primary SQLite result code of the error, 0 when it has none.
+func code(err error) int {
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		return e.Code() & 0xff
+	}
+	return 0
+}
+
+func (s *sqliteStore) epoch() int64 { return s.generation }
+
+func (s *sqliteStore) close() error {
+	var errs []error
+	if s.w != nil {
+		errs = append(errs, s.w.close())
+	}
+	// The writer goes last: the last connection to close folds the write-ahead log into the file.
+	for _, db := range []*sql.DB{s.reads, s.writes} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// settle is part of Open, before anything else uses the store.
+func (s *sqliteStore) settle(maxAttempts int, at time.Time) (n settled, err error) {
+	err = s.w.transaction(func() error {
+		left, err := s.w.leftRunning()
+		if err != nil {
+			return err
+		}
+		for _, t := range left {
+			if t.OnInterrupt == FailTurn || t.Attempt >= maxAttempts {
+				n.failed++
+			} else {
+				n.requeued++
+			}
+			if err := s.w.settle(t, maxAttempts, at); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return n, err
+}

@@ -1,0 +1,241 @@
+package queue
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// selectTurn reads a whole turn. The row of a running turn is not rewritten for every delta; its newest
+// event is the log's.
+const selectTurn = `SELECT t.seq, t.id, t.session, t.lane, t.agent, t.status, t.attempt, t.key, t.on_interrupt,
+	t.created_at, t.started_at, t.finished_at, CASE t.status WHEN 'running'
+		THEN max(t.last_event, (SELECT coalesce(max(e.seq), 0) FROM events e WHERE e.turn = t.seq))
+		ELSE t.last_event END,
+	t.error, t.context, t.input, t.output FROM turns t`
+
+// seqTurn is a turn with its place in the order of acceptance.
+type seqTurn struct {
+	Turn
+	seq int64
+}
+
+// scanTurn reads a row of selectTurn; seq, unless nil, gets the turn's number.
+func scanTurn(row interface{ Scan(...any) error }, seq *int64) (Turn, error) {
+	var (
+		t                 Turn
+		number, created   int64
+		started, finished sql.NullInt64
+		attached          []byte
+	)
+	err := row.Scan(&number, &t.ID, &t.Session, &t.Lane, &t.Agent, &t.Status, &t.Attempt, &t.IdempotencyKey,
+		&t.OnInterrupt, &created, &started, &finished, &t.LastEvent, &t.Error, &attached, &t.Input, &t.Output)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Turn{}, ErrNotFound
+	}
+	if err != nil {
+		return Turn{}, fmt.Errorf("queue: read the store: %w", err)
+	}
+	t.CreatedAt = fromMicros(created)
+	t.StartedAt, t.FinishedAt = maybeTime(started), maybeTime(finished)
+	t.Context = json.RawMessage(attached)
+	if seq != nil {
+		*seq = number
+	}
+	return t, nil
+}
+
+func maybeTime(µs sql.NullInt64) *time.Time {
+	if !µs.Valid {
+		return nil
+	}
+	t := fromMicros(µs.Int64)
+	return &t
+}
+
+// collect reads all rows of selectTurn and closes them.
+func collect(rows *sql.Rows) (turns []seqTurn, err error) {
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var t seqTurn
+		if t.Turn, err = scanTurn(rows, &t.seq); err != nil {
+			return nil, err
+		}
+		turns = append(turns, t)
+	}
+	return turns, rows.Err()
+}
+
+func (s *sqliteStore) turn(ctx context.Context, id string) (Turn, error) {
+	return scanTurn(s.reads.QueryRowContext(ctx, selectTurn+` WHERE t.id = ?`, id), nil)
+}
+
+func (s *sqliteStore) list(ctx context.Context, where string, args ...any) ([]Turn, error) {
+	rows, err := s.reads.QueryContext(ctx, selectTurn+where, args...)
+	if err != nil {
+		return nil, fmt.Errorf("queue: read the store: %w", err)
+	}
+	found, err := collect(rows)
+	turns := make([]Turn, len(found))
+	for i := range found {
+		turns[i] = found[i].Turn
+	}
+	return turns, err
+}
+
+func (s *sqliteStore) turns(ctx context.Context, f Filter) ([]Turn, error) {
+	where := []string{"1"}
+	var args []any
+	add := func(condition string, values ...any) {
+		where = append(where, condition)
+		args = append(args, values...)
+	}
+	if f.Session != "" {
+		add("t.session = ?", f.Session)
+	}
+	if f.Lane != "" {
+		add("t.lane = ?", f.Lane)
+	}
+	if f.Agent != "" {
+		add("t.agent = ?", f.Agent)
+	}
+	if len(f.Status) > 0 {
+		var values []any
+		open := true
+		for _, status := range f.Status {
+			values = append(values, string(status))
+			open = open && !status.Final()
+		}
+		add("t.status IN (?"+strings.Repeat(", ?", len(values)-1)+")", values...)
+		if open {
+			add("t.finished_at IS NULL") // has an index
+		}
+	}
+	if f.Before != "" {
+		add("t.seq < (SELECT seq FROM turns WHERE id = ?)", f.Before)
+	}
+	return s.list(ctx, " WHERE "+strings.Join(where, " AND ")+" ORDER BY t.seq DESC LIMIT ?",
+		append(args, f.limit())...)
+}
+
+func (s *sqliteStore) history(ctx context.Context, session string, seq int64, limit int) ([]Turn, error) {
+	turns, err := s.list(ctx,
+		` WHERE t.session = ? AND t.seq < ? AND t.status = 'completed' ORDER BY t.seq DESC LIMIT ?`,
+		session, seq, max(limit, 0))
+	slices.Reverse(turns)
+	return turns, err
+}
+
+func (s *sqliteStore) keyed(ctx context.Context, session, key string) (Turn, digest, error) {
+	var id string
+	var first []byte
+	err := s.reads.QueryRowContext(ctx, `SELECT turn, digest FROM keys WHERE session = ? AND key = ?`,
+		session, key).Scan(&id, &first)
+	if errors.Is(err, sql.ErrNoRows) {
+		t, err := s.turn(ctx, key) // a key that was made is the turn's id
+		if err == nil && (t.Session != session || t.IdempotencyKey != key) {
+			err = ErrNotFound
+		}
+		return t, digestOf(t.Agent, t.Input), err
+	}
+	if err != nil {
+		return Turn{}, digest{}, fmt.Errorf("queue: read the store: %w", err)
+	}
+	t, err := s.turn(ctx, id)
+	return t, digest(first), err
+}
+
+func (s *sqliteStore) sessions(ctx context.Context, limit int) (sessions []Session, err error) {
+	rows, err := s.reads.QueryContext(ctx, `
+		SELECT t.session, sum(t.status = 'queued'), sum(t.status = 'running'), count(*),
+			max(coalesce(t.finished_at, t.started_at, t.created_at)) AS used
+		FROM (SELECT session FROM turns GROUP BY session ORDER BY max(seq) DESC LIMIT ?) s
+		JOIN turns t ON t.session = s.session GROUP BY t.session ORDER BY used DESC, t.session`, limit)
+	if err != nil {
+		return nil, fmt.Errorf("queue: read the store: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var one Session
+		var used int64
+		if err := rows.Scan(&one.Name, &one.Queued, &one.Running, &one.Turns, &used); err != nil {
+			return nil, fmt.Errorf("queue: read the store: %w", err)
+		}
+		one.UpdatedAt = fromMicros(used)
+		sessions = append(sessions, one)
+	}
+	return sessions, rows.Err()
+}
+
+func (s *sqliteStore) events(ctx context.Context, id string, after int64, limit int) (events []Event, err error) {
+	rows, err := s.reads.QueryContext(ctx, `SELECT seq, type, attempt, text, at FROM events
+		WHERE turn = (SELECT seq FROM turns WHERE id = ?) AND seq > ? ORDER BY seq LIMIT ?`, id, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("queue: read the store: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		e := Event{Turn: id}
+		var at int64
+		if err := rows.Scan(&e.Seq, &e.Type, &e.Attempt, &e.Text, &at); err != nil {
+			return nil, fmt.Errorf("queue: read the store: %w", err)
+		}
+		e.At = fromMicros(at)
+		events = append(events, e)
+	}
+	return events, rows.Err()
+}
+
+func (s *sqliteStore) aged(
+	ctx context.Context, before time.Time, after int64, limit int,
+) (seqs []int64, next int64, err error) {
+	rows, err := s.reads.QueryContext(ctx,
+		`SELECT seq, created_at, finished_at FROM turns WHERE seq > ? ORDER BY seq LIMIT ?`, after, limit)
+	if err != nil {
+		return nil, 0, fmt.Errorf("queue: read the store: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	looked := 0
+	for rows.Next() {
+		var seq, created int64
+		var finished sql.NullInt64
+		if err := rows.Scan(&seq, &created, &finished); err != nil {
+			return nil, 0, fmt.Errorf("queue: read the store: %w", err)
+		}
+		if created >= before.UnixMicro() {
+			return seqs, 0, nil // what was accepted later cannot have finished earlier
+		}
+		if finished.Valid && finished.Int64 < before.UnixMicro() {
+			seqs = append(seqs, seq)
+		}
+		next = seq
+		looked++
+	}
+	if looked < limit {
+		next = 0
+	}
+	return seqs, next, rows.Err()
+}
+
+func (s *sqliteStore) queued(yield func(seq int64, id, session, lane string, createdAt int64)) (err error) {
+	rows, err := s.reads.QueryContext(context.Background(),
+		`SELECT seq, id, session, lane, created_at FROM turns WHERE finished_at IS NULL ORDER BY seq`)
+	if err != nil {
+		return fmt.Errorf("queue: read the store: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var seq, createdAt int64
+		var id, session, lane string
+		if err := rows.Scan(&seq, &id, &session, &lane, &createdAt); err != nil {
+			return fmt.Errorf("queue: read the store: %w", err)
+		}
+		yield(seq, id, session, lane, createdAt)
+	}
+	return rows.Err()
+}

@@ -1,0 +1,159 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Store keeps the turns of one generation. It is sealed: its implementations live in this package, below
+// the one scheduler. Only the committer calls commit, one batch at a time; reads may come from anywhere.
+type Store interface {
+	// epoch is the number of the generation that this store was opened for.
+	epoch() int64
+
+	// settle ends what older generations left running: back to queued, or failed when maxAttempts starts
+	// were counted or the turn says so.
+	settle(maxAttempts int, at time.Time) (settled, error)
+
+	// queued yields every turn that waits, in the order of acceptance.
+	queued(yield func(seq int64, id, session, lane string, createdAt int64)) error
+
+	// commit applies the operations in order as one transaction and returns once they are on disk. An
+	// operation that the turn's state does not allow gets its own error and changes nothing; its
+	// neighbours go on. When commit itself fails nothing was changed: with errFenced nothing ever will be,
+	// with a *rejectedError one operation is to blame, and any other error concerns the whole batch.
+	commit(ops []operation) error
+
+	turn(ctx context.Context, id string) (Turn, error)
+	turns(ctx context.Context, f Filter) ([]Turn, error)
+	sessions(ctx context.Context, limit int) ([]Session, error)
+	// keyed finds the turn that was accepted with the key; [ErrNotFound] when there is none.
+	keyed(ctx context.Context, session, key string) (Turn, digest, error)
+	// history returns the newest completed turns of the session before seq, oldest first.
+	history(ctx context.Context, session string, seq int64, limit int) ([]Turn, error)
+	events(ctx context.Context, id string, after int64, limit int) ([]Event, error)
+	// aged looks at up to limit turns after seq that were accepted before the given time; it returns those
+	// that also finished before it, and where to go on (0 at the end).
+	aged(ctx context.Context, before time.Time, after int64, limit int) (seqs []int64, next int64, err error)
+
+	close() error
+}
+
+// settled counts what settle did.
+type settled struct{ requeued, failed int }
+
+// digest is what has to be equal for two requests with one key to be the same.
+type digest [16]byte
+
+// operation is one change of the store. The committer fills in its results, the scheduler reads them.
+type operation interface{ status() *progress }
+
+// progress is what every operation has.
+type progress struct {
+	// err says why the operation changed nothing; valid once the scheduler was told.
+	err error
+	// durable makes the committer try again until it is written.
+	durable bool
+	// done is closed once the scheduler has taken the result in; nil when nobody waits.
+	done chan struct{}
+}
+
+func (p *progress) status() *progress { return p }
+
+type (
+	// acceptTurn writes a new turn, or finds the one that its key named before.
+	acceptTurn struct {
+		progress
+		turn   Turn
+		digest digest
+		seq    int64 // out
+		first  *Turn // out: what the key named before, instead of a new turn
+	}
+
+	// startTurn makes a queued turn running and counts the attempt.
+	startTurn struct {
+		progress
+		place  *place
+		seq    int64
+		at     time.Time
+		queued *Turn // nil: it is read
+		turn   Turn  // out
+	}
+
+	// appendText adds one delta to the log of a running attempt.
+	appendText struct {
+		progress
+		attempt *attempt
+		seq     int64
+		number  int // of the attempt
+		event   Event
+	}
+
+	// endTurn ends a running attempt, for good or until the next one.
+	endTurn struct {
+		progress
+		place  *place
+		seq    int64
+		number int // of the attempt that ends
+		turn   Turn
+		events []Event
+		// abandoned: Run had not returned.
+		abandoned bool
+		// replaced: another end of the same attempt is written instead of this one.
+		replaced bool
+	}
+
+	// cancelTurn ends a queued turn.
+	cancelTurn struct {
+		progress
+		place *place
+		seq   int64
+		at    time.Time
+		turn  Turn // out
+	}
+
+	// retryTurn makes a failed or cancelled turn queued again.
+	retryTurn struct {
+		progress
+		id      string
+		session string
+		at      time.Time
+		turn    Turn // out
+		seq     int64
+	}
+
+	// pruneTurns forgets turns that finished before a time, with their events and keys.
+	pruneTurns struct {
+		progress
+		seqs   []int64
+		before time.Time
+		pruned int
+	}
+)
+
+var (
+	// errFenced wraps ErrClosed: for whoever asks, this generation is over.
+	errFenced = fencedError{}
+	// errRefused: the row is not in the state, epoch and attempt that the operation is about.
+	errRefused = errors.New("queue: the turn has moved on")
+)
+
+type fencedError struct{}
+
+func (fencedError) Error() string { return "queue: fenced: a newer gateway has opened this store" }
+func (fencedError) Unwrap() error { return ErrClosed }
+
+// rejectedError names the one operation that the store cannot write, whatever its neighbours do.
+type rejectedError struct {
+	op  operation
+	err error
+}
+
+func (e *rejectedError) Error() string { return e.err.Error() }
+func (e *rejectedError) Unwrap() error { return e.err }
+
+// now is the time as the store keeps it, so that a turn in memory equals the turn on disk.
+func now() time.Time { return fromMicros(time.Now().UnixMicro()) }
+
+func fromMicros(µs int64) time.Time { return time.UnixMicro(µs).UTC() }

@@ -1,0 +1,245 @@
+package queue
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestFileThatIsNoStoreIsRefusedWithAdvice(t *testing.T) {
+	path := storePath(t)
+	require.NoError(t, os.WriteFile(path, []byte("this is a diary, and no database at all"), 0o600))
+	_, err := Open(t.Context(), path, testConfig(t, echo))
+	require.ErrorContains(t, err, "damaged or not a database")
+	require.ErrorContains(t, err, "\nTry: move the file away or restore a backup")
+	kept, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "this is a diary, and no database at all", string(kept))
+
+	_, err = Open(t.Context(), filepath.Join(t.TempDir(), "none", "gateway.db"), testConfig(t, echo))
+	require.ErrorContains(t, err, "\nTry: ")
+}
+
+func TestDamagedStoreIsRefusedWithAdvice(t *testing.T) {
+	path := storePath(t)
+	q := openQueue(t, path, testConfig(t, echo))
+	accept(t, q, "s", "x")
+	closeQueue(t, q)
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	for i := 100; i < len(content); i++ {
+		content[i] = 0xA5
+	}
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+	_, err = Open(t.Context(), path, testConfig(t, echo))
+	require.ErrorContains(t, err, "damaged or not a database")
+}
+
+func TestStoreOfANewerVersionIsRefused(t *testing.T) {
+	path := storePath(t)
+	closeQueue(t, openQueue(t, path, testConfig(t, echo)))
+	db, err := sql.Open("sqlite", path)
+	require.NoError(t, err)
+	_, err = db.Exec(`INSERT INTO schema_version (version_id, is_applied) VALUES (9999, 1)`)
+	require.NoError(t, err)
+	require.NoError(t, db.Close())
+	_, err = Open(t.Context(), path, testConfig(t, echo))
+	require.ErrorContains(t, err, "newer version (schema 9999")
+	require.ErrorContains(t, err, "\nTry: run the newer version")
+}
+
+func TestEveryCommitIsSynced(t *testing.T) {
+	path := storePath(t)
+	q := openQueue(t, path, testConfig(t, echo))
+	conn := q.store.(*sqliteStore).w.conn
+	var journal string
+	var synchronous int
+	require.NoError(t, conn.QueryRowContext(t.Context(), `PRAGMA journal_mode`).Scan(&journal))
+	require.NoError(t, conn.QueryRowContext(t.Context(), `PRAGMA synchronous`).Scan(&synchronous))
+	require.Equal(t, "wal", journal)
+	require.Equal(t, 2, synchronous, "FULL")
+	accept(t, q, "s", "x")
+	closeQueue(t, q)
+	require.NoFileExists(t, path+"-wal", "a clean close leaves one file")
+}
+
+func TestPathMayHoldWhatAnAddressMayNot(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "100% a?b#c d.db")
+	closeQueue(t, openQueue(t, path, testConfig(t, echo)))
+	require.FileExists(t, path)
+}
+
+func TestFailedCommitIsAnsweredAndLosesNothingAcknowledged(t *testing.T) {
+	path := storePath(t)
+	g := newGated()
+	q, store := openFaulty(t, path, testConfig(t, g))
+	q.Resume()
+	turn := accept(t, q, "s", "x")
+	work := g.next(t)
+
+	full := errors.New("disk full")
+	store.failWith(func([]operation) error { return full })
+	_, _, err := q.Accept(t.Context(), NewTurn{Session: "t", Lane: "main", Agent: "a", Input: "y"})
+	require.ErrorIs(t, err, full)
+	require.Zero(t, q.Stats().Queued, "the reservation is given back")
+
+	refused := make(chan struct{}, 1000)
+	store.failWith(func(ops []operation) error {
+		if _, ok := ops[0].(*endTurn); ok {
+			refused <- struct{}{}
+			return full
+		}
+		return nil
+	})
+	work.end <- nil
+	<-refused
+	<-refused
+	stored, err := q.Turn(t.Context(), turn.ID)
+	require.NoError(t, err)
+	require.Equal(t, Running, stored.Status, "nobody sees an end that is not on disk")
+	other := accept(t, q, "t", "y")
+	g.next(t).end <- nil // its end has to wait as well
+	store.failWith(nil)
+	require.Equal(t, Completed, wait(t, q, turn.ID).Status)
+	require.Equal(t, Completed, wait(t, q, other.ID).Status)
+	closeQueue(t, q)
+}
+
+func TestStartThatCannotBeWrittenDoesNotRun(t *testing.T) {
+	g := newGated()
+	q, store := openFaulty(t, storePath(t), testConfig(t, g))
+	turn := accept(t, q, "s", "x")
+	tried := make(chan struct{}, 1000)
+	store.failWith(func([]operation) error {
+		tried <- struct{}{}
+		return errors.New("disk full")
+	})
+	q.Resume()
+	<-tried
+	<-tried
+	require.Empty(t, g.turns)
+	store.failWith(nil)
+	g.next(t).end <- nil
+	require.Equal(t, 1, wait(t, q, turn.ID).Attempt)
+	closeQueue(t, q)
+}
+
+func TestCloseEndsOnAStoreThatTakesNoWrites(t *testing.T) {
+	path := storePath(t)
+	g := newGated()
+	cfg := testConfig(t, g)
+	q, store := openFaulty(t, path, cfg)
+	q.Resume()
+	turn := accept(t, q, "s", "x")
+	g.next(t)
+	store.failWith(func([]operation) error { return errors.New("disk full") })
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	require.ErrorContains(t, q.Close(ctx), "could not be written")
+
+	q = openQueue(t, path, cfg)
+	stored, err := q.Turn(t.Context(), turn.ID)
+	require.NoError(t, err)
+	require.Equal(t, Queued, stored.Status)
+	require.Equal(t, 1, stored.Attempt, "as after a crash")
+}
+
+func TestOperationThatTheStoreRejectsCostsOnlyItself(t *testing.T) {
+	q, store := openFaulty(t, storePath(t), testConfig(t, echo))
+	defer closeQueue(t, q)
+	poison := errors.New("poison")
+	store.failWith(func(ops []operation) error {
+		for _, op := range ops {
+			switch op := op.(type) {
+			case *acceptTurn:
+				if op.turn.Input == "poison" {
+					return &rejectedError{op: op, err: poison}
+				}
+			case *endTurn:
+				if op.turn.Output == "bad output" {
+					return &rejectedError{op: op, err: poison}
+				}
+			}
+		}
+		return nil
+	})
+	var clients sync.WaitGroup
+	for i := range 40 {
+		clients.Go(func() {
+			input := "fine"
+			if i%4 == 0 {
+				input = "poison"
+			}
+			_, _, err := q.Accept(t.Context(), NewTurn{
+				Session: fmt.Sprint(i), Lane: "main", Agent: "a", Input: input,
+			})
+			if (input == "poison") != errors.Is(err, poison) {
+				t.Errorf("%s: %v", input, err)
+			}
+		})
+	}
+	clients.Wait()
+	require.Equal(t, 30, q.Stats().Queued)
+
+	bad := accept(t, q, "bad", "bad output")
+	behind := accept(t, q, "bad", "behind")
+	q.Resume()
+	turn := wait(t, q, bad.ID)
+	require.Equal(t, Failed, turn.Status, "a result that cannot be written fails the turn")
+	require.Contains(t, turn.Error, "poison")
+	require.Equal(t, Completed, wait(t, q, behind.ID).Status, "and the session goes on")
+	require.Len(t, log(t, q, bad.ID), 2)
+}
+
+func TestConstraintFailsOneOperationOfABatch(t *testing.T) {
+	q := openQueue(t, storePath(t), testConfig(t, echo))
+	first := accept(t, q, "s", "x")
+	same := first // the same id once more
+	same.IdempotencyKey = "other"
+	bad := &acceptTurn{turn: same}
+	good := &acceptTurn{turn: Turn{
+		ID: "good", Session: "s", Lane: "main", Agent: "a", Input: "y", IdempotencyKey: "good", CreatedAt: now(),
+	}}
+	err := q.store.commit([]operation{good, bad})
+	var rejected *rejectedError
+	require.ErrorAs(t, err, &rejected)
+	require.Same(t, bad, rejected.op)
+	_, err = q.Turn(t.Context(), "good")
+	require.ErrorIs(t, err, ErrNotFound, "nothing of the batch was written")
+	require.NoError(t, q.store.commit([]operation{good}), "the connection goes on")
+}
+
+func TestStartThatIsWrittenTwiceCountsOnce(t *testing.T) {
+	q := openQueue(t, storePath(t), testConfig(t, echo))
+	turn := accept(t, q, "s", "x")
+	var seq int64
+	q.scheduler.look(func() { seq = q.scheduler.places[turn.ID].seq })
+	start := &startTurn{seq: seq, at: now(), queued: &turn}
+	bad := &acceptTurn{turn: turn} // its id exists
+	require.Error(t, q.store.commit([]operation{start, bad}))
+	require.NoError(t, q.store.commit([]operation{start}), "again, after the batch failed")
+	stored, err := q.Turn(t.Context(), turn.ID)
+	require.NoError(t, err)
+	require.Equal(t, 1, stored.Attempt)
+	require.Equal(t, stored, start.turn)
+}
+
+func TestFullDiskIsSaidToBeFull(t *testing.T) {
+	q := openQueue(t, storePath(t), testConfig(t, echo))
+	_, err := q.store.(*sqliteStore).w.conn.ExecContext(t.Context(), `PRAGMA max_page_count = 1`)
+	require.NoError(t, err)
+	input := string(make([]byte, 1<<20))
+	_, _, err = q.Accept(t.Context(), NewTurn{Session: "s", Lane: "main", Agent: "a", Input: input})
+	require.ErrorIs(t, err, ErrFull)
+	_, err = q.store.(*sqliteStore).w.conn.ExecContext(t.Context(), `PRAGMA max_page_count = 1000000`)
+	require.NoError(t, err)
+	accept(t, q, "s", input)
+}

@@ -1,0 +1,153 @@
+// Package queue keeps turns: it writes each one to disk before it says yes, runs it in its lane, and
+// keeps its answer.
+//
+// The invariant: a turn that Accept returned is on disk, ends exactly once, and no later turn of its
+// session starts before it ended. That holds across stop, restart, crash and power loss.
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+)
+
+// Status is where a turn is on its way. The zero value is not a status.
+type Status string
+
+// The statuses of a turn. Completed, Failed and Cancelled are final; a failed or cancelled turn leaves
+// them only by [Queue.Retry].
+const (
+	Queued    Status = "queued"
+	Running   Status = "running"
+	Completed Status = "completed"
+	Failed    Status = "failed"
+	Cancelled Status = "cancelled"
+)
+
+// Final reports whether no further event of the turn will come by itself.
+func (s Status) Final() bool { return s == Completed || s == Failed || s == Cancelled }
+
+// OnInterrupt says what becomes of a turn whose attempt was cut short by a stop, a drain's deadline or a
+// crash. The zero value means the queue's default.
+type OnInterrupt string
+
+// RetryTurn puts an interrupted turn back at the head of its session; FailTurn ends it with the reason.
+const (
+	RetryTurn OnInterrupt = "retry"
+	FailTurn  OnInterrupt = "fail"
+)
+
+// Turn is one message for an agent and what became of it. A Turn is a value: it never changes after it
+// was handed out.
+type Turn struct {
+	// ID is unique and sorts by acceptance within one process; it is not a secret.
+	ID      string `json:"id"`
+	Session string `json:"session"`
+	Lane    string `json:"lane"`
+	Agent   string `json:"agent"`
+	Status  Status `json:"status"`
+	// Attempt counts the starts that were written down: 0 before the first one. An attempt that the
+	// gateway itself interrupted is given back.
+	Attempt int    `json:"attempt"`
+	Input   string `json:"input"`
+	// Output is the whole text of the attempt that completed; while a turn runs it is empty.
+	Output string `json:"output"`
+	// Error says why the turn failed or was cancelled; empty otherwise.
+	Error string `json:"error"`
+	// IdempotencyKey is the client's, or one that the gateway made.
+	IdempotencyKey string     `json:"idempotency_key"`
+	CreatedAt      time.Time  `json:"created_at"`
+	StartedAt      *time.Time `json:"started_at"`  // of the latest attempt; nil before the first
+	FinishedAt     *time.Time `json:"finished_at"` // nil until the status is final
+	// LastEvent is the sequence of the newest event; 0 when there is none.
+	LastEvent int64 `json:"last_event"`
+	// OnInterrupt is what an interruption does; never empty on a turn that was accepted.
+	OnInterrupt OnInterrupt `json:"on_interrupt"`
+	// Context is what else the client sent and the agent may want (earlier messages, instructions,
+	// sampling parameters), as JSON; nil when there is nothing.
+	Context json.RawMessage `json:"-"`
+}
+
+// NewTurn is what a client asks for. Session, Lane, Agent and Input are required and have been checked
+// against the configuration by the caller.
+type NewTurn struct {
+	Session, Lane, Agent, Input string
+	// Context is kept with the turn, see [Turn.Context].
+	Context json.RawMessage
+	// IdempotencyKey makes a repeat of the same request in the same session return the first turn. Empty:
+	// one is made.
+	IdempotencyKey string
+	// OnInterrupt overrides the queue's default; empty keeps it.
+	OnInterrupt OnInterrupt
+}
+
+// EventType names what happened to a turn.
+type EventType string
+
+// The events of a turn in the order they can come: EventStarted (one an attempt), any number of
+// EventDelta, then EventInterrupted (the attempt was cut short: the text so far is void and the turn
+// waits again) or one of the final three. EventRequeued follows a final event when [Queue.Retry] brought
+// the turn back.
+const (
+	EventStarted     EventType = "started"
+	EventDelta       EventType = "delta"
+	EventInterrupted EventType = "interrupted"
+	EventCompleted   EventType = "completed"
+	EventFailed      EventType = "failed"
+	EventCancelled   EventType = "cancelled"
+	EventRequeued    EventType = "requeued"
+)
+
+// Final reports whether the event ends the turn.
+func (t EventType) Final() bool {
+	return t == EventCompleted || t == EventFailed || t == EventCancelled
+}
+
+// Event is one entry of a turn's log. It is on disk before any subscriber sees it.
+type Event struct {
+	Turn string `json:"turn"`
+	// Seq counts from 1 within the turn, without gaps, across attempts and restarts.
+	Seq     int64     `json:"seq"`
+	Type    EventType `json:"type"`
+	Attempt int       `json:"attempt"`
+	// Text is what a delta adds to the output; for interrupted, failed and cancelled the reason.
+	Text string    `json:"text,omitempty"`
+	At   time.Time `json:"at"`
+}
+
+// Work is one attempt handed to a [Runner].
+type Work struct {
+	Turn Turn
+	// History returns the completed turns of the session before this one, oldest first, at most limit of
+	// the newest.
+	History func(ctx context.Context, limit int) ([]Turn, error)
+	// Emit adds text to the output. It may wait for the disk when the agent is faster; it returns an error
+	// when the attempt is over or the output has grown beyond the limit, and the runner must then return.
+	Emit func(text string) error
+}
+
+// Runner runs attempts. Run returns when the agent has ended: nil makes the turn completed with all that
+// was emitted as its output, an error makes it failed. When ctx ends, [context.Cause] is [ErrInterrupted]
+// or [ErrCancelled] and Run must return soon; one that does not is abandoned.
+type Runner interface {
+	Run(ctx context.Context, w Work) error
+}
+
+// Errors that callers tell apart with [errors.Is]. The text of each is meant for people.
+var (
+	// ErrClosed: this queue was closed (the gateway stops or restarts). What was accepted is safe; the
+	// next queue on the same store goes on with it.
+	ErrClosed = errors.New("queue: closed")
+	// ErrNotFound: no such turn (or it was pruned after the retention window).
+	ErrNotFound = errors.New("queue: no such turn")
+	// ErrFull: a limit on waiting turns was reached; nothing was written.
+	ErrFull = errors.New("queue: full")
+	// ErrKeyReused: the idempotency key was used in this session for another input or agent.
+	ErrKeyReused = errors.New("queue: idempotency key used before for something else")
+	// ErrConflict: the turn's status does not allow what was asked.
+	ErrConflict = errors.New("queue: not possible in this status")
+	// ErrInterrupted and ErrCancelled are the causes of an attempt's context.
+	ErrInterrupted = errors.New("queue: interrupted by the gateway")
+	ErrCancelled   = errors.New("queue: cancelled on request")
+)

@@ -1,0 +1,94 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"net"
+	"net/http"
+	"strings"
+)
+
+type trustedKey struct{}
+
+// withTrusted marks a connection that came by the control socket, whose file mode is its authentication.
+func withTrusted(ctx context.Context) context.Context {
+	return context.WithValue(ctx, trustedKey{}, true)
+}
+
+// trusted reports whether the request came by the control socket.
+func trusted(ctx context.Context) bool {
+	ok, _ := ctx.Value(trustedKey{}).(bool)
+	return ok
+}
+
+// guarded lets through what may come in, and answers for paths and methods that no route has.
+func (s *Server) guarded(mux *http.ServeMux) http.Handler {
+	crossOrigin := http.NewCrossOriginProtection()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, _, _ := s.gate.look()
+		if err := authorize(r, b, crossOrigin); err != nil {
+			s.writeError(w, r, err)
+			return
+		}
+		if h, pattern := mux.Handler(r); pattern == "" {
+			s.writeError(w, r, misrouted(h, w, r))
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// authorize decides who may ask. The control socket may, probes may, everyone else needs the token; where
+// there is none the gateway listens on loopback only, and the Host header must say so too: a page in a
+// browser whose name was rebound to 127.0.0.1 still sends its own name.
+func authorize(r *http.Request, b *Backend, crossOrigin *http.CrossOriginProtection) error {
+	if trusted(r.Context()) || r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
+		return nil
+	}
+	if b == nil { // no generation has said yet which token it wants
+		return unavailable("gateway_starting", "the gateway is starting. Try: again in a moment", nil)
+	}
+	if b.Token != "" && !bearer(r, b.Token) {
+		return &apiError{
+			status: http.StatusUnauthorized, kind: typeAuthentication, code: "invalid_api_key",
+			message: "the token is missing or wrong. Try: the header \"Authorization: Bearer TOKEN\" with the gateway's auth.token, or a command on this machine, which needs none",
+		}
+	}
+	if b.Token == "" && !loopbackHost(r.Host) {
+		return &apiError{
+			status: http.StatusForbidden, kind: typePermission, code: "host_not_allowed",
+			message: "without a token only requests to this machine's own name are answered. Try: http://127.0.0.1 or http://localhost, or set auth.token",
+		}
+	}
+	if err := crossOrigin.Check(r); err != nil {
+		return &apiError{
+			status: http.StatusForbidden, kind: typePermission, code: "cross_origin", cause: err,
+			message: "a page of another origin may not change anything here. Try: a client outside the browser, or a page served from this address",
+		}
+	}
+	return nil
+}
+
+// bearer compares digests, so that neither the token's content nor its length shows in the time it takes.
+func bearer(r *http.Request, token string) bool {
+	scheme, given, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		return false
+	}
+	want, got := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(strings.TrimSpace(given)))
+	return subtle.ConstantTimeCompare(want[:], got[:]) == 1
+}
+
+// loopbackHost reports whether a Host header names this machine to itself.
+func loopbackHost(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.TrimSuffix(strings.Trim(host, "[]"), ".")
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}

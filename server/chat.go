@@ -1,0 +1,288 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"strings"
+
+	"gateway/queue"
+)
+
+// chatRequest is a chat completion that was understood.
+type chatRequest struct {
+	submission
+	stream, includeUsage bool
+}
+
+var chatSampling = []string{
+	"temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "seed",
+	"presence_penalty", "frequency_penalty", "reasoning_effort",
+}
+
+// parseChat reads the body of a chat completion. What it would have to ignore it refuses by name, except
+// what changes nothing in the answer.
+func parseChat(body []byte) (chatRequest, error) {
+	q := chatRequest{submission: submission{fresh: "chat-"}}
+	f, err := parseFields(body)
+	if err != nil {
+		return q, err
+	}
+	messages, ok := f["messages"]
+	if !ok || string(messages) == "null" {
+		return q, invalid("messages", "missing_parameter", "messages is missing. Try: [{\"role\":\"user\",\"content\":\"hello\"}]")
+	}
+	f.drop("messages", "metadata", "store", "safety_identifier", "prompt_cache_key", "service_tier")
+	all, input, err := parseMessages(messages, "messages", "text")
+	if err != nil {
+		return q, err
+	}
+	q.input = input
+	if q.context.Params, err = f.takeSampling(chatSampling, nil); err != nil {
+		return q, err
+	}
+	if len(all) > 1 {
+		q.context.Messages = all
+	}
+	n := int64(1)
+	var options *struct {
+		IncludeUsage bool `json:"include_usage"`
+	}
+	err = f.takeEach(member{"model", &q.model}, member{"user", &q.session}, member{"stream", &q.stream},
+		member{"n", &n}, member{"stream_options", &options})
+	if err != nil {
+		return q, err
+	}
+	switch {
+	case n != 1:
+		return q, unsupported("n", "there is one answer to a turn. Try: n = 1")
+	case options != nil && !q.stream:
+		return q, invalid("stream_options", "invalid_value", "stream_options is only possible together with stream = true")
+	case !printable(q.session, maxName):
+		return q, invalid("user", "invalid_value", "user names the session; it must be at most %d printable characters", maxName)
+	}
+	q.includeUsage = options != nil && options.IncludeUsage
+	return q, f.rest("")
+}
+
+// The documents of chat completions. The gateway does not count tokens, so usage is there, for clients
+// that read it without asking, and is zero.
+type (
+	chatCompletion struct {
+		ID      string       `json:"id"`
+		Object  string       `json:"object"`
+		Created int64        `json:"created"`
+		Model   string       `json:"model"`
+		Choices []chatChoice `json:"choices"`
+		Usage   *chatUsage   `json:"usage,omitempty"`
+	}
+	chatChoice struct {
+		Index        int          `json:"index"`
+		Message      *chatMessage `json:"message,omitempty"`
+		Delta        *chatDelta   `json:"delta,omitempty"`
+		Logprobs     *struct{}    `json:"logprobs"`
+		FinishReason *string      `json:"finish_reason"`
+	}
+	chatMessage struct {
+		Role    string  `json:"role"`
+		Content string  `json:"content"`
+		Refusal *string `json:"refusal"`
+	}
+	chatDelta struct {
+		Role    string  `json:"role,omitempty"`
+		Content *string `json:"content,omitempty"`
+	}
+	chatUsage struct {
+		PromptTokens     int `json:"prompt_tokens"`
+		CompletionTokens int `json:"completion_tokens"`
+		TotalTokens      int `json:"total_tokens"`
+	}
+)
+
+func chatDocument(t queue.Turn, object string, choices ...chatChoice) chatCompletion {
+	if choices == nil {
+		choices = []chatChoice{}
+	}
+	return chatCompletion{ID: "chatcmpl-" + t.ID, Object: object, Created: t.CreatedAt.Unix(), Model: t.Agent, Choices: choices}
+}
+
+func (s *Server) createChat(w http.ResponseWriter, r *http.Request, b *Backend) error {
+	body, err := readObject(w, r, s.bodyLimit())
+	if err != nil {
+		return err
+	}
+	q, err := parseChat(body)
+	if err != nil {
+		return err
+	}
+	t, err := accept(w, r, b, q.submission)
+	if err != nil {
+		return err
+	}
+	if q.stream {
+		return s.streamChat(w, r, b, t, q.includeUsage)
+	}
+	if t, err = b.Queue.Wait(r.Context(), t.ID); err != nil {
+		return err
+	}
+	if t.Status != queue.Completed {
+		return unanswered(t.ID, t.Status == queue.Cancelled, t.Error)
+	}
+	stop := "stop"
+	document := chatDocument(t, "chat.completion", chatChoice{
+		Message: &chatMessage{Role: "assistant", Content: t.Output}, FinishReason: &stop,
+	})
+	document.Usage = &chatUsage{}
+	return reply(w, http.StatusOK, document)
+}
+
+// unanswered is the error of a turn that ended without an answer. The turn has had its attempts, so
+// clients should not repeat the request by themselves.
+func unanswered(id string, cancelled bool, reason string) *apiError {
+	if cancelled {
+		return &apiError{
+			status: http.StatusConflict, kind: typeInvalid, code: "turn_cancelled", settled: true,
+			message: fmt.Sprintf("the turn was cancelled: %s. Try: POST /v1/turns/%s/retry", reason, id),
+		}
+	}
+	return &apiError{
+		status: http.StatusBadGateway, kind: typeServer, code: "agent_failed", settled: true,
+		message: fmt.Sprintf("the agent failed: %s. Try: POST /v1/turns/%s/retry", reason, id),
+	}
+}
+
+// streamChat sends the answer as chunks. What is on disk already goes out as one piece, so that a text
+// that an interruption made void is not shown when a request is repeated. A live one cannot be taken
+// back: chunks have no way to say so, and the stream ends with an error.
+func (s *Server) streamChat(w http.ResponseWriter, r *http.Request, b *Backend, t queue.Turn, usage bool) error {
+	out := &chatStream{stream: newStream(w), turn: t, usage: usage}
+	follow := func(ctx context.Context) iter.Seq2[queue.Event, error] { return b.Queue.Follow(ctx, t.ID, 0) }
+	for event, err := range s.watch(r.Context(), follow) {
+		switch {
+		case err != nil && out.open:
+			e, _ := s.cutShort(r, err, "the same request with the same Idempotency-Key, or GET /v1/turns/"+t.ID)
+			return errors.Join(out.fail(e), out.end())
+		case err != nil:
+			return err
+		case event == nil && out.open:
+			err = out.comment()
+		case event == nil:
+			err = out.role()
+		default:
+			err = out.event(*event)
+		}
+		if err == nil && out.open {
+			err = out.flush()
+		}
+		if err != nil {
+			return err
+		}
+		if out.ended {
+			break
+		}
+	}
+	return out.end()
+}
+
+// chatStream maps a turn's events to chunks.
+type chatStream struct {
+	*stream
+	turn  queue.Turn // as it was accepted; events up to its LastEvent are history
+	usage bool
+
+	greeted bool            // the chunk with the role was sent
+	held    strings.Builder // text of history that may still become void
+	sent    bool            // text of the current attempt was sent
+	ended   bool
+}
+
+func (c *chatStream) event(e queue.Event) error {
+	history := e.Seq < c.turn.LastEvent
+	switch e.Type {
+	case queue.EventStarted:
+		return c.role()
+	case queue.EventDelta:
+		c.held.WriteString(e.Text)
+		if history {
+			return nil
+		}
+		return c.text()
+	case queue.EventInterrupted:
+		c.held.Reset()
+		if !c.sent {
+			return nil
+		}
+		c.ended = true
+		return c.fail(&apiError{
+			kind: typeServer, code: "attempt_interrupted",
+			message: "the attempt was interrupted and its text is void; the turn starts over. Try: the same request with the same Idempotency-Key, or GET /v1/turns/" + c.turn.ID,
+		})
+	case queue.EventRequeued:
+		c.held.Reset()
+	case queue.EventCompleted, queue.EventFailed, queue.EventCancelled:
+		if history { // the turn was retried since
+			return nil
+		}
+		return c.final(e)
+	}
+	return nil
+}
+
+func (c *chatStream) final(e queue.Event) error {
+	c.ended = true
+	if e.Type == queue.EventCompleted {
+		return c.finish()
+	}
+	failure := unanswered(c.turn.ID, e.Type == queue.EventCancelled, e.Text)
+	if !c.open {
+		return failure // nothing was sent, so the status can still say it
+	}
+	return c.fail(failure)
+}
+
+// role sends the chunk that every answer begins with.
+func (c *chatStream) role() error {
+	if c.greeted {
+		return nil
+	}
+	c.greeted = true
+	empty := ""
+	return c.chunk(&chatDelta{Role: "assistant", Content: &empty}, nil)
+}
+
+func (c *chatStream) text() error {
+	text := c.held.String()
+	c.held.Reset()
+	if text == "" {
+		return nil
+	}
+	c.sent = true
+	return c.chunk(&chatDelta{Content: &text}, nil)
+}
+
+func (c *chatStream) finish() error {
+	stop := "stop"
+	if err := errors.Join(c.role(), c.text(), c.chunk(&chatDelta{}, &stop)); err != nil {
+		return err
+	}
+	if c.usage {
+		document := chatDocument(c.turn, "chat.completion.chunk")
+		document.Usage = &chatUsage{}
+		if err := c.send("", "", document); err != nil {
+			return err
+		}
+	}
+	return c.sendText("", "", "[DONE]")
+}
+
+func (c *chatStream) chunk(delta *chatDelta, finish *string) error {
+	return c.send("", "", chatDocument(c.turn, "chat.completion.chunk", chatChoice{Delta: delta, FinishReason: finish}))
+}
+
+// fail ends the stream with an error that OpenAI's clients raise. There is no [DONE] behind it.
+func (c *chatStream) fail(e *apiError) error {
+	c.ended = true
+	return c.send("", "", e.document())
+}

@@ -1,0 +1,273 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// replayLimit is how many bytes of an unanswered request a connection keeps. A larger one is served, but
+// cannot be carried over a restart.
+const replayLimit = 32 << 20
+
+// conn is a client's connection that can be carried to the next process image at any moment: it remembers
+// every byte that was read and not yet answered.
+type conn struct {
+	net.Conn
+	roster *roster
+	local  bool // came through the control socket
+
+	mu sync.Mutex
+	// pending is what was read since the last answer: the request being read or served, and whatever the
+	// client sent behind it.
+	pending []byte
+	replay  []byte // of pending, what Read has yet to return
+	lost    bool   // pending outgrew replayLimit
+	gone    bool   // the client closed, or the connection broke
+	serving bool   // a handler has the request
+	reading bool   // and it still reads the body
+	parking bool
+	done    bool
+}
+
+// Read remembers what it returns.
+func (c *conn) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	if len(c.replay) > 0 {
+		n := copy(p, c.replay)
+		c.replay = c.replay[n:]
+		c.mu.Unlock()
+		return n, nil
+	}
+	c.mu.Unlock()
+	n, err := c.Conn.Read(p)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.lost {
+		c.pending = append(c.pending, p[:n]...)
+		if len(c.pending) > replayLimit {
+			c.pending, c.lost = nil, true
+		}
+	}
+	var timeout net.Error
+	if err != nil && (!errors.As(err, &timeout) || !timeout.Timeout()) {
+		c.gone = true
+	}
+	return n, err
+}
+
+// Write drops what net/http says about a request that was cut short by parking: bufio.Reader.ReadLine
+// takes the half line before a timeout for a whole one, so net/http answers it with 400.
+func (c *conn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	cut := c.parking && !c.serving
+	c.mu.Unlock()
+	if cut {
+		return 0, errParked
+	}
+	return c.Conn.Write(p)
+}
+
+// SetReadDeadline leaves the deadline alone while the connection is being parked: the past one is what
+// makes net/http give it up.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.parking && c.interruptible() {
+		return nil
+	}
+	return c.Conn.SetReadDeadline(t)
+}
+
+// Close closes the connection, unless net/http gives up one that is being parked and was not being
+// answered: that one is kept.
+func (c *conn) Close() error {
+	c.mu.Lock()
+	keep := c.parking && !c.serving && !c.gone && !c.lost && !c.done
+	done := c.done
+	c.done = true
+	c.mu.Unlock()
+	if done {
+		return nil
+	}
+	if keep {
+		c.roster.park(c)
+		return nil
+	}
+	c.roster.remove(c)
+	return c.Conn.Close()
+}
+
+// begin marks that a handler has the request: from now on only the handler may park the connection.
+func (c *conn) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.serving = true
+}
+
+// answered forgets the first request of pending. What the client sent behind it stays.
+func (c *conn) answered() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.serving = false
+	if c.lost {
+		c.lost = len(c.replay) > 0
+		return
+	}
+	rest := bytes.NewReader(c.pending)
+	buffered := bufio.NewReader(rest)
+	if req, err := http.ReadRequest(buffered); err == nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+		_ = req.Body.Close()
+	}
+	c.pending = append([]byte(nil), c.pending[len(c.pending)-rest.Len()-buffered.Buffered():]...)
+	if c.parking {
+		_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// beginParking makes net/http give up the connection, unless a handler has it.
+func (c *conn) beginParking() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.parking = true
+	if c.interruptible() {
+		_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// interruptible reports whether nothing but the client's next bytes is waited for.
+func (c *conn) interruptible() bool { return !c.serving || c.reading }
+
+// readBody runs read, which parking may interrupt with a timeout.
+func (c *conn) readBody(read func()) {
+	c.mu.Lock()
+	c.reading = true
+	if c.parking {
+		_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
+	}
+	c.mu.Unlock()
+	read()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reading = false
+}
+
+func (c *conn) isParking() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.parking
+}
+
+// take parks a connection that its handler has hijacked. insert goes into the head of the request, as a
+// complete header line.
+func (c *conn) take(insert string) {
+	c.mu.Lock()
+	if c.gone || c.lost || c.done {
+		c.mu.Unlock()
+		_ = c.Close()
+		return
+	}
+	c.done = true
+	if line := bytes.IndexByte(c.pending, '\n') + 1; insert != "" && line > 0 {
+		c.pending = append(append(append([]byte(nil), c.pending[:line]...), insert...), c.pending[line:]...)
+	}
+	c.mu.Unlock()
+	c.roster.park(c)
+}
+
+// Parked is a connection that waits for whoever serves next.
+type Parked struct {
+	Conn  net.Conn
+	Local bool
+	// Read is what was read from the connection and not answered.
+	Read []byte
+}
+
+// roster knows every open connection.
+type roster struct {
+	mu     sync.Mutex
+	open   map[*conn]struct{}
+	parked []Parked
+	change chan struct{}
+}
+
+func newRoster() *roster {
+	return &roster{open: make(map[*conn]struct{}), change: make(chan struct{})}
+}
+
+func (r *roster) add(nc net.Conn, local bool, read []byte) *conn {
+	c := &conn{Conn: nc, roster: r, local: local, pending: read, replay: read}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.open[c] = struct{}{}
+	return c
+}
+
+func (r *roster) remove(c *conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forgetLocked(c)
+}
+
+func (r *roster) park(c *conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.parked = append(r.parked, Parked{c.Conn, c.local, c.pending})
+	r.forgetLocked(c)
+}
+
+func (r *roster) forgetLocked(c *conn) {
+	delete(r.open, c)
+	close(r.change)
+	r.change = make(chan struct{})
+}
+
+func (r *roster) all() []*conn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	conns := make([]*conn, 0, len(r.open))
+	for c := range r.open {
+		conns = append(conns, c)
+	}
+	return conns
+}
+
+// settle waits until no connection is open but parked ones, or until ctx ends, and takes the parked ones.
+func (r *roster) settle(ctx context.Context) []Parked {
+	for {
+		r.mu.Lock()
+		open, change := len(r.open), r.change
+		if open == 0 || ctx.Err() != nil {
+			parked := r.parked
+			r.parked = nil
+			r.mu.Unlock()
+			return parked
+		}
+		r.mu.Unlock()
+		select {
+		case <-change:
+		case <-ctx.Done():
+		}
+	}
+}
+
+type connKey struct{}
+
+func withConn(ctx context.Context, c net.Conn) context.Context {
+	if c, ok := c.(*conn); ok {
+		ctx = context.WithValue(ctx, connKey{}, c)
+	}
+	return ctx
+}
+
+func connOf(ctx context.Context) *conn {
+	c, _ := ctx.Value(connKey{}).(*conn)
+	return c
+}

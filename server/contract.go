@@ -1,0 +1,84 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"gateway/queue"
+)
+
+// Backend is one generation of what requests are served from. It is immutable; an in-process restart
+// publishes a new one.
+type Backend struct {
+	Queue        *queue.Queue
+	Agents       []string // names, sorted
+	DefaultAgent string
+	Lanes        []string // names, sorted
+	DefaultLane  string
+	MaxInput     int64  // bytes of a turn's input
+	Token        string // required off the control socket when not empty
+}
+
+// Lifecycle is the machine as the server sees it; cmd/gateway adapts it.
+type Lifecycle interface {
+	// Admission says what happens to new work now, and returns a channel that is closed when that may have
+	// changed. It never waits.
+	Admission() (Admission, <-chan struct{})
+	// Status is the published snapshot: the fields of `gateway status --json` except turns.
+	Status() Status
+	// Hops returns the recorded hops with a sequence greater than after, and a channel that is closed when
+	// there are newer ones.
+	Hops(after uint64) ([]Hop, <-chan struct{})
+	// Request asks the machine for an event ("restart", "stop", "resume") and returns its decision.
+	Request(ctx context.Context, r Request) (Decision, error)
+	// AuthorizeSignal grants one restart by signal for a few seconds.
+	AuthorizeSignal(actor string)
+	// States renders the transition table: "json", "mermaid", "dot", "markdown".
+	States(format string) (string, error)
+}
+
+// Admission is what the lifecycle lets happen to a request that needs a Backend.
+type Admission string
+
+// Open: served. Held: waits at the gate. Refused: 503 with Retry-After.
+const (
+	AdmissionOpen    Admission = "open"
+	AdmissionHeld    Admission = "held"
+	AdmissionRefused Admission = "refused"
+)
+
+// Request asks for an event. Turn is the id of the turn that asks from inside, empty otherwise.
+type Request struct {
+	Event, Actor, Reason, Turn string
+}
+
+// Decision is the machine's answer to a request.
+type Decision struct {
+	// Outcome is accepted, coalesced (the same is under way already), postponed or ignored.
+	Outcome string `json:"outcome"`
+	State   string `json:"state"`
+	Message string `json:"message"`
+	// Hop is the sequence of the newest hop once the decision was carried out.
+	Hop uint64 `json:"hop"`
+}
+
+// Status and Hop are documents of the machine, passed through as they are.
+type (
+	Status struct {
+		State      string
+		BootID     string
+		Generation int
+		Document   json.RawMessage
+	}
+	Hop struct {
+		Seq      uint64
+		Document json.RawMessage
+	}
+)
+
+// handler is an endpoint behind the gate. Returning an error that wraps queue.ErrClosed before anything
+// was written sends the request back to the gate, which holds it and runs the handler again on the next
+// Backend (here or in the next process image); the gate has set Idempotency-Key on every POST, so the
+// replay finds the same turn. Any other error is written as an OpenAI error document.
+type handler func(w http.ResponseWriter, r *http.Request, b *Backend) error

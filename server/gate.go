@@ -1,0 +1,204 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/xid"
+
+	"gateway/queue"
+)
+
+const (
+	// maxHeld is how many requests may wait at the gate at once.
+	maxHeld = 10_000
+	// maxHold is how long a request waits at the gate at most; every state that holds ends before.
+	maxHold = 2 * time.Minute
+)
+
+// What the gate can answer instead of a Backend.
+var (
+	errParked  = errors.New("server: the connection is carried over")
+	errRefused = errors.New("server: the gateway is stopping")
+	errHeldMax = errors.New("server: too many requests wait for the restart")
+)
+
+// gate admits requests by the published state of the lifecycle: it has no flag of its own that could stay
+// behind.
+type gate struct {
+	lifecycle Lifecycle
+	held      atomic.Int64
+
+	mu      sync.Mutex
+	backend *Backend
+	changed chan struct{} // closed when backend or parking changed
+	parking bool
+}
+
+func newGate(l Lifecycle) *gate { return &gate{lifecycle: l, changed: make(chan struct{})} }
+
+func (g *gate) publish(b *Backend) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.backend = b
+	g.wakeLocked()
+}
+
+func (g *gate) park(on bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.parking = on
+	g.wakeLocked()
+}
+
+func (g *gate) wakeLocked() {
+	close(g.changed)
+	g.changed = make(chan struct{})
+}
+
+func (g *gate) look() (b *Backend, parking bool, changed <-chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.backend, g.parking, g.changed
+}
+
+// admit waits until the request may be served and returns the generation to serve it from, another one
+// than `not`, whose queue has closed.
+func (g *gate) admit(ctx context.Context, c *conn, not *Backend) (*Backend, error) {
+	var deadline <-chan time.Time
+	for {
+		admission, state := g.lifecycle.Admission()
+		b, parking, changed := g.look()
+		switch {
+		case parking || (c != nil && c.isParking()):
+			return nil, errParked
+		case admission == AdmissionRefused:
+			return nil, errRefused
+		case admission == AdmissionOpen && b != nil && b != not:
+			return b, nil
+		}
+		if deadline == nil {
+			if g.held.Add(1) > maxHeld {
+				g.held.Add(-1)
+				return nil, errHeldMax
+			}
+			defer g.held.Add(-1)
+			timer := time.NewTimer(maxHold)
+			defer timer.Stop()
+			deadline = timer.C
+		}
+		select {
+		case <-state:
+		case <-changed:
+		case <-deadline:
+			return nil, errRefused
+		case <-ctx.Done():
+			if c != nil && c.isParking() { // the deadline that parks a connection also ends its context
+				return nil, errParked
+			}
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// gated serves an endpoint that needs a Backend. The request is read whole before it waits, and the
+// handler runs again on the next Backend when its queue closed under it before anything was written. Every
+// POST has an idempotency key by then, so the second run finds the turn of the first.
+func (s *Server) gated(h handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		c := connOf(r.Context())
+		insert := ""
+		if r.Method == http.MethodPost && r.Header.Get(idempotencyHeader) == "" {
+			key := "auto-" + xid.New().String()
+			r.Header.Set(idempotencyHeader, key)
+			insert = idempotencyHeader + ": " + key + "\r\n"
+		}
+		var body []byte
+		var err error
+		read := func() { body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, s.bodyLimit())) }
+		if c != nil {
+			c.readBody(read)
+		} else {
+			read()
+		}
+		if err != nil {
+			if c != nil && c.isParking() {
+				s.carry(w, c, insert)
+				return
+			}
+			s.writeError(w, r, err)
+			return
+		}
+		var last *Backend
+		for {
+			b, err := s.gate.admit(r.Context(), c, last)
+			if errors.Is(err, errParked) {
+				s.carry(w, c, insert)
+				return
+			}
+			if err != nil {
+				s.writeError(w, r, err)
+				return
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			out := &watched{ResponseWriter: w}
+			err = h(out, r, b)
+			if err == nil {
+				return
+			}
+			if out.wrote {
+				s.opts.Log.Debug().Err(err).Str("path", r.URL.Path).Msg("the answer was cut short")
+				return
+			}
+			if !errors.Is(err, queue.ErrClosed) {
+				if r.Context().Err() != nil && c != nil && c.isParking() {
+					s.carry(w, c, insert)
+					return
+				}
+				s.writeError(w, r, err)
+				return
+			}
+			last = b
+		}
+	}
+}
+
+// carry takes the connection from net/http and parks it with its unanswered request.
+func (s *Server) carry(w http.ResponseWriter, c *conn, insert string) {
+	if c == nil {
+		return
+	}
+	if _, _, err := http.NewResponseController(w).Hijack(); err != nil {
+		s.opts.Log.Warn().Err(err).Msg("a held request cannot be carried over")
+		_ = c.Close()
+		return
+	}
+	c.take(insert)
+}
+
+// watched notes whether anything was written.
+type watched struct {
+	http.ResponseWriter
+	wrote bool
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *watched) WriteHeader(code int) {
+	w.wrote = true
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// Write implements http.ResponseWriter.
+func (w *watched) Write(p []byte) (int, error) {
+	w.wrote = true
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *watched) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,0 +1,251 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/openai/openai-go/v3"
+	"github.com/openai/openai-go/v3/option"
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+
+	"gateway/queue"
+)
+
+// machine is a lifecycle that a test moves by hand.
+type machine struct {
+	*stage
+	mu       sync.Mutex
+	state    string
+	hops     []Hop
+	newer    chan struct{}
+	asked    []Request
+	granted  []string
+	decision error
+}
+
+func newMachine() *machine {
+	m := &machine{stage: newStage(AdmissionOpen), newer: make(chan struct{})}
+	m.move("Running")
+	return m
+}
+
+func (m *machine) move(state string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	seq := uint64(len(m.hops) + 1)
+	document, _ := json.Marshal(map[string]any{"seq": seq, "from": m.state, "to": state})
+	m.state, m.hops = state, append(m.hops, Hop{Seq: seq, Document: document})
+	close(m.newer)
+	m.newer = make(chan struct{})
+}
+
+func (m *machine) Status() Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	document, _ := json.Marshal(map[string]any{"state": m.state, "generation": 0})
+	return Status{State: m.state, Document: document}
+}
+
+func (m *machine) Hops(after uint64) ([]Hop, <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]Hop(nil), m.hops[min(int(after), len(m.hops)):]...), m.newer
+}
+
+func (m *machine) Request(_ context.Context, r Request) (Decision, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked = append(m.asked, r)
+	return Decision{Outcome: "accepted", State: "Draining", Message: "restarting", Hop: 2}, m.decision
+}
+
+func (m *machine) AuthorizeSignal(actor string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.granted = append(m.granted, actor)
+}
+
+func (m *machine) States(format string) (string, error) { return "the table as " + format, nil }
+
+// agent answers as its input says: "fail" fails, "block" says "begun " and waits to be released, everything
+// else comes back word by word.
+type agent struct {
+	release chan struct{}
+	seen    chan queue.Turn // the turns that began, if anybody looks
+}
+
+func (a *agent) Run(ctx context.Context, w queue.Work) error {
+	select {
+	case a.seen <- w.Turn:
+	default:
+	}
+	switch w.Turn.Input {
+	case "fail":
+		return errors.New("exit status 1")
+	case "block":
+		if err := w.Emit("begun "); err != nil {
+			return err
+		}
+		select {
+		case <-a.release:
+			return w.Emit("and done")
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	for word := range strings.SplitAfterSeq(w.Turn.Input, " ") {
+		if err := w.Emit(word); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gateway is a whole server on a real store and a real socket.
+type gateway struct {
+	*Server
+	t       *testing.T
+	url     string
+	machine *machine
+	agent   *agent
+	store   string
+	backend *Backend
+	http    *http.Client
+}
+
+func newGateway(t *testing.T) *gateway {
+	t.Helper()
+	g := &gateway{
+		t: t, machine: newMachine(), store: filepath.Join(t.TempDir(), "store.db"),
+		agent: &agent{release: make(chan struct{}), seen: make(chan queue.Turn, 16)},
+		http:  &http.Client{Transport: &http.Transport{}},
+	}
+	g.Server = New(Options{Lifecycle: g.machine, Version: "test", Log: zerolog.Nop()})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	g.url = "http://" + ln.Addr().String()
+	serve, err := g.Listen(ln, false)
+	require.NoError(t, err)
+	served := make(chan error, 1)
+	go func() { served <- serve() }()
+	g.open()
+	g.Resume(nil)
+	t.Cleanup(func() {
+		g.http.CloseIdleConnections()
+		g.Retire(Notice{Reason: "gateway stopping"})
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		require.NoError(t, g.backend.Queue.Close(ctx))
+		g.machine.set(AdmissionRefused)
+		require.NoError(t, g.Close(ctx))
+		require.NoError(t, <-served)
+	})
+	return g
+}
+
+// open opens the store and lets turns start, the first time and after every restart.
+func (g *gateway) open() {
+	g.t.Helper()
+	q, err := queue.Open(g.t.Context(), g.store, queue.Config{
+		Runner: g.agent, Lanes: map[string]int{"main": 4, "cron": 1}, MaxAttempts: 3, OnInterrupt: queue.RetryTurn,
+		MaxQueued: 100, MaxQueuedPerSession: 3, MaxOutput: 1 << 20, Retention: time.Hour, CancelGrace: time.Second,
+		Log: zerolog.Nop(),
+	})
+	require.NoError(g.t, err)
+	g.backend = &Backend{
+		Queue: q, Agents: []string{"echo", "other"}, DefaultAgent: "echo", Lanes: []string{"cron", "main"},
+		DefaultLane: "main", MaxInput: 1000,
+	}
+	g.Publish(g.backend)
+	q.Resume()
+}
+
+// restart closes this generation as the machine would, and opens the next.
+func (g *gateway) restart() {
+	g.t.Helper()
+	expected := int64(1500)
+	g.machine.set(AdmissionHeld)
+	g.Retire(Notice{Reason: "gateway restarting", RestartExpectedMS: &expected})
+	require.NoError(g.t, g.backend.Queue.Close(g.t.Context()))
+	g.open()
+	g.machine.set(AdmissionOpen)
+}
+
+// client is OpenAI's own.
+func (g *gateway) client() openai.Client {
+	return openai.NewClient(option.WithBaseURL(g.url+"/v1/"), option.WithAPIKey("none"), option.WithMaxRetries(0), option.WithHTTPClient(g.http))
+}
+
+// do asks and returns the status, the headers and the whole body. headers are name, value pairs.
+func (g *gateway) do(method, path, body string, headers ...string) (int, http.Header, string) {
+	g.t.Helper()
+	res := g.begin(method, path, body, headers...)
+	defer func() { require.NoError(g.t, res.Body.Close()) }()
+	raw, err := io.ReadAll(res.Body)
+	require.NoError(g.t, err)
+	return res.StatusCode, res.Header, string(raw)
+}
+
+// begin asks and leaves the body to be read.
+func (g *gateway) begin(method, path, body string, headers ...string) *http.Response {
+	g.t.Helper()
+	r, err := g.request(method, path, body, headers...)
+	require.NoError(g.t, err)
+	res, err := g.http.Do(r)
+	require.NoError(g.t, err)
+	return res
+}
+
+func (g *gateway) request(method, path, body string, headers ...string) (*http.Request, error) {
+	r, err := http.NewRequestWithContext(g.t.Context(), method, g.url+path, strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	return r, nil
+}
+
+// began waits for the agent to have a turn.
+func (g *gateway) began() queue.Turn {
+	g.t.Helper()
+	select {
+	case t := <-g.agent.seen:
+		return t
+	case <-time.After(10 * time.Second):
+		require.Fail(g.t, "no turn began")
+		return queue.Turn{}
+	}
+}
+
+// ended waits for the turn's end.
+func (g *gateway) ended(id string) queue.Turn {
+	g.t.Helper()
+	ctx, cancel := context.WithTimeout(g.t.Context(), 10*time.Second)
+	defer cancel()
+	t, err := g.backend.Queue.Wait(ctx, id)
+	require.NoError(g.t, err)
+	return t
+}
+
+// decode reads a document of which a test looks at a few members.
+func decode(t *testing.T, body string) map[string]any {
+	t.Helper()
+	var document map[string]any
+	require.NoError(t, json.Unmarshal([]byte(body), &document), body)
+	return document
+}

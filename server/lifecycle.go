@@ -1,0 +1,167 @@
+package server
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// healthy is alive in every state; a process that is not does not answer.
+func (s *Server) healthy(w http.ResponseWriter, _ *http.Request) error {
+	return reply(w, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+func (s *Server) ready(w http.ResponseWriter, _ *http.Request) error {
+	state, status := s.opts.Lifecycle.Status().State, http.StatusOK
+	if state != "Running" {
+		status = http.StatusServiceUnavailable
+		w.Header().Set("Retry-After", "1")
+	}
+	return reply(w, status, map[string]string{"state": state})
+}
+
+// showLifecycle returns the snapshot and the history, or the snapshot and then every hop as it comes.
+func (s *Server) showLifecycle(w http.ResponseWriter, r *http.Request) error {
+	after, err := resumeAfter(r)
+	if err != nil {
+		return err
+	}
+	if acceptsEvents(r) {
+		return s.streamLifecycle(w, r, uint64(after))
+	}
+	var document map[string]json.RawMessage
+	if err := json.Unmarshal(s.opts.Lifecycle.Status().Document, &document); err != nil {
+		return fmt.Errorf("server: the lifecycle's snapshot: %w", err)
+	}
+	if document == nil {
+		document = make(map[string]json.RawMessage)
+	}
+	hops, _ := s.opts.Lifecycle.Hops(uint64(after))
+	history := make([]json.RawMessage, 0, len(hops))
+	for _, hop := range hops {
+		history = append(history, hop.Document)
+	}
+	if document["history"], err = json.Marshal(history); err != nil {
+		return fmt.Errorf("server: the lifecycle's history: %w", err)
+	}
+	return reply(w, http.StatusOK, document)
+}
+
+// streamLifecycle goes on through the hops of a restart or stop, until the open streams must end.
+func (s *Server) streamLifecycle(w http.ResponseWriter, r *http.Request, after uint64) error {
+	out := newStream(w)
+	retiring, notice := s.retiring()
+	if err := out.send("status", "", s.opts.Lifecycle.Status().Document); err != nil {
+		return err
+	}
+	silence := time.NewTimer(keepAlive)
+	defer silence.Stop()
+	for last := false; ; {
+		hops, newer := s.opts.Lifecycle.Hops(after)
+		for _, hop := range hops {
+			if err := out.send("hop", strconv.FormatUint(hop.Seq, 10), hop.Document); err != nil {
+				return err
+			}
+			after = hop.Seq
+		}
+		if last {
+			if err := out.send("shutdown", "", notice()); err != nil {
+				return err
+			}
+			return out.end()
+		}
+		if err := out.flush(); err != nil {
+			return err
+		}
+		silence.Reset(keepAlive)
+		select {
+		case <-newer:
+		case <-retiring:
+			last = true
+		case <-silence.C:
+			if err := out.comment(); err != nil {
+				return err
+			}
+		case <-r.Context().Done():
+			return r.Context().Err()
+		}
+	}
+}
+
+// requestEvent asks the machine for an event and answers with what it decided.
+func (s *Server) requestEvent(event string) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		var reason, turn string
+		var authorize bool
+		body, err := readObject(w, r, maxSmallBody)
+		if err != nil {
+			return err
+		}
+		if len(body) > 0 {
+			f, err := parseFields(body)
+			if err != nil {
+				return err
+			}
+			err = f.takeEach(member{"reason", &reason}, member{"turn", &turn}, member{"authorize_signal", &authorize})
+			if err := cmp.Or(err, f.rest("")); err != nil {
+				return err
+			}
+		}
+		switch {
+		case !printable(reason, maxReason):
+			return invalid("reason", "invalid_value", "reason must be at most %d printable characters", maxReason)
+		case !printable(turn, maxID):
+			return invalid("turn", "invalid_value", "turn is not the id of a turn")
+		case authorize && event != "restart":
+			return invalid("authorize_signal", "invalid_value", "only a restart can be authorised. Try: POST /v1/lifecycle/restart")
+		}
+		if authorize {
+			s.opts.Lifecycle.AuthorizeSignal(actor(r))
+			return reply(w, http.StatusOK, map[string]bool{"authorized": true})
+		}
+		decision, err := s.opts.Lifecycle.Request(r.Context(), Request{Event: event, Actor: actor(r), Reason: reason, Turn: turn})
+		if err != nil {
+			return fmt.Errorf("server: requesting %s: %w", event, err)
+		}
+		return reply(w, http.StatusAccepted, decision)
+	}
+}
+
+// actor says in the history who asked.
+func actor(r *http.Request) string {
+	if trusted(r.Context()) {
+		return "local"
+	}
+	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+		return "api " + host
+	}
+	return "api " + r.RemoteAddr
+}
+
+// stateFormats maps each form of the transition table to its media type.
+var stateFormats = map[string]string{
+	"json":     "application/json",
+	"mermaid":  "text/vnd.mermaid; charset=utf-8",
+	"dot":      "text/vnd.graphviz; charset=utf-8",
+	"markdown": "text/markdown; charset=utf-8",
+}
+
+func (s *Server) showStates(w http.ResponseWriter, r *http.Request) error {
+	format := r.URL.Query().Get("format")
+	if format == "" {
+		format = "json"
+	}
+	contentType, ok := stateFormats[format]
+	if !ok {
+		return invalid("format", "invalid_value", "there is no format %q. Try: json, mermaid, dot, markdown", clip(format))
+	}
+	text, err := s.opts.Lifecycle.States(format)
+	if err != nil {
+		return fmt.Errorf("server: the table of states: %w", err)
+	}
+	return replyText(w, http.StatusOK, contentType, []byte(text))
+}

@@ -1,0 +1,112 @@
+package server
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestHealthIsAlwaysAndReadinessOnlyInRunning(t *testing.T) {
+	g := newGateway(t)
+	for _, state := range []string{"Starting", "Running", "Draining", "ShuttingDown", "Respawning"} {
+		g.machine.move(state)
+		status, _, body := g.do("GET", "/healthz", "")
+		require.Equal(t, http.StatusOK, status)
+		require.JSONEq(t, `{"status":"ok"}`, body)
+		status, header, body := g.do("GET", "/readyz", "")
+		require.JSONEq(t, `{"state":"`+state+`"}`, body)
+		if state == "Running" {
+			require.Equal(t, http.StatusOK, status)
+			continue
+		}
+		require.Equal(t, http.StatusServiceUnavailable, status)
+		require.Equal(t, "1", header.Get("Retry-After"))
+	}
+}
+
+func TestTheLifecycleIsShownWithItsHistory(t *testing.T) {
+	g := newGateway(t)
+	g.machine.move("Draining")
+	g.machine.set(AdmissionHeld) // it needs no Backend
+	_, _, body := g.do("GET", "/v1/lifecycle", "")
+	require.JSONEq(t, `{"state":"Draining","generation":0,"history":[
+		{"seq":1,"from":"","to":"Running"},{"seq":2,"from":"Running","to":"Draining"}]}`, body)
+	_, _, body = g.do("GET", "/v1/lifecycle?after=2", "")
+	require.JSONEq(t, `{"state":"Draining","generation":0,"history":[]}`, body)
+}
+
+func TestHopsAreSeenLiveUntilTheStreamsMustEnd(t *testing.T) {
+	g := newGateway(t)
+	res := g.begin("GET", "/v1/lifecycle", "", "Accept", "text/event-stream", "Last-Event-ID", "1")
+	defer func() { require.NoError(t, res.Body.Close()) }()
+	g.machine.move("Draining")
+	g.machine.move("ShuttingDown")
+	g.Retire(Notice{Reason: "gateway stopping"})
+	events := strings.Split(strings.TrimSpace(readAll(t, res)), "\n\n")
+	require.Len(t, events, 4)
+	require.True(t, strings.HasPrefix(events[0], "event: status\n"))
+	require.Equal(t, "id: 2\nevent: hop\ndata: {\"from\":\"Running\",\"seq\":2,\"to\":\"Draining\"}", events[1])
+	require.Equal(t, "id: 3\nevent: hop\ndata: {\"from\":\"Draining\",\"seq\":3,\"to\":\"ShuttingDown\"}", events[2])
+	require.Equal(t, "event: shutdown\ndata: {\"reason\":\"gateway stopping\",\"restart_expected_ms\":null}", events[3])
+}
+
+func TestARequestToTheMachineIsAnsweredWithItsDecision(t *testing.T) {
+	g := newGateway(t)
+	status, _, body := g.do("POST", "/v1/lifecycle/restart", `{"reason":"new version","turn":"t1"}`)
+	require.Equal(t, http.StatusAccepted, status)
+	require.JSONEq(t, `{"outcome":"accepted","state":"Draining","message":"restarting","hop":2}`, body)
+	status, _, _ = g.do("POST", "/v1/lifecycle/stop", "")
+	require.Equal(t, http.StatusAccepted, status)
+	status, _, _ = g.do("POST", "/v1/lifecycle/resume", "{}")
+	require.Equal(t, http.StatusAccepted, status)
+	require.Equal(t, []Request{
+		{Event: "restart", Actor: "api 127.0.0.1", Reason: "new version", Turn: "t1"},
+		{Event: "stop", Actor: "api 127.0.0.1"},
+		{Event: "resume", Actor: "api 127.0.0.1"},
+	}, g.machine.asked)
+
+	r := httptest.NewRequest(http.MethodPost, "/", nil)
+	require.Equal(t, "local", actor(r.WithContext(withTrusted(r.Context()))))
+}
+
+func TestAnAuthorisationIsOnlyGranted(t *testing.T) {
+	g := newGateway(t)
+	status, _, body := g.do("POST", "/v1/lifecycle/restart", `{"authorize_signal":true}`)
+	require.Equal(t, http.StatusOK, status)
+	require.JSONEq(t, `{"authorized":true}`, body)
+	require.Equal(t, []string{"api 127.0.0.1"}, g.machine.granted)
+	require.Empty(t, g.machine.asked)
+}
+
+func TestARequestToTheMachineIsChecked(t *testing.T) {
+	g := newGateway(t)
+	for name, c := range map[string]struct {
+		path, body, param string
+	}{
+		"reason too long":  {"restart", `{"reason":"` + strings.Repeat("a", maxReason+1) + `"}`, "reason"},
+		"reason, two line": {"restart", `{"reason":"a\nb"}`, "reason"},
+		"turn too long":    {"restart", `{"turn":"` + strings.Repeat("a", maxID+1) + `"}`, "turn"},
+		"unknown":          {"stop", `{"force":true}`, "force"},
+		"a stop by signal": {"stop", `{"authorize_signal":true}`, "authorize_signal"},
+	} {
+		status, _, body := g.do("POST", "/v1/lifecycle/"+c.path, c.body)
+		require.Equal(t, http.StatusBadRequest, status, name)
+		require.Equal(t, c.param, decode(t, body)["error"].(map[string]any)["param"], name)
+	}
+	require.Empty(t, g.machine.asked)
+}
+
+func TestTheTableIsServedInEveryForm(t *testing.T) {
+	g := newGateway(t)
+	for query, want := range map[string]string{"": "json", "?format=mermaid": "mermaid", "?format=dot": "dot", "?format=markdown": "markdown"} {
+		status, header, body := g.do("GET", "/v1/states"+query, "")
+		require.Equal(t, http.StatusOK, status)
+		require.Equal(t, stateFormats[want], header.Get("Content-Type"))
+		require.Equal(t, "the table as "+want, body)
+	}
+	status, _, _ := g.do("GET", "/v1/states?format=png", "")
+	require.Equal(t, http.StatusBadRequest, status)
+}

@@ -1,0 +1,112 @@
+package server
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// deadliner is a listener whose Accept can be made to return: *net.TCPListener and *net.UnixListener.
+type deadliner interface {
+	net.Listener
+	SetDeadline(t time.Time) error
+}
+
+// listener hands accepted connections to net/http, and connections carried over from an earlier process
+// image. While it is paused, clients wait in the kernel's backlog: none is refused.
+type listener struct {
+	inner   deadliner
+	roster  *roster
+	local   bool
+	carried chan Parked
+	closed  chan struct{}
+	once    sync.Once
+
+	mu     sync.Mutex
+	paused chan struct{} // closed by resume; nil when not paused
+}
+
+func newListener(inner deadliner, r *roster, local bool) *listener {
+	return &listener{inner: inner, roster: r, local: local, carried: make(chan Parked), closed: make(chan struct{})}
+}
+
+// Accept returns the next connection.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		select {
+		case p := <-l.carried:
+			return l.roster.add(p.Conn, p.Local, p.Read), nil
+		case <-l.closed:
+			return nil, net.ErrClosed
+		default:
+		}
+		if resumed := l.pausedUntil(); resumed != nil {
+			select {
+			case p := <-l.carried:
+				return l.roster.add(p.Conn, p.Local, p.Read), nil
+			case <-resumed:
+			case <-l.closed:
+				return nil, net.ErrClosed
+			}
+			continue
+		}
+		nc, err := l.inner.Accept()
+		if err == nil {
+			return l.roster.add(nc, l.local, nil), nil
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, err
+		}
+		// pause, inject or Close woke us
+	}
+}
+
+// pause stops accepting; what the kernel accepts meanwhile waits.
+func (l *listener) pause() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.paused == nil {
+		l.paused = make(chan struct{})
+		_ = l.inner.SetDeadline(time.Unix(1, 0))
+	}
+}
+
+func (l *listener) resume() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.paused != nil {
+		close(l.paused)
+		l.paused = nil
+		_ = l.inner.SetDeadline(time.Time{})
+	}
+}
+
+func (l *listener) pausedUntil() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.paused
+}
+
+// inject hands a carried connection to Accept. The listener is paused, so Accept is waiting for it.
+func (l *listener) inject(p Parked) {
+	select {
+	case l.carried <- p:
+	case <-l.closed:
+		_ = p.Conn.Close()
+	}
+}
+
+// Close ends Accept and closes this process's copy of the socket.
+func (l *listener) Close() error {
+	var err error
+	l.once.Do(func() {
+		close(l.closed)
+		err = l.inner.Close()
+	})
+	return err
+}
+
+// Addr is the address of the socket.
+func (l *listener) Addr() net.Addr { return l.inner.Addr() }

@@ -1,0 +1,117 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// message is one message of a conversation, with its text parts joined by newlines.
+type message struct {
+	Role    string `json:"role"`
+	Content string `json:"content"`
+	Name    string `json:"name,omitempty"`
+}
+
+// parseMessages reads a conversation whose last message is the user's: the input. param is where it was
+// in the request, textTypes are the parts that are text there.
+func parseMessages(raw json.RawMessage, param string, textTypes ...string) (all []message, input string, err error) {
+	var items []fields
+	if err := json.Unmarshal(raw, &items); err != nil {
+		return nil, "", invalid(param, "invalid_type", "%s must be an array of messages", param)
+	}
+	if len(items) == 0 {
+		return nil, "", invalid(param, "missing_parameter", "%s is empty. Try: at least one message of role user", param)
+	}
+	for i, item := range items {
+		m, err := parseMessage(item, fmt.Sprintf("%s[%d]", param, i), textTypes)
+		if err != nil {
+			return nil, "", err
+		}
+		all = append(all, m)
+	}
+	last := all[len(all)-1]
+	if last.Role != "user" {
+		return nil, "", invalid(fmt.Sprintf("%s[%d].role", param, len(all)-1), "invalid_value", "the last message must be the user's: it is what the agent is asked")
+	}
+	if last.Content == "" {
+		return nil, "", invalid(fmt.Sprintf("%s[%d].content", param, len(all)-1), "invalid_value", "the last message has no text")
+	}
+	return all, last.Content, nil
+}
+
+func parseMessage(item fields, where string, textTypes []string) (message, error) {
+	var m message
+	var kind string
+	if item == nil {
+		return m, invalid(where, "invalid_type", "%s must be a message", where)
+	}
+	content := item["content"]
+	item.drop("content", "id", "status") // an earlier answer's own are of no use to the agent
+	if err := item.take("type", &kind); err != nil {
+		return m, nested(err, where)
+	}
+	if kind != "" && kind != "message" {
+		return m, unsupported(where+".type", fmt.Sprintf("items of type %q are not understood. Try: messages only", clip(kind)))
+	}
+	if err := item.take("role", &m.Role); err != nil {
+		return m, nested(err, where)
+	}
+	switch m.Role {
+	case "system", "developer", "user", "assistant":
+	case "tool", "function":
+		return m, unsupported(where+".role", "tools are not supported yet. Try: a conversation without them")
+	default:
+		return m, invalid(where+".role", "invalid_value", "%s.role must be system, developer, user or assistant", where)
+	}
+	if err := item.take("name", &m.Name); err != nil {
+		return m, nested(err, where)
+	}
+	if !printable(m.Name, maxName) {
+		return m, invalid(where+".name", "invalid_value", "%s.name must be at most %d printable characters", where, maxName)
+	}
+	if err := item.rest(where + "."); err != nil {
+		return m, err
+	}
+	var err error
+	m.Content, err = parseContent(content, where+".content", textTypes)
+	return m, err
+}
+
+// parseContent reads a string or an array of text parts.
+func parseContent(raw json.RawMessage, where string, textTypes []string) (string, error) {
+	if len(raw) == 0 || string(raw) == "null" {
+		return "", invalid(where, "missing_parameter", "%s is missing", where)
+	}
+	var whole string
+	if json.Unmarshal(raw, &whole) == nil {
+		return whole, nil
+	}
+	var parts []struct {
+		Type string  `json:"type"`
+		Text *string `json:"text"`
+	}
+	if json.Unmarshal(raw, &parts) != nil {
+		return "", invalid(where, "invalid_type", "%s must be a string or an array of text parts", where)
+	}
+	texts := make([]string, 0, len(parts))
+	for i, part := range parts {
+		if !slices.Contains(textTypes, part.Type) {
+			return "", unsupported(fmt.Sprintf("%s[%d].type", where, i), fmt.Sprintf("parts of type %q are not understood. Try: text only", clip(part.Type)))
+		}
+		if part.Text == nil {
+			return "", invalid(fmt.Sprintf("%s[%d].text", where, i), "missing_parameter", "%s[%d].text is missing", where, i)
+		}
+		texts = append(texts, *part.Text)
+	}
+	return strings.Join(texts, "\n"), nil
+}
+
+// nested puts where before the parameter that err names.
+func nested(err error, where string) error {
+	e := explain(err)
+	e.param = where + "." + e.param
+	e.message = where + "." + e.message
+	return e
+}

@@ -1,0 +1,245 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+
+	"gateway/queue"
+)
+
+// stage is a lifecycle whose admission a test sets.
+type stage struct {
+	Lifecycle
+	mu        sync.Mutex
+	admission Admission
+	changed   chan struct{}
+}
+
+func newStage(a Admission) *stage { return &stage{admission: a, changed: make(chan struct{})} }
+
+func (l *stage) set(a Admission) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.admission = a
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+func (l *stage) Admission() (Admission, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.admission, l.changed
+}
+
+// image is a process image: a server on a copy of the shared listener, whose one endpoint answers with the
+// image's name, the key and the body.
+type image struct {
+	*Server
+	stage  *stage
+	served chan error
+}
+
+func newImage(t *testing.T, name string, ln *net.TCPListener, h handler) *image {
+	t.Helper()
+	f, err := ln.File()
+	require.NoError(t, err)
+	shared, err := net.FileListener(f)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	i := &image{stage: newStage(AdmissionOpen), served: make(chan error, 1)}
+	i.Server = New(Options{Lifecycle: i.stage, Log: zerolog.Nop()})
+	if h == nil {
+		h = func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(w, "%s %s %s", name, r.URL.Path, body)
+			return err
+		}
+	}
+	i.http.Handler = i.serving(i.gated(h))
+	i.Publish(&Backend{MaxInput: 1 << 20})
+	serve, err := i.Listen(shared, false)
+	require.NoError(t, err)
+	go func() { i.served <- serve() }()
+	t.Cleanup(func() {
+		require.NoError(t, i.Close(context.Background()))
+		require.NoError(t, <-i.served)
+	})
+	return i
+}
+
+type client struct {
+	net.Conn
+	t *testing.T
+	r *bufio.Reader
+}
+
+func dial(t *testing.T, ln net.Listener) *client {
+	t.Helper()
+	c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", ln.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	require.NoError(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+	return &client{c, t, bufio.NewReader(c)}
+}
+
+func (c *client) send(s string) {
+	c.t.Helper()
+	_, err := io.WriteString(c, s)
+	require.NoError(c.t, err)
+}
+
+func (c *client) receive() string {
+	c.t.Helper()
+	resp, err := http.ReadResponse(c.r, nil)
+	require.NoError(c.t, err)
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(c.t, err)
+	require.NoError(c.t, resp.Body.Close())
+	return string(body)
+}
+
+func get(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: localhost\r\n\r\n" }
+
+func post(path, body string) string {
+	return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
+}
+
+func TestNoConnectionIsLostWhenTheImageIsReplaced(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, ln.Close()) }()
+	old := newImage(t, "old", ln.(*net.TCPListener), nil)
+	old.Resume(nil)
+
+	idle, fresh, head, body, held, chunked, pipelined, behind := dial(t, ln), dial(t, ln), dial(t, ln), dial(t, ln), dial(t, ln), dial(t, ln), dial(t, ln), dial(t, ln)
+	for _, c := range []*client{idle, head, body, held, chunked, pipelined, behind} { // kept-alive connections
+		c.send(get("/first"))
+		require.Equal(t, "old /first ", c.receive())
+	}
+	waitFor(t, func() bool { return len(old.roster.all()) == 8 })
+
+	old.stage.set(AdmissionHeld)
+	head.send("GET /he")
+	body.send("POST /body HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n01234")
+	chunked.send("POST /chunked HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n")
+	held.send(post("/held", "question"))
+	pipelined.send(post("/one", "1") + post("/two", "2") + get("/three"))
+	behind.send(post("/one", "1") + "GET /tw")
+	waitFor(t, func() bool { return old.gate.held.Load() == 3 })
+
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	parked := old.Park(ctx)
+	require.NoError(t, ctx.Err(), "all were parked, none was waited for")
+	require.Len(t, parked, 8)
+	late := dial(t, ln) // waits in the kernel
+	late.send(get("/late"))
+	require.NoError(t, old.Close(t.Context()))
+
+	next := newImage(t, "new", ln.(*net.TCPListener), nil)
+	next.Resume(parked)
+	fresh.send(get("/fresh"))
+	idle.send(get("/second"))
+	head.send("ad HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	body.send("56789")
+	chunked.send("5\r\n56789\r\n0\r\n\r\n")
+	behind.send("o HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	for c, want := range map[*client][]string{
+		fresh: {"new /fresh "}, idle: {"new /second "}, head: {"new /head "}, body: {"new /body 0123456789"},
+		chunked: {"new /chunked 0123456789"}, held: {"new /held question"},
+		pipelined: {"new /one 1", "new /two 2", "new /three "}, behind: {"new /one 1", "new /two "}, late: {"new /late "},
+	} {
+		for _, answer := range want {
+			t.Log("waiting for", answer)
+			require.Equal(t, answer, c.receive())
+		}
+	}
+}
+
+func TestARequestHasOneKeyHoweverOftenItIsReplayed(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, ln.Close()) }()
+	var mu sync.Mutex
+	keys := make(map[string]int)
+	closing := func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
+		mu.Lock()
+		defer mu.Unlock()
+		keys[r.Header.Get(idempotencyHeader)]++
+		return fmt.Errorf("waiting for the turn: %w", queue.ErrClosed)
+	}
+	old := newImage(t, "old", ln.(*net.TCPListener), closing)
+	old.Resume(nil)
+	c := dial(t, ln)
+	c.send(post("/turn", "hello"))
+	waitFor(t, func() bool { return old.gate.held.Load() == 1 })
+	old.Publish(&Backend{MaxInput: 1 << 20}) // a restart in place: the same request again
+	waitFor(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(keys) == 1 && old.gate.held.Load() == 1 })
+	parked := old.Park(t.Context())
+	require.Len(t, parked, 1)
+	next := newImage(t, "new", ln.(*net.TCPListener), func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
+		mu.Lock()
+		defer mu.Unlock()
+		keys[r.Header.Get(idempotencyHeader)]++
+		_, err := io.WriteString(w, "done")
+		return err
+	})
+	next.Resume(parked)
+	require.Equal(t, "done", c.receive())
+	require.Len(t, keys, 1)
+	for key, runs := range keys {
+		require.True(t, strings.HasPrefix(key, "auto-"))
+		require.GreaterOrEqual(t, runs, 2)
+	}
+}
+
+func TestAStopRefusesWhatIsHeldAndSaysSo(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, ln.Close()) }()
+	s := newImage(t, "old", ln.(*net.TCPListener), nil)
+	s.Resume(nil)
+	s.stage.set(AdmissionHeld)
+	c := dial(t, ln)
+	c.send(get("/held"))
+	waitFor(t, func() bool { return s.gate.held.Load() == 1 })
+	s.stage.set(AdmissionRefused)
+	resp, err := http.ReadResponse(c.r, nil)
+	require.NoError(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
+	require.NotEmpty(t, resp.Header.Get("Retry-After"))
+}
+
+func TestAConnectionThatItsClientClosedIsNotCarriedOver(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, ln.Close()) }()
+	s := newImage(t, "old", ln.(*net.TCPListener), nil)
+	s.Resume(nil)
+	c := dial(t, ln)
+	c.send(get("/first"))
+	c.receive()
+	require.NoError(t, c.Close())
+	waitFor(t, func() bool { return len(s.roster.all()) == 0 })
+	require.Empty(t, s.Park(t.Context()))
+}
+
+func waitFor(t *testing.T, cond func() bool) {
+	t.Helper()
+	require.Eventually(t, cond, 10*time.Second, time.Millisecond)
+}

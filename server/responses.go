@@ -1,0 +1,331 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+
+	"gateway/queue"
+)
+
+// responsesRequest is a request for a response that was understood.
+type responsesRequest struct {
+	submission
+	stream bool
+}
+
+const (
+	maxMetadata      = 16
+	maxMetadataKey   = 64
+	maxMetadataValue = 512
+)
+
+// parseResponses reads the body of POST /v1/responses. What it would have to ignore it refuses by name,
+// except what changes nothing in the answer.
+func parseResponses(body []byte) (responsesRequest, error) {
+	q := responsesRequest{submission: submission{fresh: "resp-"}}
+	f, err := parseFields(body)
+	if err != nil {
+		return q, err
+	}
+	input, ok := f["input"]
+	if !ok || string(input) == "null" {
+		return q, invalid("input", "missing_parameter", "input is missing. Try: \"input\": \"hello\"")
+	}
+	f.drop("input", "safety_identifier", "prompt_cache_key", "service_tier", "stream_options")
+	var messages []message
+	if json.Unmarshal(input, &q.input) != nil {
+		if messages, q.input, err = parseMessages(input, "input", "input_text", "output_text", "text"); err != nil {
+			return q, err
+		}
+	}
+	if q.input == "" {
+		return q, invalid("input", "invalid_value", "input has no text")
+	}
+	q.context.Params, err = f.takeSampling([]string{"temperature", "top_p", "max_output_tokens"},
+		map[string]string{"max_output_tokens": "max_completion_tokens"})
+	if err != nil {
+		return q, err
+	}
+	if len(messages) > 1 {
+		q.context.Messages = messages
+	}
+	store, truncation, user := true, "disabled", ""
+	var conversation json.RawMessage
+	var text struct {
+		Format struct {
+			Type string `json:"type"`
+		} `json:"format"`
+	}
+	err = f.takeEach(member{"model", &q.model}, member{"stream", &q.stream}, member{"store", &store},
+		member{"truncation", &truncation}, member{"user", &user}, member{"conversation", &conversation},
+		member{"text", &text}, member{"instructions", &q.context.Instructions},
+		member{"background", &q.context.Background}, member{"metadata", &q.context.Metadata},
+		member{"previous_response_id", &q.context.PreviousResponseID})
+	if err != nil {
+		return q, err
+	}
+	switch {
+	case !store:
+		return q, unsupported("store", "every turn is kept for the retention time. Try: without it")
+	case truncation != "disabled":
+		return q, unsupported("truncation", "nothing is cut off here. Try: without it")
+	case text.Format.Type != "" && text.Format.Type != "text":
+		return q, unsupported("text.format", "answers are plain text. Try: without it")
+	case !printable(user, maxName):
+		return q, invalid("user", "invalid_value", "user names the session; it must be at most %d printable characters", maxName)
+	case !printable(q.context.PreviousResponseID, maxID):
+		return q, invalid("previous_response_id", "invalid_value", "previous_response_id is not the id of a response")
+	}
+	if err := checkMetadata(q.context.Metadata); err != nil {
+		return q, err
+	}
+	if q.session, err = conversationName(conversation); err != nil {
+		return q, err
+	}
+	switch {
+	case q.session != "" && q.context.PreviousResponseID != "":
+		return q, invalid("previous_response_id", "invalid_value", "previous_response_id and conversation exclude each other. Try: only one of them")
+	case q.session == "" && q.context.PreviousResponseID == "":
+		q.session = user
+	}
+	return q, f.rest("")
+}
+
+func checkMetadata(pairs map[string]string) error {
+	if len(pairs) > maxMetadata {
+		return invalid("metadata", "invalid_value", "metadata has more than %d pairs", maxMetadata)
+	}
+	for key, value := range pairs {
+		if key == "" || len(key) > maxMetadataKey || len(value) > maxMetadataValue {
+			return invalid("metadata", "invalid_value", "metadata: a key has 1 to %d bytes and a value at most %d", maxMetadataKey, maxMetadataValue)
+		}
+	}
+	return nil
+}
+
+// conversationName reads a conversation: its id, or an object that has one.
+func conversationName(raw json.RawMessage) (string, error) {
+	if len(raw) == 0 {
+		return "", nil
+	}
+	var name string
+	if json.Unmarshal(raw, &name) != nil {
+		var object struct {
+			ID string `json:"id"`
+		}
+		if json.Unmarshal(raw, &object) != nil || object.ID == "" {
+			return "", invalid("conversation", "invalid_type", "conversation must be an id or {\"id\": …}")
+		}
+		name = object.ID
+	}
+	if !printable(name, maxName) {
+		return "", invalid("conversation", "invalid_value", "conversation names the session; it must be at most %d printable characters", maxName)
+	}
+	return name, nil
+}
+
+func (s *Server) createResponse(w http.ResponseWriter, r *http.Request, b *Backend) error {
+	body, err := readObject(w, r, s.bodyLimit())
+	if err != nil {
+		return err
+	}
+	q, err := parseResponses(body)
+	if err != nil {
+		return err
+	}
+	if id := q.context.PreviousResponseID; id != "" {
+		previous, err := b.Queue.Turn(r.Context(), id)
+		if errors.Is(err, queue.ErrNotFound) {
+			return notFound("previous_response_not_found", "previous_response_id", "there is no response %q; finished ones are kept for the retention time only", clip(id))
+		}
+		if err != nil {
+			return err
+		}
+		q.session = previous.Session
+	}
+	t, err := accept(w, r, b, q.submission)
+	if err != nil {
+		return err
+	}
+	switch {
+	case q.stream:
+		return s.streamResponse(w, r, b, t, -1)
+	case !q.context.Background:
+		if t, err = b.Queue.Wait(r.Context(), t.ID); err != nil {
+			return err
+		}
+	}
+	return reply(w, http.StatusOK, responseOf(t))
+}
+
+// showResponse returns the response, or its events after starting_after as a stream. OpenAI's Go client
+// asks for the stream in the body of the GET, others in the query.
+func (s *Server) showResponse(w http.ResponseWriter, r *http.Request, b *Backend) error {
+	t, err := turnOf(r, b)
+	if err != nil {
+		return err
+	}
+	query := r.URL.Query()
+	after, err := count(query, "starting_after", 0, math.MaxInt64, -1)
+	if err != nil {
+		return err
+	}
+	var stream bool
+	if given := query.Get("stream"); given != "" {
+		if stream, err = strconv.ParseBool(given); err != nil {
+			return invalid("stream", "invalid_value", "stream must be true or false")
+		}
+	}
+	body, err := readBody(w, r, maxSmallBody)
+	if err != nil {
+		return err
+	}
+	if len(body) > 0 {
+		f, err := parseFields(body)
+		if err != nil {
+			return err
+		}
+		if err := f.take("stream", &stream); err != nil {
+			return err
+		}
+	}
+	if stream {
+		return s.streamResponse(w, r, b, t, after)
+	}
+	if after >= 0 {
+		return invalid("starting_after", "invalid_value", "starting_after is only possible together with stream=true")
+	}
+	return reply(w, http.StatusOK, responseOf(t))
+}
+
+func (s *Server) cancelResponse(w http.ResponseWriter, r *http.Request, b *Backend) error {
+	t, err := cancel(r, b)
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, responseOf(t))
+}
+
+// The documents of responses. Usage is null: the gateway does not count tokens.
+type (
+	response struct {
+		ID                 string            `json:"id"`
+		Object             string            `json:"object"`
+		CreatedAt          int64             `json:"created_at"`
+		CompletedAt        *int64            `json:"completed_at"`
+		Status             string            `json:"status"`
+		Background         bool              `json:"background"`
+		Error              *responseError    `json:"error"`
+		IncompleteDetails  *incompleteReason `json:"incomplete_details"`
+		Instructions       *string           `json:"instructions"`
+		MaxOutputTokens    json.RawMessage   `json:"max_output_tokens"`
+		Model              string            `json:"model"`
+		Output             []outputItem      `json:"output"`
+		ParallelToolCalls  bool              `json:"parallel_tool_calls"`
+		PreviousResponseID *string           `json:"previous_response_id"`
+		Conversation       conversation      `json:"conversation"`
+		Store              bool              `json:"store"`
+		Temperature        json.RawMessage   `json:"temperature"`
+		TopP               json.RawMessage   `json:"top_p"`
+		ToolChoice         string            `json:"tool_choice"`
+		Tools              []struct{}        `json:"tools"`
+		Truncation         string            `json:"truncation"`
+		Usage              *struct{}         `json:"usage"`
+		Metadata           map[string]string `json:"metadata"`
+	}
+	responseError struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}
+	incompleteReason struct {
+		Reason string `json:"reason"`
+	}
+	conversation struct {
+		ID string `json:"id"`
+	}
+	outputItem struct {
+		ID      string       `json:"id"`
+		Type    string       `json:"type"`
+		Status  string       `json:"status"`
+		Role    string       `json:"role"`
+		Content []outputText `json:"content"`
+	}
+	outputText struct {
+		Type        string     `json:"type"`
+		Text        string     `json:"text"`
+		Annotations []struct{} `json:"annotations"`
+		Logprobs    []struct{} `json:"logprobs"`
+	}
+)
+
+// responseOf is the turn as a response. A cancelled one says so in its status; as a stream has no event of
+// that name it ends with response.incomplete, and incomplete_details says why in both.
+func responseOf(t queue.Turn) response {
+	var kept turnContext
+	if len(t.Context) > 0 {
+		_ = json.Unmarshal(t.Context, &kept) // what another writer of the store left there is not echoed
+	}
+	doc := response{
+		ID: t.ID, Object: "response", CreatedAt: t.CreatedAt.Unix(), Status: string(t.Status),
+		Background: kept.Background, Model: t.Agent, Output: []outputItem{}, Conversation: conversation{t.Session},
+		Store: true, ToolChoice: "none", Tools: []struct{}{}, Truncation: "disabled", Metadata: kept.Metadata,
+		MaxOutputTokens: orNull(kept.Params["max_completion_tokens"]),
+		Temperature:     orNull(kept.Params["temperature"]), TopP: orNull(kept.Params["top_p"]),
+	}
+	if doc.Metadata == nil {
+		doc.Metadata = map[string]string{}
+	}
+	if kept.Instructions != "" {
+		doc.Instructions = &kept.Instructions
+	}
+	if kept.PreviousResponseID != "" {
+		doc.PreviousResponseID = &kept.PreviousResponseID
+	}
+	switch t.Status {
+	case queue.Running:
+		doc.Status = "in_progress"
+	case queue.Completed:
+		if t.FinishedAt != nil {
+			at := t.FinishedAt.Unix()
+			doc.CompletedAt = &at
+		}
+		doc.Output = []outputItem{itemOf(t, "completed", textPart(t.Output))}
+	case queue.Failed:
+		doc.Error = &responseError{Code: typeServer, Message: t.Error}
+	case queue.Cancelled:
+		doc.IncompleteDetails = &incompleteReason{"cancelled"}
+	case queue.Queued:
+	}
+	return doc
+}
+
+func itemOf(t queue.Turn, status string, content ...outputText) outputItem {
+	if content == nil {
+		content = []outputText{}
+	}
+	return outputItem{ID: itemID(t), Type: "message", Status: status, Role: "assistant", Content: content}
+}
+
+// itemID names the text of the turn's latest attempt. The attempt's number would not do: one that the
+// gateway interrupted is given back, so two texts of a stream would have one name.
+func itemID(t queue.Turn) string {
+	if t.StartedAt == nil {
+		return "msg_" + t.ID
+	}
+	return fmt.Sprintf("msg_%s_%d", t.ID, t.StartedAt.UnixMilli())
+}
+
+func textPart(text string) outputText {
+	return outputText{Type: "output_text", Text: text, Annotations: []struct{}{}, Logprobs: []struct{}{}}
+}
+
+func orNull(raw json.RawMessage) json.RawMessage {
+	if len(raw) == 0 {
+		return json.RawMessage("null")
+	}
+	return raw
+}

@@ -1,0 +1,40 @@
+package server
+
+import "net/http"
+
+// routes is every endpoint, by the pattern of its ServeMux.
+type routes struct {
+	// gated endpoints need a Backend; the gate holds their requests while there is none.
+	gated map[string]handler
+	// always are answered in every state, from the lifecycle's snapshot.
+	always map[string]func(http.ResponseWriter, *http.Request) error
+}
+
+func (s *Server) routes() routes {
+	return routes{
+		gated: map[string]handler{
+			"GET /v1/models":                 s.listModels,
+			"GET /v1/models/{model}":         s.showModel,
+			"POST /v1/chat/completions":      s.createChat,
+			"POST /v1/responses":             s.createResponse,
+			"GET /v1/responses/{id}":         s.showResponse,
+			"POST /v1/responses/{id}/cancel": s.cancelResponse,
+			"GET /v1/turns":                  s.listTurns,
+			"GET /v1/turns/{id}":             s.showTurn,
+			"GET /v1/turns/{id}/events":      s.turnEvents,
+			"POST /v1/turns/{id}/cancel":     s.cancelTurn,
+			"POST /v1/turns/{id}/retry":      s.retryTurn,
+			"GET /v1/lanes":                  s.listLanes,
+			"GET /v1/sessions":               s.listSessions,
+		},
+		always: map[string]func(http.ResponseWriter, *http.Request) error{
+			"GET /healthz":               s.healthy,
+			"GET /readyz":                s.ready,
+			"GET /v1/lifecycle":          s.showLifecycle,
+			"POST /v1/lifecycle/restart": s.requestEvent("restart"),
+			"POST /v1/lifecycle/stop":    s.requestEvent("stop"),
+			"POST /v1/lifecycle/resume":  s.requestEvent("resume"),
+			"GET /v1/states":             s.showStates,
+		},
+	}
+}

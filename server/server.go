@@ -1,0 +1,244 @@
+// Package server is what clients talk to: the listeners and the gate, the HTTP API and its
+// OpenAI-compatible part.
+//
+// The invariant: a request is answered, or held and then answered by whoever serves next. It is refused
+// only when the gateway stops, and then it says so.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	stdlog "log"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+const (
+	readHeaderTimeout = 30 * time.Second
+	idleTimeout       = 5 * time.Minute
+	maxHeaderBytes    = 64 << 10
+	idempotencyHeader = "Idempotency-Key"
+	// closeGrace is how long answers that are under way have to end when the gateway stops.
+	closeGrace = 3 * time.Second
+)
+
+// Options is what a Server needs for the whole life of the process image.
+type Options struct {
+	Lifecycle Lifecycle
+	Version   string
+	Log       zerolog.Logger
+}
+
+// Notice tells the open streams why they end.
+type Notice struct {
+	Reason string `json:"reason"` // "gateway restarting" or "gateway stopping"
+	// RestartExpectedMS is when the gateway is expected back, in milliseconds; nil for never.
+	RestartExpectedMS *int64 `json:"restart_expected_ms"`
+}
+
+// Server serves HTTP on any number of listeners. It lives through restarts in place: each generation
+// publishes its Backend.
+type Server struct {
+	opts   Options
+	http   *http.Server
+	gate   *gate
+	roster *roster
+
+	mu        sync.Mutex
+	listeners []*listener
+	retire    chan struct{} // closed when open streams must end
+	notice    Notice
+}
+
+// New returns a server that serves nothing yet.
+func New(opts Options) *Server {
+	s := &Server{opts: opts, gate: newGate(opts.Lifecycle), roster: newRoster(), retire: make(chan struct{})}
+	s.http = &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
+			if c, ok := nc.(*conn); ok && c.local {
+				ctx = withTrusted(ctx)
+			}
+			return withConn(ctx, nc)
+		},
+		ConnState: func(nc net.Conn, state http.ConnState) {
+			if c, ok := nc.(*conn); ok && state == http.StateIdle {
+				c.answered()
+			}
+		},
+		ErrorLog: stdlog.New(opts.Log.With().Str("from", "net/http").Logger(), "", 0),
+	}
+	return s
+}
+
+// Listen prepares to serve a TCP or Unix listener. Connections wait in the kernel until Resume. The
+// returned function serves until Close or until the listener fails; nil means that it was closed.
+func (s *Server) Listen(inner net.Listener, local bool) (serve func() error, err error) {
+	d, ok := inner.(deadliner)
+	if !ok {
+		return nil, fmt.Errorf("server: cannot serve a %T", inner)
+	}
+	ln := newListener(d, s.roster, local)
+	ln.pause()
+	s.mu.Lock()
+	s.listeners = append(s.listeners, ln)
+	s.mu.Unlock()
+	return func() error {
+		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("server: serving %s: %w", ln.Addr(), err)
+		}
+		return nil
+	}, nil
+}
+
+// Publish makes b the generation that requests are served from.
+func (s *Server) Publish(b *Backend) {
+	s.mu.Lock()
+	select {
+	case <-s.retire:
+		s.retire = make(chan struct{})
+	default:
+	}
+	s.mu.Unlock()
+	s.gate.park(false)
+	s.gate.publish(b)
+}
+
+// Resume accepts connections, those that Inject is given first.
+func (s *Server) Resume(carried []Parked) {
+	for _, p := range carried {
+		_ = p.Conn.SetDeadline(time.Time{})
+		s.listenerFor(p.Local).inject(p)
+	}
+	for _, ln := range s.allListeners() {
+		ln.resume()
+	}
+}
+
+// Retire tells the open streams to end. Requests that wait for a turn go back to the gate once their
+// queue is closed.
+func (s *Server) Retire(n Notice) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notice = n
+	select {
+	case <-s.retire:
+	default:
+		close(s.retire)
+	}
+}
+
+// retiring returns the channel that is closed when open streams must end, and what to tell them then.
+func (s *Server) retiring() (<-chan struct{}, func() Notice) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.retire, func() Notice {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.notice
+	}
+}
+
+// Park stops accepting and takes every connection that is not being answered from net/http: idle ones,
+// ones whose request is arriving, and ones whose request waits at the gate. Connections that are being
+// answered have until ctx ends.
+func (s *Server) Park(ctx context.Context) []Parked {
+	for _, ln := range s.allListeners() {
+		ln.pause()
+	}
+	s.gate.park(true)
+	for _, c := range s.roster.all() {
+		c.beginParking()
+	}
+	return s.roster.settle(ctx)
+}
+
+// Close stops serving: the gate refuses by then. Answers that are under way have a moment to end, then
+// every connection is closed.
+func (s *Server) Close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, closeGrace)
+	defer cancel()
+	s.http.SetKeepAlivesEnabled(false)
+	err := s.http.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = s.http.Close() // what is cut here was told to end and did not
+	}
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("server: closing: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) allListeners() []*listener {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]*listener(nil), s.listeners...)
+}
+
+// listenerFor finds where a carried connection belongs; any will do if its own is gone.
+func (s *Server) listenerFor(local bool) *listener {
+	all := s.allListeners()
+	for _, ln := range all {
+		if ln.local == local {
+			return ln
+		}
+	}
+	return all[0]
+}
+
+// handler is the whole of the HTTP surface.
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	routes := s.routes()
+	for pattern, h := range routes.gated {
+		mux.HandleFunc(pattern, s.gated(h))
+	}
+	for pattern, h := range routes.always {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			out := &watched{ResponseWriter: w}
+			if err := h(out, r); err != nil && !out.wrote {
+				s.writeError(w, r, err)
+			}
+		})
+	}
+	return s.serving(s.recovering(s.guarded(mux)))
+}
+
+// serving marks the connection as being answered for as long as a handler runs.
+func (s *Server) serving(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c := connOf(r.Context()); c != nil {
+			c.begin()
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// recovering answers 500 when a handler panics, and logs the stack.
+func (s *Server) recovering(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		out := &watched{ResponseWriter: w}
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			if p == http.ErrAbortHandler { //nolint:errorlint // a sentinel that is panicked with, never wrapped
+				panic(p)
+			}
+			s.opts.Log.Error().Interface("panic", p).Str("path", r.URL.Path).Stack().Msg("a handler panicked; please report it")
+			if !out.wrote {
+				s.writeError(w, r, errors.New("server: internal error"))
+			}
+		}()
+		next.ServeHTTP(out, r)
+	})
+}

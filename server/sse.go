@@ -1,0 +1,210 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"time"
+
+	"github.com/tmaxmax/go-sse"
+
+	"gateway/queue"
+)
+
+const (
+	// writeTimeout is how long a client has to take one write; then it is cut off.
+	writeTimeout = 30 * time.Second
+	// firstByte is how long a stream may stay silent before its head is sent. Until then a restart holds
+	// the request and the client notices nothing; later a proxy in between might give up.
+	firstByte = 10 * time.Second
+	// keepAlive is the longest silence inside a stream.
+	keepAlive = 15 * time.Second
+)
+
+// stream writes server-sent events. Nothing is sent before the first one.
+//
+// It writes through the ResponseWriter that it was given. sse.Session unwraps it and writes to the
+// innermost one, behind the back of the gate, which must know whether anything was written.
+type stream struct {
+	w    http.ResponseWriter
+	rc   *http.ResponseController
+	open bool
+}
+
+func newStream(w http.ResponseWriter) *stream {
+	return &stream{w: w, rc: http.NewResponseController(w)}
+}
+
+// begin sends the head of the stream, once.
+func (s *stream) begin() error {
+	if err := setWriteDeadline(s.rc, time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	if s.open {
+		return nil
+	}
+	s.open = true
+	h := s.w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-cache")
+	h.Set("X-Accel-Buffering", "no")
+	s.w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// send writes one event whose data is a JSON document; name and id may be empty. It is on its way once
+// flush returned.
+func (s *stream) send(name, id string, document any) error {
+	data, err := json.Marshal(document)
+	if err != nil {
+		return fmt.Errorf("server: encoding an event: %w", err)
+	}
+	return s.sendText(name, id, string(data))
+}
+
+func (s *stream) sendText(name, id, data string) error {
+	var m sse.Message
+	if name != "" {
+		m.Type = sse.Type(name)
+	}
+	if id != "" {
+		m.ID = sse.ID(id)
+	}
+	m.AppendData(data)
+	return s.write(&m)
+}
+
+// comment writes what clients skip and proxies take for life.
+func (s *stream) comment() error {
+	var m sse.Message
+	m.AppendComment("keep-alive")
+	return s.write(&m)
+}
+
+func (s *stream) write(m *sse.Message) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	if _, err := m.WriteTo(s.w); err != nil {
+		return fmt.Errorf("server: writing an event: %w", err)
+	}
+	return nil
+}
+
+func (s *stream) flush() error {
+	if err := s.rc.Flush(); err != nil {
+		return fmt.Errorf("server: flushing events: %w", err)
+	}
+	return nil
+}
+
+// end flushes and leaves the connection without a deadline for the answer after this one.
+func (s *stream) end() error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	return errors.Join(s.flush(), setWriteDeadline(s.rc, time.Time{}))
+}
+
+func setWriteDeadline(rc *http.ResponseController, t time.Time) error {
+	if err := rc.SetWriteDeadline(t); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return fmt.Errorf("server: write deadline: %w", err)
+	}
+	return nil
+}
+
+// retired ends a stream because the gateway retires. It wraps queue.ErrClosed, so that a stream that has
+// written nothing goes back to the gate by returning it.
+type retired struct{ Notice }
+
+func (r *retired) Error() string { return "server: " + r.Reason }
+
+func (r *retired) Unwrap() error { return queue.ErrClosed }
+
+// cutShort is what a stream that has begun says when it ends before the turn does: a clean end would look
+// like a whole answer. resume says how to go on. stop is nil unless the gateway retires.
+func (s *Server) cutShort(r *http.Request, err error, resume string) (e *apiError, stop *retired) {
+	if !errors.As(err, &stop) {
+		e = explain(err)
+		s.logFault(r, e, err)
+		return e, nil
+	}
+	code, message := "gateway_restarting", "the gateway restarts; the turn is safe and goes on. Try: "
+	if stop.RestartExpectedMS == nil {
+		code, message = "gateway_stopping", "the gateway stops; the turn is safe and goes on when it is back. Try, then: "
+	}
+	return &apiError{status: http.StatusServiceUnavailable, kind: typeServer, code: code, message: message + resume}, stop
+}
+
+// watch yields what follow yields, and besides that a nil event when there was nothing for a while, and an
+// error of type [retired] once the gateway retires. An error is the last thing it yields; without one the
+// turn has ended.
+func (s *Server) watch(ctx context.Context, follow func(context.Context) iter.Seq2[queue.Event, error]) iter.Seq2[*queue.Event, error] {
+	return func(yield func(*queue.Event, error) bool) {
+		retiring, notice := s.retiring()
+		ended := func(err error) {
+			select {
+			case <-retiring:
+				err = &retired{notice()} // whatever else it was, this is why
+			default:
+				if errors.Is(err, queue.ErrClosed) {
+					err = &retired{Notice{Reason: "gateway stopping"}}
+				}
+			}
+			yield(nil, err)
+		}
+
+		ctx, cancel := context.WithCancel(ctx)
+		type entry struct {
+			event queue.Event
+			err   error
+		}
+		entries := make(chan entry)
+		go func() {
+			defer close(entries)
+			for event, err := range follow(ctx) {
+				select {
+				case entries <- entry{event, err}:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+		defer func() {
+			cancel()
+			for range entries { //nolint:revive // until the goroutine is gone
+			}
+		}()
+
+		silence := time.NewTimer(firstByte)
+		defer silence.Stop()
+		for {
+			select {
+			case got, more := <-entries:
+				switch {
+				case !more && ctx.Err() != nil:
+					ended(context.Cause(ctx))
+					return
+				case !more:
+					return
+				case got.err != nil:
+					ended(got.err)
+					return
+				case !yield(&got.event, nil):
+					return
+				}
+			case <-silence.C:
+				if !yield(nil, nil) {
+					return
+				}
+			case <-retiring:
+				ended(queue.ErrClosed)
+				return
+			}
+			silence.Reset(keepAlive)
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+
+	"gateway/queue"
+)
+
+// feed is a log that a test writes.
+type feed chan queue.Event
+
+func (f feed) follow(ctx context.Context) iter.Seq2[queue.Event, error] {
+	return func(yield func(queue.Event, error) bool) {
+		for {
+			select {
+			case e, more := <-f:
+				if !more || !yield(e, nil) {
+					return
+				}
+			case <-ctx.Done():
+				yield(queue.Event{}, ctx.Err())
+				return
+			}
+		}
+	}
+}
+
+func bare() *Server { return New(Options{Log: zerolog.Nop()}) }
+
+func TestASilentStreamIsSeenAliveAfterTenSecondsAndThenEveryFifteen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, f, start := bare(), make(feed), time.Now()
+		var at []time.Duration
+		for event, err := range s.watch(t.Context(), f.follow) {
+			require.NoError(t, err)
+			at = append(at, time.Since(start))
+			if event != nil {
+				break
+			}
+			if len(at) == 3 {
+				go func() {
+					time.Sleep(5 * time.Second)
+					f <- queue.Event{Seq: 1}
+				}()
+			}
+		}
+		require.Equal(t, []time.Duration{10 * time.Second, 25 * time.Second, 40 * time.Second, 45 * time.Second}, at)
+	})
+}
+
+func TestAStreamEndsWithTheNoticeWhenTheGatewayRetires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, f := bare(), make(feed)
+		expected := int64(1500)
+		notice := Notice{Reason: "gateway restarting", RestartExpectedMS: &expected}
+		go func() { f <- queue.Event{Seq: 1} }()
+		var last error
+		for event, err := range s.watch(t.Context(), f.follow) {
+			if event != nil {
+				s.Retire(notice)
+			}
+			last = err
+		}
+		var stop *retired
+		require.ErrorAs(t, last, &stop)
+		require.Equal(t, notice, stop.Notice)
+		require.ErrorIs(t, last, queue.ErrClosed, "the gate would not hold the request")
+	})
+}
+
+// Parking a connection also ends its request's context; the client must hear why, not just see the end.
+func TestRetirementOutranksTheEndOfTheContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, f := bare(), make(feed)
+		ctx, cancel := context.WithCancel(t.Context())
+		s.Retire(Notice{Reason: "gateway stopping"})
+		cancel()
+		for _, err := range s.watch(ctx, f.follow) {
+			var stop *retired
+			require.ErrorAs(t, err, &stop)
+		}
+	})
+}
+
+func TestAStreamEndsWithItsClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, f := bare(), make(feed)
+		ctx, cancel := context.WithCancel(t.Context())
+		go cancel()
+		var last error
+		for _, err := range s.watch(ctx, f.follow) {
+			last = err
+		}
+		require.ErrorIs(t, last, context.Canceled)
+		require.NotErrorIs(t, last, queue.ErrClosed)
+	})
+}
+
+// timed records the deadlines that a stream sets, and when.
+type timed struct {
+	*httptest.ResponseRecorder
+	deadlines []time.Time
+}
+
+func (w *timed) SetWriteDeadline(t time.Time) error {
+	w.deadlines = append(w.deadlines, t)
+	return nil
+}
+
+func TestEveryWriteHasADeadlineAndTheConnectionIsLeftWithoutOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &timed{ResponseRecorder: httptest.NewRecorder()}
+		out, start := newStream(w), time.Now()
+		require.NoError(t, out.send("a", "1", 1))
+		time.Sleep(time.Minute)
+		require.NoError(t, out.comment())
+		require.NoError(t, out.end())
+		require.Equal(t, start.Add(writeTimeout), w.deadlines[0])
+		require.Equal(t, start.Add(time.Minute+writeTimeout), w.deadlines[1])
+		require.Zero(t, w.deadlines[len(w.deadlines)-1])
+		require.Equal(t, "id: 1\nevent: a\ndata: 1\n\n: keep-alive\n\n", w.Body.String())
+
+		w = &timed{ResponseRecorder: httptest.NewRecorder()}
+		require.NoError(t, reply(w, http.StatusOK, 1))
+		require.Equal(t, []time.Time{time.Now().Add(writeTimeout), {}}, w.deadlines)
+	})
+}
+
+// The gate replays a request unless something was written. A stream must not write behind its back.
+func TestTheGateSeesThatAStreamHasBegun(t *testing.T) {
+	w := &watched{ResponseWriter: httptest.NewRecorder()}
+	out := newStream(w)
+	require.False(t, w.wrote)
+	require.NoError(t, out.send("a", "", 1))
+	require.True(t, w.wrote)
+}
+
+func TestAStreamThatFailsSaysSo(t *testing.T) {
+	s := bare()
+	r := httptest.NewRequest(http.MethodGet, "/v1/turns/t1/events", nil)
+	e, stop := s.cutShort(r, errors.New("disk on fire"), "again")
+	require.Nil(t, stop)
+	require.Equal(t, "internal_error", e.code)
+	require.NotContains(t, e.message, "fire", "what is inside stays inside")
+}

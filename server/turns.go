@@ -1,0 +1,210 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"gateway/queue"
+)
+
+const (
+	defaultPage = 100
+	maxPage     = 1000
+)
+
+// turnOf reads the turn that the path names.
+func turnOf(r *http.Request, b *Backend) (queue.Turn, error) {
+	id, err := turnID(r)
+	if err != nil {
+		return queue.Turn{}, err
+	}
+	t, err := b.Queue.Turn(r.Context(), id)
+	if errors.Is(err, queue.ErrNotFound) {
+		return t, noSuchTurn(id)
+	}
+	return t, err
+}
+
+func (s *Server) listTurns(w http.ResponseWriter, r *http.Request, b *Backend) error {
+	query := r.URL.Query()
+	for name := range query {
+		switch name {
+		case "session", "lane", "agent", "status", "limit", "before":
+		default:
+			return unsupported(clip(name), "turns are narrowed by session, lane, agent, status, limit and before")
+		}
+		if !printable(query.Get(name), maxName) {
+			return invalid(name, "invalid_value", "%s must be at most %d printable characters", name, maxName)
+		}
+	}
+	limit, err := count(query, "limit", 1, maxPage, defaultPage)
+	if err != nil {
+		return err
+	}
+	f := queue.Filter{
+		Session: query.Get("session"), Lane: query.Get("lane"), Agent: query.Get("agent"),
+		Before: query.Get("before"), Limit: int(limit),
+	}
+	if list := query.Get("status"); list != "" {
+		for name := range strings.SplitSeq(list, ",") {
+			status := queue.Status(name)
+			if status != queue.Queued && status != queue.Running && !status.Final() {
+				return invalid("status", "invalid_value", "there is no status %q. Try: queued, running, completed, failed, cancelled", clip(name))
+			}
+			f.Status = append(f.Status, status)
+		}
+	}
+	page := struct {
+		Turns   []queue.Turn `json:"turns"`
+		HasMore bool         `json:"has_more"`
+	}{Turns: []queue.Turn{}}
+	found, err := b.Queue.Turns(r.Context(), f)
+	if err != nil {
+		return err
+	}
+	if page.Turns = append(page.Turns, found...); len(found) == f.Limit {
+		f.Before, f.Limit = found[len(found)-1].ID, 1
+		next, err := b.Queue.Turns(r.Context(), f)
+		if err != nil {
+			return err
+		}
+		page.HasMore = len(next) > 0
+	}
+	return reply(w, http.StatusOK, page)
+}
+
+func (s *Server) showTurn(w http.ResponseWriter, r *http.Request, b *Backend) error {
+	t, err := turnOf(r, b)
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, t)
+}
+
+// cancel ends the turn. One that is cancelled already is as good as cancelled now.
+func cancel(r *http.Request, b *Backend) (queue.Turn, error) {
+	id, err := turnID(r)
+	if err != nil {
+		return queue.Turn{}, err
+	}
+	t, err := b.Queue.Cancel(r.Context(), id)
+	switch {
+	case errors.Is(err, queue.ErrNotFound):
+		return t, noSuchTurn(id)
+	case errors.Is(err, queue.ErrConflict) && t.Status == queue.Cancelled:
+		return t, nil
+	}
+	return t, err
+}
+
+func (s *Server) cancelTurn(w http.ResponseWriter, r *http.Request, b *Backend) error {
+	t, err := cancel(r, b)
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, t)
+}
+
+func (s *Server) retryTurn(w http.ResponseWriter, r *http.Request, b *Backend) error {
+	id, err := turnID(r)
+	if err != nil {
+		return err
+	}
+	t, err := b.Queue.Retry(r.Context(), id)
+	if errors.Is(err, queue.ErrNotFound) {
+		return noSuchTurn(id)
+	}
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, t)
+}
+
+// turnEvents returns the turn's log after a sequence: what is there now as JSON, or that and all that
+// comes as a stream.
+func (s *Server) turnEvents(w http.ResponseWriter, r *http.Request, b *Backend) error {
+	after, err := resumeAfter(r)
+	if err != nil {
+		return err
+	}
+	t, err := turnOf(r, b)
+	if err != nil {
+		return err
+	}
+	if acceptsEvents(r) {
+		if t.Status.Final() && after >= t.LastEvent {
+			w.WriteHeader(http.StatusNoContent) // tells a browser's EventSource not to come back
+			return nil
+		}
+		return s.streamEvents(w, r, b, t.ID, after)
+	}
+	list := struct {
+		Events []queue.Event `json:"events"`
+	}{Events: []queue.Event{}}
+	if after < t.LastEvent {
+		for event, err := range b.Queue.Follow(r.Context(), t.ID, after) {
+			if err != nil {
+				return err
+			}
+			list.Events = append(list.Events, event)
+			if event.Seq >= t.LastEvent {
+				break
+			}
+		}
+	}
+	return reply(w, http.StatusOK, list)
+}
+
+func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request, b *Backend, id string, after int64) error {
+	out := newStream(w)
+	last := after
+	follow := func(ctx context.Context) iter.Seq2[queue.Event, error] { return b.Queue.Follow(ctx, id, after) }
+	for event, err := range s.watch(r.Context(), follow) {
+		switch {
+		case err != nil && out.open:
+			return errors.Join(s.cutEvents(r, out, err, id, last), out.end())
+		case err != nil:
+			return err
+		case event == nil:
+			err = out.comment()
+		default:
+			last = event.Seq
+			err = out.send(string(event.Type), strconv.FormatInt(event.Seq, 10), event)
+		}
+		if err = errors.Join(err, out.flush()); err != nil {
+			return err
+		}
+	}
+	return out.end()
+}
+
+// cutEvents tells why the stream ends early and how to go on.
+func (s *Server) cutEvents(r *http.Request, out *stream, err error, id string, last int64) error {
+	e, stop := s.cutShort(r, err, fmt.Sprintf("GET /v1/turns/%s/events?after=%d", id, last))
+	if stop != nil {
+		if err := out.send("shutdown", "", stop.Notice); err != nil {
+			return err
+		}
+	}
+	return out.send("error", "", e.document())
+}
+
+func (s *Server) listSessions(w http.ResponseWriter, r *http.Request, b *Backend) error {
+	limit, err := count(r.URL.Query(), "limit", 1, maxPage, defaultPage)
+	if err != nil {
+		return err
+	}
+	found, err := b.Queue.Sessions(r.Context(), int(limit))
+	if err != nil {
+		return err
+	}
+	list := struct {
+		Sessions []queue.Session `json:"sessions"`
+	}{Sessions: append([]queue.Session{}, found...)}
+	return reply(w, http.StatusOK, list)
+}
