@@ -3,6 +3,7 @@ package fsm
 import (
 	"context"
 	"errors"
+	"maps"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,9 +37,7 @@ func newBench(t *testing.T, own map[Effect]EffectFunc) *bench {
 			return Outcome{}
 		}
 	}
-	for name, f := range own {
-		effects[name] = f
-	}
+	maps.Copy(effects, own)
 	b.cfg = Config{
 		Table: Lifecycle(), Effects: effects, Timeouts: func() Timeouts { return seconds }, BootID: "boot",
 		Log: zerolog.Nop(),

@@ -86,7 +86,7 @@ func TestCheckFindsEveryKindOfMistake(t *testing.T) {
 	}{
 		"a removed cell":       {func(t *Table) { t.Cells = t.Cells[1:] }, "is blank"},
 		"a doubled cell":       {func(t *Table) { t.Cells = append(t.Cells, t.Cells[0]) }, "decided twice"},
-		"a misspelt target":    {func(t *Table) { t.Cells[0].To = "Runing" }, "not declared"},
+		"a misspelt target":    {func(t *Table) { t.Cells[0].To = "Runnning" }, "not declared"},
 		"a misspelt effect":    {func(t *Table) { t.Cells[0].Effect = "opne" }, "not declared"},
 		"a misspelt event":     {func(t *Table) { t.Cells[0].Event = "strated" }, "not declared"},
 		"a misspelt state":     {func(t *Table) { t.Cells[0].State = "Startin" }, "not declared"},

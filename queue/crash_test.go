@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -131,8 +132,8 @@ func requireOneEndEachInOrder(t *testing.T, q *Queue, session string, acknowledg
 	}
 	at := 0
 	var ended time.Time
-	for i := len(all) - 1; i >= 0; i-- {
-		turn := wait(t, q, all[i].ID) // accepted but perhaps never acknowledged
+	for _, found := range slices.Backward(all) {
+		turn := wait(t, q, found.ID) // accepted but perhaps never acknowledged
 		events, err := q.store.events(t.Context(), turn.ID, 0, 1000)
 		require.NoError(t, err)
 		finals := 0
@@ -343,11 +344,10 @@ func TestFollowResumesWithoutGapAcrossCloseAndReopen(t *testing.T) {
 	var text string
 	for i, e := range seen {
 		require.EqualValues(t, i+1, e.Seq, "no gap, none twice")
-		switch e.Type {
-		case EventDelta:
-			text += e.Text
-		case EventInterrupted:
+		if e.Type == EventInterrupted {
 			text = ""
+		} else {
+			text += e.Text
 		}
 	}
 	require.Equal(t, strings.Repeat("b", 300), text)

@@ -205,7 +205,7 @@ func TestAcceptedTurnIsOnDiskBeforeItIsAcknowledged(t *testing.T) {
 	for i := range 20 {
 		turn := accept(t, q, "s", fmt.Sprintf("text %d\x00\xff", i))
 		var input string
-		require.NoError(t, other.QueryRow(`SELECT input FROM turns WHERE id = ?`, turn.ID).Scan(&input))
+		require.NoError(t, other.QueryRowContext(t.Context(), `SELECT input FROM turns WHERE id = ?`, turn.ID).Scan(&input))
 		require.Equal(t, turn.Input, input)
 	}
 }
@@ -494,7 +494,7 @@ func TestFinishedTurnsAreForgottenAfterTheRetention(t *testing.T) {
 	require.Len(t, turns, 1)
 	require.Equal(t, waiting.ID, turns[0].ID)
 	var events, keys int
-	require.NoError(t, q.store.(*sqliteStore).reads.QueryRow(
+	require.NoError(t, q.store.(*sqliteStore).reads.QueryRowContext(t.Context(),
 		`SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM keys)`).Scan(&events, &keys))
 	require.Zero(t, events)
 	require.Zero(t, keys)

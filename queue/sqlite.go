@@ -125,8 +125,7 @@ func (e *newerSchemaError) Error() string {
 // openError says what is wrong with the file and what to try.
 func openError(path string, err error) error {
 	try := "check that the folder exists, is writable and has room"
-	var newer *newerSchemaError
-	if errors.As(err, &newer) {
+	if _, newer := errors.AsType[*newerSchemaError](err); newer {
 		try = "run the newer version, or restore a backup from before the upgrade"
 	}
 	switch code(err) {
@@ -141,8 +140,7 @@ func openError(path string, err error) error {
 
 // code is the primary SQLite result code of the error, 0 when it has none.
 func code(err error) int {
-	var e *sqlite.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
 		return e.Code() & 0xff
 	}
 	return 0

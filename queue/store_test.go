@@ -48,7 +48,7 @@ func TestStoreOfANewerVersionIsRefused(t *testing.T) {
 	closeQueue(t, openQueue(t, path, testConfig(t, echo)))
 	db, err := sql.Open("sqlite", path)
 	require.NoError(t, err)
-	_, err = db.Exec(`INSERT INTO schema_version (version_id, is_applied) VALUES (9999, 1)`)
+	_, err = db.ExecContext(t.Context(), `INSERT INTO schema_version (version_id, is_applied) VALUES (9999, 1)`)
 	require.NoError(t, err)
 	require.NoError(t, db.Close())
 	_, err = Open(t.Context(), path, testConfig(t, echo))

@@ -79,7 +79,7 @@ func notFound(code, param, format string, args ...any) *apiError {
 }
 
 func noSuchTurn(id string) *apiError {
-	return notFound("not_found", "id", "there is no turn %q; finished turns are kept for the retention time only. Try: GET /v1/turns", clip(id))
+	return notFound("not_found", "id", "there is no turn %q; finished turns are kept for the retention time only. Try: gateway turns, or GET /v1/turns", clip(id))
 }
 
 func tooLarge(what string, limit int64, key string) *apiError {
@@ -109,7 +109,7 @@ func explain(err error) *apiError {
 			message: "too many turns wait already, nothing was accepted. Try: again later, or raise turns.max_queued or turns.max_queued_per_session",
 		}
 	case errors.Is(err, queue.ErrNotFound):
-		return notFound("not_found", "", "there is no such turn; finished turns are kept for the retention time only. Try: GET /v1/turns")
+		return notFound("not_found", "", "there is no such turn; finished turns are kept for the retention time only. Try: gateway turns, or GET /v1/turns")
 	case errors.Is(err, queue.ErrConflict):
 		return &apiError{
 			status: http.StatusConflict, kind: typeInvalid, code: "conflict", settled: true, cause: err,

@@ -48,21 +48,26 @@ func (d *daemon) start(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	return fsm.Outcome{Event: fsm.Started}
 }
 
+// startFailed tells what a person must mend from what may pass by itself.
 func (d *daemon) startFailed(err error) fsm.Outcome {
-	code := fsm.ExitFailed
-	var held *process.HeldError
-	if !d.restarted && (errors.As(err, &held) || errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, os.ErrPermission) ||
-		errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOTDIR)) {
-		code = fsm.ExitConfig
+	held, heldByOther := errors.AsType[*process.HeldError](err)
+	_, noFolder := errors.AsType[*process.StateDirError](err)
+	code, try := fsm.ExitFailed, "read the reason above; the state folder is "+d.config().StateDir
+	switch {
+	case heldByOther:
+		code, try = fsm.ExitConfig, "gateway status --state-dir "+held.Dir+", or another folder with --state-dir"
+	case noFolder:
+		code, try = fsm.ExitConfig, "a state folder that can be written to, with --state-dir or GATEWAY_STATE_DIR"
+	case errors.Is(err, syscall.EADDRINUSE):
+		code, try = fsm.ExitConfig, "another address with --listen or GATEWAY_LISTEN, or find who has it with: ss -ltnp"
+	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, os.ErrPermission):
+		code, try = fsm.ExitConfig, "an address of this machine, and a port above 1023, with --listen or GATEWAY_LISTEN"
+	}
+	if d.restarted {
+		code = fsm.ExitFailed // it ran a moment ago: trying again may help
 	}
 	d.failure = err
 	if !strings.Contains(err.Error(), "Try:") {
-		try := "read the reason above; the state folder is " + d.config().StateDir
-		if held != nil {
-			try = "gateway status, or another folder with --state-dir"
-		} else if code == fsm.ExitConfig {
-			try = "a state folder that can be written to, with --state-dir or GATEWAY_STATE_DIR"
-		}
 		d.failure = fmt.Errorf("%w\nTry: %s", err, try)
 	}
 	return fsm.Outcome{Event: fsm.StartFailed, Reason: err.Error(), Exit: code}
@@ -107,7 +112,7 @@ func (d *daemon) listen(ctx context.Context, _ fsm.Entry) (err error) {
 	if d.listener == nil || d.listens != d.config().Listen {
 		fresh, err := (&net.ListenConfig{}).Listen(ctx, "tcp", d.config().Listen)
 		if err != nil {
-			return fmt.Errorf("%w\nTry: another address in `listen`, or find its owner with: ss -ltnp", err)
+			return err
 		}
 		if d.listener != nil {
 			d.retired = d.listener

@@ -150,7 +150,10 @@ func newStopCommand(o *options) *cobra.Command {
 			}
 			for {
 				c.http.CloseIdleConnections()
-				if _, err := c.request(ctx, http.MethodGet, "/healthz", nil, nil); err != nil && notRunning(err) {
+				resp, err := c.request(ctx, http.MethodGet, "/healthz", nil, nil)
+				if err == nil {
+					_ = resp.Body.Close()
+				} else if notRunning(err) {
 					took := time.Since(began).Round(time.Millisecond)
 					return report(cmd, f.asJSON, map[string]any{"outcome": "stopped", "took_ms": took.Milliseconds()}, "stopped in %s", took)
 				}

@@ -136,8 +136,7 @@ func killGroup(ctx context.Context, group int, ended <-chan struct{}) {
 
 func failure(program string, err error, stderr string) error {
 	what := err.Error()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		what = fmt.Sprintf("exit code %d", exit.ExitCode())
 		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 			what = "ended by " + unix.SignalName(status.Signal())

@@ -110,8 +110,7 @@ func temporary(err error) bool {
 
 // explain bounds an endpoint's words and keeps the key out of them.
 func (e *endpoint) explain(err error) error {
-	var permanent *backoff.PermanentError
-	if errors.As(err, &permanent) {
+	if permanent, ok := errors.AsType[*backoff.PermanentError](err); ok {
 		err = permanent.Err
 	}
 	text := err.Error()

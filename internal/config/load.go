@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -140,12 +141,8 @@ func (l *Loaded) decode(path string, text []byte) error {
 		l.origins("", doc.Body)
 	}
 	lanes, agents := l.Config.Lanes, l.Config.Agents
-	for name, lane := range c.Lanes {
-		lanes[name] = lane
-	}
-	for name, agent := range c.Agents {
-		agents[name] = agent
-	}
+	maps.Copy(lanes, c.Lanes)
+	maps.Copy(agents, c.Agents)
 	c.Lanes, c.Agents = lanes, agents
 	l.Config = c
 	return nil
@@ -269,11 +266,9 @@ func (l *Loaded) set(vars map[string]string) error {
 	if err == nil {
 		return nil
 	}
-	var all env.AggregateError
-	if errors.As(err, &all) {
+	if all, ok := errors.AsType[env.AggregateError](err); ok {
 		for _, one := range all.Errors {
-			var parse env.ParseError
-			if errors.As(one, &parse) {
+			if parse, ok := errors.AsType[env.ParseError](one); ok {
 				return fmt.Errorf("config: the environment or a flag gives %s a value that cannot be used: %w\nTry: gateway config show, for values that can", parse.Name, parse.Err)
 			}
 		}

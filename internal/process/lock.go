@@ -52,6 +52,17 @@ func (e *HeldError) Error() string {
 		e.Dir, e.Owner.PID, at, e.Owner.Since.Format(time.RFC3339))
 }
 
+// StateDirError says that the state folder cannot be used.
+type StateDirError struct {
+	Dir string
+	Err error
+}
+
+func (e *StateDirError) Error() string {
+	return fmt.Sprintf("the state folder %s cannot be used: %v", e.Dir, e.Err)
+}
+func (e *StateDirError) Unwrap() error { return e.Err }
+
 // Lock is the instance lock: an flock, under which nightlyone/lockfile names the owner. The flock decides:
 // a lockfile alone lets two starters take over a stale file at once, and takes a reused process number
 // for a living owner.
@@ -65,13 +76,13 @@ type Lock struct {
 // missing. It never waits: a lock that is held is a [HeldError].
 func Acquire(dir string) (*Lock, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("process: state folder: %w", err)
+		return nil, &StateDirError{dir, err}
 	}
 	path := filepath.Join(dir, guardName)
 	for {
 		guard, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
-			return nil, fmt.Errorf("process: instance lock: %w", err)
+			return nil, &StateDirError{dir, err}
 		}
 		if err := flock(guard); err != nil {
 			_ = guard.Close()

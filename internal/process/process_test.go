@@ -124,7 +124,7 @@ func TestManyStartersHaveOneOwner(t *testing.T) {
 func TestAnUnwritableStateFolderIsAClearError(t *testing.T) {
 	if os.Getuid() == 0 {
 		_, err := Acquire("/proc/gateway") // not even root may write there
-		require.ErrorContains(t, err, "state folder")
+		require.ErrorContains(t, err, "the state folder /proc/gateway cannot be used")
 		return
 	}
 	dir := t.TempDir()

@@ -1,0 +1,51 @@
+# The commands of this project. `make` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+TOOL    := go tool -modfile=internal/tools/go.mod
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+
+.PHONY: help build generate check lint unit test deps bench fuzz
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+build: ## build the program as bin/gateway
+	go build -trimpath -ldflags '-X main.stamped=$(VERSION)' -o bin/gateway ./cmd/gateway
+
+generate: ## write docs/states.md from the table in fsm/
+	go run ./cmd/gateway states --format markdown > docs/states.md.new
+	mv docs/states.md.new docs/states.md
+
+check: lint unit ## format, lint, vet, generated documents, unit tests: the quick one
+
+lint:
+	$(TOOL) golangci-lint run ./...
+	go vet ./...
+	go run ./cmd/gateway states --format markdown | diff -u docs/states.md - || { echo 'docs/states.md is behind the table. Try: make generate'; exit 1; }
+
+unit:
+	go test -race -short ./...
+
+test: deps lint ## install what the tests need, and run them all
+	go test -race -count=1 -timeout 20m ./...
+
+# The agents of the tests are real programs. Installed where it may be done, skipped with a word where not.
+deps:
+	@missing=; for p in bc jq; do command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo -n'; \
+	  { $$sudo apt-get update -qq && $$sudo apt-get install -y -qq $$missing; } </dev/null \
+	    || echo "cannot install$$missing here; install them for the tests that use them"; \
+	fi
+
+bench: ## measure; see docs/bench/
+	go test -run '^$$' -bench . -benchmem ./...
+
+fuzz: ## fuzz every decoder for FUZZTIME each (default 30s)
+	@for pkg in $$(go list ./...); do \
+	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime "$${FUZZTIME:-30s}" $$pkg; \
+	  done; \
+	done

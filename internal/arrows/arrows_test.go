@@ -1,0 +1,41 @@
+// Package arrows holds the direction of the imports: which room may know which.
+package arrows
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// allowed lists what each package of ours may import of ours. cmd/gateway knows all rooms.
+var allowed = map[string][]string{
+	"gateway/fsm":              {},
+	"gateway/queue":            {},
+	"gateway/server":           {"gateway/queue"},
+	"gateway/internal/agent":   {"gateway/queue", "gateway/internal/config"},
+	"gateway/internal/config":  {},
+	"gateway/internal/process": {},
+	"gateway/internal/arrows":  {},
+}
+
+func TestArrowsPointOneWay(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-f", `{{.ImportPath}} {{join .Imports ","}}`, "gateway/...").Output()
+	require.NoError(t, err)
+	seen := 0
+	for line := range strings.Lines(string(out)) {
+		pkg, imports, _ := strings.Cut(strings.TrimSpace(line), " ")
+		may, known := allowed[pkg]
+		require.True(t, known || pkg == "gateway/cmd/gateway", "%s has no place in the house; give it one here", pkg)
+		seen++
+		for imp := range strings.SplitSeq(imports, ",") {
+			require.NotEqual(t, "gateway/cmd/gateway", imp, pkg)
+			if known && strings.HasPrefix(imp, "gateway/") {
+				require.True(t, slices.Contains(may, imp), "%s must not import %s", pkg, imp)
+			}
+		}
+	}
+	require.Equal(t, len(allowed)+1, seen)
+}
