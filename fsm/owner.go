@@ -56,10 +56,11 @@ func (m *Machine) outcome(in mail) {
 		return
 	}
 	// A close does not choose between stop and restart: a stop may arrive until the owner reads its end.
-	if o.Event == Closed && m.intent == IntentRestart {
-		o.Event = ClosedForRestart
-	} else if o.Event == ClosedForRestart && m.intent != IntentRestart {
+	if m.cells[key{m.state, ClosedForRestart}].Kind == Transition && (o.Event == Closed || o.Event == ClosedForRestart) {
 		o.Event = Closed
+		if m.intent == IntentRestart {
+			o.Event = ClosedForRestart
+		}
 	}
 	cell := m.cells[key{m.state, o.Event}]
 	switch cell.Kind {
@@ -69,7 +70,11 @@ func (m *Machine) outcome(in mail) {
 		}
 		m.fire(&move{cell: cell, effect: cell.Effect, reason: o.Reason, actor: "gateway"})
 	case Postponed:
-		m.postponed = append(m.postponed, in)
+		if m.holdsPostponed(o.Event) {
+			m.counters.Ignored++
+		} else {
+			m.postponed = append(m.postponed, in)
+		}
 		m.publish()
 	case Ignored, Internal:
 		m.counters.Ignored++
@@ -165,7 +170,12 @@ func (m *Machine) redeliver() {
 }
 
 func (m *Machine) holdsPostponed(ev Event) bool {
-	return slices.ContainsFunc(m.postponed, func(in mail) bool { return in.request != nil && in.request.Event == ev })
+	return slices.ContainsFunc(m.postponed, func(in mail) bool {
+		if in.request != nil {
+			return in.request.Event == ev
+		}
+		return in.outcome.Event == ev
+	})
 }
 
 // leave is looplab's leave_state callback: the visit's context and timers end with it.

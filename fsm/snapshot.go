@@ -38,6 +38,8 @@ type Snapshot struct {
 	Generation int    `json:"generation"`
 	// Intent is stop or restart while one is under way; empty otherwise.
 	Intent Intent `json:"intent"`
+	// Exit is the process's exit code as far as it is decided.
+	Exit int `json:"exit"`
 	// Deadline is when the state ends by itself; zero for never.
 	Deadline time.Time `json:"deadline,omitzero"`
 	// Ready reports whether queued turns are started: the state serves in full.
@@ -56,7 +58,7 @@ func (m *Machine) publish() {
 	spec := m.states[m.state]
 	s := Snapshot{
 		State: m.state, Since: m.since, Hop: m.history.last(), BootID: m.cfg.BootID, Generation: m.generation,
-		Intent: m.intent, Ready: spec.Starts, Admission: spec.Admission, Counters: m.counters,
+		Intent: m.intent, Exit: m.exit, Ready: spec.Starts, Admission: spec.Admission, Counters: m.counters,
 	}
 	if m.deadline > 0 {
 		s.Deadline = m.since.Add(m.deadline)

@@ -12,6 +12,7 @@ import (
 	stdlog "log"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -92,6 +93,7 @@ func (s *Server) Listen(inner net.Listener, local bool) (serve func() error, err
 	s.listeners = append(s.listeners, ln)
 	s.mu.Unlock()
 	return func() error {
+		defer s.forget(ln)
 		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			return fmt.Errorf("server: serving %s: %w", ln.Addr(), err)
 		}
@@ -116,7 +118,11 @@ func (s *Server) Publish(b *Backend) {
 func (s *Server) Resume(carried []Parked) {
 	for _, p := range carried {
 		_ = p.Conn.SetDeadline(time.Time{})
-		s.listenerFor(p.Local).inject(p)
+		if ln := s.listenerFor(p.Local); ln != nil {
+			ln.inject(p)
+		} else {
+			_ = p.Conn.Close()
+		}
 	}
 	for _, ln := range s.allListeners() {
 		ln.resume()
@@ -177,21 +183,29 @@ func (s *Server) Close(ctx context.Context) error {
 	return nil
 }
 
+// forget drops a listener that serves no more.
+func (s *Server) forget(ln *listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listeners = slices.DeleteFunc(s.listeners, func(l *listener) bool { return l == ln })
+}
+
 func (s *Server) allListeners() []*listener {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]*listener(nil), s.listeners...)
 }
 
-// listenerFor finds where a carried connection belongs; any will do if its own is gone.
+// listenerFor finds where a carried connection belongs: the newest listener of its kind. Nil when there is
+// none, because the server was closed.
 func (s *Server) listenerFor(local bool) *listener {
 	all := s.allListeners()
-	for _, ln := range all {
+	for _, ln := range slices.Backward(all) {
 		if ln.local == local {
 			return ln
 		}
 	}
-	return all[0]
+	return nil
 }
 
 // handler is the whole of the HTTP surface.

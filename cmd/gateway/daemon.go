@@ -121,6 +121,9 @@ func (d *daemon) use(loaded config.Loaded) {
 	d.loaded.Store(&loaded)
 	mode, why := process.Choose(loaded.Config.Lifecycle.Respawn)
 	d.mode.Store(&respawnMode{mode, why})
+	if level, err := zerolog.ParseLevel(loaded.Config.Log.Level); err == nil {
+		zerolog.SetGlobalLevel(level)
+	}
 }
 
 func (d *daemon) config() *config.Config { return &d.loaded.Load().Config }

@@ -107,11 +107,12 @@ agents:
 	}
 	done := make(chan struct{})
 	go func() { clients.Wait(); close(done) }()
-	progress := func(part int) { // of ten
-		h.eventually(fmt.Sprintf("%d/10 of the load is sent", part), func() bool {
-			return sent.Load() >= int64(turns/sessions*sessions)*int64(part)/10
+	progress := func(share float64) { // of the load
+		h.eventually(fmt.Sprintf("%.2f of the load is sent", share), func() bool {
+			return float64(sent.Load()) >= share*float64(turns/sessions*sessions)
 		})
 	}
+	part := func(i int) float64 { return 0.3 * float64(i) / float64(rounds/2) }
 	// Every kind of restart under the load: exec first, then in place after a new start.
 	restart := func(mode string) {
 		out, stderr, code := h.gateway("restart", "--reason", "under load")
@@ -122,10 +123,10 @@ agents:
 	}
 	began := time.Now()
 	for i := range rounds / 2 {
-		progress(i)
+		progress(part(i))
 		restart("exec")
 	}
-	progress(3)
+	progress(0.35)
 	disturbed.Store(true)
 	h.signal(syscall.SIGTERM)
 	require.Equal(t, 0, h.wait())
@@ -135,10 +136,10 @@ agents:
 	transport.CloseIdleConnections()
 	disturbed.Store(false)
 	for i := range rounds / 2 {
-		progress(4 + i)
+		progress(0.4 + part(i))
 		restart("in-process")
 	}
-	progress(7)
+	progress(0.75)
 	disturbed.Store(true)
 	h.signal(syscall.SIGKILL)
 	h.wait()

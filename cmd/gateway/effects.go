@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"gateway/fsm"
 	"gateway/internal/agent"
 	"gateway/internal/process"
@@ -274,7 +276,6 @@ func (d *daemon) resume(context.Context, fsm.Entry) fsm.Outcome {
 // gate; on a stop the server is closed as well.
 func (d *daemon) close(ctx context.Context, _ fsm.Entry) fsm.Outcome {
 	stop := d.machine.Snapshot().Intent == fsm.IntentStop
-	var errs []error
 	if d.server != nil {
 		expected := restartExpected
 		notice := server.Notice{Reason: "gateway restarting", RestartExpectedMS: &expected}
@@ -283,11 +284,13 @@ func (d *daemon) close(ctx context.Context, _ fsm.Entry) fsm.Outcome {
 		}
 		d.server.Retire(notice)
 	}
-	errs = append(errs, d.closeQueue(ctx))
+	// Both at once: answers end as their turns do, and each has its own few seconds.
+	var steps errgroup.Group
+	steps.Go(func() error { return d.closeQueue(ctx) })
 	if stop {
-		errs = append(errs, d.closeServer(ctx))
+		steps.Go(func() error { return d.closeServer(ctx) })
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := steps.Wait(); err != nil {
 		return fsm.Outcome{Event: fsm.Closed, Reason: "not everything closed cleanly: " + err.Error()}
 	}
 	return fsm.Outcome{Event: fsm.Closed, Reason: "closed"}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"time"
@@ -55,11 +54,7 @@ func runDaemon(source config.Source, stdout, stderr io.Writer) error {
 		}
 		return &exitError{fsm.ExitConfig, err}
 	}
-	log, err := newLogger(loaded.Config.Log, stderr)
-	if err != nil {
-		return err
-	}
-	d, err := newDaemon(source, loaded, inherited, os.Args, stdout, log)
+	d, err := newDaemon(source, loaded, inherited, os.Args, stdout, newLogger(loaded.Config.Log.Format, stderr))
 	if err != nil {
 		return err
 	}
@@ -70,17 +65,14 @@ func runDaemon(source config.Source, stdout, stderr io.Writer) error {
 	return &exitError{code, d.failure}
 }
 
-// newLogger writes for people at a terminal and JSON elsewhere, unless the configuration says which.
-func newLogger(c config.Log, w io.Writer) (zerolog.Logger, error) {
-	level, err := zerolog.ParseLevel(c.Level)
-	if err != nil {
-		return zerolog.Nop(), fmt.Errorf("gateway: log level: %w", err)
-	}
+// newLogger writes for people at a terminal and JSON elsewhere, unless the format says which. The level is
+// that of the configuration in force; see use.
+func newLogger(format string, w io.Writer) zerolog.Logger {
 	f, isFile := w.(*os.File)
 	terminal := isFile && term.IsTerminal(int(f.Fd()))
-	if c.Format == "console" || (c.Format == "auto" && terminal) {
+	if format == "console" || (format == "auto" && terminal) {
 		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !terminal || os.Getenv("NO_COLOR") != ""}
 	}
 	zerolog.TimeFieldFormat = time.RFC3339Nano
-	return zerolog.New(w).Level(level).With().Timestamp().Logger(), nil
+	return zerolog.New(w).With().Timestamp().Logger()
 }
