@@ -36,6 +36,8 @@ func TestMain(m *testing.M) {
 		candidateMain(os.Getenv("GATEWAY_TEST_ROLE"))
 	case "image":
 		imageMain()
+	case "relay":
+		relayMain()
 	}
 }
 
@@ -337,6 +339,77 @@ func TestExecKeepsTheProcessTheLockTheListenerAndHeldConnections(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, fmt.Sprintf("read before, answered by %d\n", cmd.Process.Pid), answer)
 	require.NoError(t, cmd.Wait())
+}
+
+// relayMain hands the lock to a new image of itself, again and again.
+func relayMain() {
+	fail := func(err error) {
+		if err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+	}
+	dir := os.Args[1]
+	left, err := strconv.Atoi(os.Args[2])
+	fail(err)
+	doc, err := Inherit()
+	fail(err)
+	var lock *Lock
+	if doc == nil {
+		lock, err = Acquire(dir)
+		fmt.Println("begun")
+	} else {
+		lock, err = Adopt(dir, doc.LockFile())
+	}
+	fail(err)
+	if left == 0 {
+		fmt.Println("handed over")
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		fail(lock.Release())
+		return
+	}
+	fd, err := Keep(lock)
+	fail(err)
+	fail(Exec(os.Args[0], []string{os.Args[0], dir, strconv.Itoa(left - 1)}, Handover{Lock: fd, Listener: -1, Socket: -1}))
+}
+
+// GATEWAY_TEST_HANDOVERS makes it longer.
+func TestAContenderNeverGetsTheLockDuringHandOvers(t *testing.T) {
+	n := 100
+	if s := os.Getenv("GATEWAY_TEST_HANDOVERS"); s != "" {
+		var err error
+		n, err = strconv.Atoi(s)
+		require.NoError(t, err)
+	}
+	dir := t.TempDir()
+	cmd := self(t, "relay", dir, strconv.Itoa(n))
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	lines := bufio.NewScanner(out)
+	require.True(t, lines.Scan())
+	require.Equal(t, "begun", lines.Text())
+	over := make(chan string, 1)
+	go func() {
+		lines.Scan()
+		over <- lines.Text()
+	}()
+	tries := 0
+	for end := ""; end == ""; tries++ {
+		_, err := Acquire(dir)
+		var held *HeldError
+		require.ErrorAs(t, err, &held, "the contender has the lock after %d tries", tries)
+		select {
+		case end = <-over:
+			require.Equal(t, "handed over", end)
+		default:
+		}
+	}
+	require.NoError(t, in.Close())
+	require.NoError(t, cmd.Wait())
+	t.Logf("%d hand-overs against %d tries", n, tries)
 }
 
 // listening waits until the process listens and returns the address.
