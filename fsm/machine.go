@@ -213,5 +213,20 @@ func (m *Machine) Request(ctx context.Context, r Request) (Decision, error) {
 	}
 }
 
+// Ping waits until the owner has read its mailbox up to here. It fails with the context's cause when the
+// owner is stuck: a watchdog asks.
+func (m *Machine) Ping(ctx context.Context) error {
+	pong := make(chan struct{}, 1)
+	if !m.box.post(mail{ping: pong}) {
+		return ErrStopped
+	}
+	select {
+	case <-pong:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("fsm: the owner does not answer: %w", context.Cause(ctx))
+	}
+}
+
 // Notify posts a request for whose decision nobody waits, such as a signal; the decision is logged.
 func (m *Machine) Notify(r Request) { m.box.post(mail{request: &requestMail{Request: r}}) }

@@ -415,6 +415,27 @@ func TestTheLastResortFiresWhenTheMachineIsStuck(t *testing.T) {
 	})
 }
 
+func TestAPingFailsWhileTheOwnerIsStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		release := make(chan struct{})
+		b.cfg.OnHop = func(h Hop) {
+			if h.To == Draining {
+				<-release
+			}
+		}
+		b.at(Running)
+		require.NoError(t, b.Ping(t.Context()))
+		b.Notify(Request{Event: Restart})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, b.Ping(ctx), context.DeadlineExceeded)
+		close(release)
+		b.end()
+		require.ErrorIs(t, b.Ping(t.Context()), ErrStopped)
+	})
+}
+
 func TestHistoryGoesOnAcrossProcessImages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)

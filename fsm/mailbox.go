@@ -13,6 +13,7 @@ type mail struct {
 	request *requestMail
 	outcome *outcomeMail
 	commit  *commitMail
+	ping    chan<- struct{} // buffered
 }
 
 type requestMail struct {

@@ -44,6 +44,8 @@ func (m *Machine) handle(in mail) {
 		m.outcome(in)
 	case in.commit != nil:
 		m.commit(in.commit)
+	case in.ping != nil:
+		in.ping <- struct{}{}
 	}
 }
 

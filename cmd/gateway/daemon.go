@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"runtime/pprof"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,6 +36,8 @@ type daemon struct {
 	machine *fsm.Machine
 	signals *process.Signals
 	permit  process.Authorization
+
+	supervisor *process.Supervisor
 
 	// Read by anyone.
 	loaded  atomic.Pointer[config.Loaded]
@@ -72,7 +75,7 @@ func newDaemon(source config.Source, loaded config.Loaded, inherited *process.Ha
 	}
 	d := &daemon{
 		source: source, argv: argv, executable: executable, bootID: xid.New().String(), version: version(), out: out, log: log,
-		inherited: inherited, restarted: inherited != nil,
+		inherited: inherited, restarted: inherited != nil, supervisor: process.NewSupervisor(),
 	}
 	d.use(loaded)
 	previous, err := historyOf(inherited)
@@ -109,7 +112,13 @@ func newDaemon(source config.Source, loaded config.Loaded, inherited *process.Ha
 func (d *daemon) run() int {
 	d.signals = process.Listen(d.signalled, lifecycleSignals()...)
 	defer d.signals.Close()
+	watched, stopWatch := context.WithCancel(context.Background())
+	var watchdog sync.WaitGroup
+	watchdog.Go(func() { d.feedWatchdog(watched) })
 	code := d.machine.Run()
+	stopWatch()
+	watchdog.Wait()
+	d.supervisor.Flush()
 	if j := d.journal.Load(); j != nil {
 		j.Close()
 	}
@@ -136,8 +145,9 @@ func (d *daemon) timeouts() fsm.Timeouts {
 	}
 }
 
-// recordHop keeps the journal.
+// recordHop keeps the journal and tells the supervisor.
 func (d *daemon) recordHop(h fsm.Hop) {
+	d.tellSupervisor(h)
 	if j := d.journal.Load(); j != nil {
 		j.Add(h)
 	}

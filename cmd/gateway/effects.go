@@ -111,6 +111,15 @@ func (d *daemon) listen(ctx context.Context, _ fsm.Entry) (err error) {
 		}
 		d.listener, d.listens = tcp, h.ListenAddress
 	}
+	if d.listener == nil {
+		activated, err := process.Activated()
+		if err != nil {
+			return err
+		}
+		if activated != nil {
+			d.listener, d.listens = activated, d.config().Listen
+		}
+	}
 	if d.listener == nil || d.listens != d.config().Listen {
 		fresh, err := (&net.ListenConfig{}).Listen(ctx, "tcp", d.config().Listen)
 		if err != nil {
@@ -347,6 +356,9 @@ func (d *daemon) respawn(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	}
 	if err := d.successor.err; err != nil {
 		return fsm.Outcome{Event: fsm.RespawnFailed, Reason: err.Error()}
+	}
+	if mode.Mode == process.ModeSupervisor {
+		return fsm.Outcome{Event: fsm.Respawned, Reason: "the supervisor starts the next process", Exit: fsm.ExitSupervisor}
 	}
 	parkCtx, cancel := context.WithTimeout(ctx, parkTime)
 	d.carried = append(d.carried, d.server.Park(parkCtx)...)

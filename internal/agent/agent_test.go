@@ -97,6 +97,7 @@ func TestProgramsAnswer(t *testing.T) {
 
 func TestAProgramKnowsItsTurnAndNoSecret(t *testing.T) {
 	t.Setenv("GATEWAY_AUTH_TOKEN", "secret")
+	t.Setenv("NOTIFY_SOCKET", "/run/secret")
 	a := program("env")
 	a.Env = map[string]string{"LANG": "C"}
 	out, err := try(t.Context(), t, a, queue.Turn{ID: "t1", Attempt: 2, Session: "s", Lane: "main"})

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,6 +32,10 @@ const (
 	// stderrTail is how much of standard error goes into the failure, in bytes.
 	stderrTail = 2 << 10
 )
+
+// private are the beginnings of the variables that are the gateway's own: its settings and secrets, and what
+// its supervisor told it.
+var private = []string{"GATEWAY_", "NOTIFY_SOCKET=", "WATCHDOG_", "LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES="}
 
 // command runs a program for each turn, in a process group of its own. It inherits no descriptor but the
 // standard three: everything that the gateway opens is close-on-exec, the instance lock above all.
@@ -102,7 +107,7 @@ func (c *command) build(w queue.Work) (cmd *exec.Cmd, takesInput bool) {
 func (c *command) environment(t queue.Turn) []string {
 	var env []string
 	for _, kv := range os.Environ() {
-		if !strings.HasPrefix(kv, "GATEWAY_") {
+		if !slices.ContainsFunc(private, func(head string) bool { return strings.HasPrefix(kv, head) }) {
 			env = append(env, kv)
 		}
 	}

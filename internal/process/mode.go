@@ -13,6 +13,8 @@ type Mode string
 const (
 	ModeExec    Mode = "exec"
 	ModeInPlace Mode = "in-process"
+	// ModeSupervisor ends this process with an exit code that asks the supervisor for a fresh start.
+	ModeSupervisor Mode = "supervisor"
 )
 
 // Choose decides the mode for a configured value and says why.
@@ -20,7 +22,7 @@ func Choose(configured string) (mode Mode, why string) {
 	switch {
 	case configured == string(ModeInPlace) && os.Getenv("GATEWAY_NO_RESPAWN") == "1":
 		return ModeInPlace, "GATEWAY_NO_RESPAWN=1"
-	case configured == string(ModeInPlace) || configured == string(ModeExec):
+	case configured == string(ModeInPlace) || configured == string(ModeExec) || configured == string(ModeSupervisor):
 		return Mode(configured), "configured"
 	case runtime.GOOS == "windows":
 		return ModeInPlace, "auto: this system cannot replace a process image"
