@@ -26,7 +26,7 @@ func trusted(ctx context.Context) bool {
 func (s *Server) guarded(mux *http.ServeMux) http.Handler {
 	crossOrigin := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		b, _, _ := s.gate.look()
+		b, _, _, _ := s.gate.look()
 		if err := authorize(r, b, crossOrigin); err != nil {
 			s.writeError(w, r, err)
 			return

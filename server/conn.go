@@ -142,6 +142,16 @@ func (c *conn) beginParking() {
 	}
 }
 
+// endParking takes beginParking back, for a connection that is still open because it was being answered.
+func (c *conn) endParking() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.parking {
+		c.parking = false
+		_ = c.Conn.SetReadDeadline(time.Time{})
+	}
+}
+
 // interruptible reports whether nothing but the client's next bytes is waited for.
 func (c *conn) interruptible() bool { return !c.serving || c.reading }
 
@@ -227,6 +237,15 @@ func (r *roster) forgetLocked(c *conn) {
 	delete(r.open, c)
 	close(r.change)
 	r.change = make(chan struct{})
+}
+
+// takeParked takes the connections that were parked since settle.
+func (r *roster) takeParked() []Parked {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	parked := r.parked
+	r.parked = nil
+	return parked
 }
 
 func (r *roster) all() []*conn {

@@ -39,6 +39,7 @@ type gate struct {
 	backend *Backend
 	changed chan struct{} // closed when backend or parking changed
 	parking bool
+	closed  bool // nobody will serve here again
 }
 
 func newGate(l Lifecycle) *gate { return &gate{lifecycle: l, changed: make(chan struct{})} }
@@ -57,15 +58,22 @@ func (g *gate) park(on bool) {
 	g.wakeLocked()
 }
 
+func (g *gate) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	g.wakeLocked()
+}
+
 func (g *gate) wakeLocked() {
 	close(g.changed)
 	g.changed = make(chan struct{})
 }
 
-func (g *gate) look() (b *Backend, parking bool, changed <-chan struct{}) {
+func (g *gate) look() (b *Backend, parking, closed bool, changed <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.backend, g.parking, g.changed
+	return g.backend, g.parking, g.closed, g.changed
 }
 
 // admit waits until the request may be served and returns the generation to serve it from, another one
@@ -74,8 +82,10 @@ func (g *gate) admit(ctx context.Context, c *conn, not *Backend) (*Backend, erro
 	var deadline <-chan time.Time
 	for {
 		admission, state := g.lifecycle.Admission()
-		b, parking, changed := g.look()
+		b, parking, closed, changed := g.look()
 		switch {
+		case closed:
+			return nil, errRefused
 		case parking || (c != nil && c.isParking()):
 			return nil, errParked
 		case admission == AdmissionRefused:

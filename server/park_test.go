@@ -243,3 +243,55 @@ func waitFor(t *testing.T, cond func() bool) {
 	t.Helper()
 	require.Eventually(t, cond, 10*time.Second, time.Millisecond)
 }
+
+func TestParkingThatWasInVainLosesNothing(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, ln.Close()) }()
+	finish := make(chan struct{})
+	begun := make(chan struct{}, 1)
+	s := newImage(t, "same", ln.(*net.TCPListener), func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
+		if r.URL.Path == "/slow" {
+			begun <- struct{}{}
+			<-finish
+		}
+		_, err := io.WriteString(w, r.URL.Path)
+		return err
+	})
+	s.Resume(nil)
+	idle, busy := dial(t, ln), dial(t, ln)
+	idle.send(get("/first"))
+	require.Equal(t, "/first", idle.receive())
+	busy.send(get("/slow"))
+	<-begun
+	waitFor(t, func() bool { return len(s.roster.all()) == 2 })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	parked := s.Park(ctx) // the new image could not be started
+	require.Len(t, parked, 1)
+	s.Publish(&Backend{MaxInput: 1 << 20})
+	s.Resume(parked)
+	close(finish)
+	require.Equal(t, "/slow", busy.receive())
+	for _, c := range []*client{idle, busy} {
+		c.send(get("/again"))
+		require.Equal(t, "/again", c.receive())
+	}
+}
+
+func TestClosingRefusesWhatIsHeldWhateverTheStateSays(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, ln.Close()) }()
+	s := newImage(t, "old", ln.(*net.TCPListener), nil)
+	s.Resume(nil)
+	s.stage.set(AdmissionHeld)
+	c := dial(t, ln)
+	c.send(get("/held"))
+	waitFor(t, func() bool { return s.gate.held.Load() == 1 })
+	require.NoError(t, s.Close(t.Context()))
+	resp, err := http.ReadResponse(c.r, nil)
+	require.NoError(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
+}

@@ -32,7 +32,7 @@ const (
 
 // bodyLimit is the largest body of a request, in bytes.
 func (s *Server) bodyLimit() int64 {
-	b, _, _ := s.gate.look()
+	b, _, _, _ := s.gate.look()
 	if b == nil {
 		return defaultBodyLimit
 	}

@@ -114,9 +114,13 @@ func (s *Server) Publish(b *Backend) {
 	s.gate.publish(b)
 }
 
-// Resume accepts connections, those that Inject is given first.
+// Resume accepts connections, the carried ones first: those of the process image before this one, or those
+// that Park took in vain.
 func (s *Server) Resume(carried []Parked) {
-	for _, p := range carried {
+	for _, c := range s.roster.all() {
+		c.endParking()
+	}
+	for _, p := range append(carried, s.roster.takeParked()...) {
 		_ = p.Conn.SetDeadline(time.Time{})
 		if ln := s.listenerFor(p.Local); ln != nil {
 			ln.inject(p)
@@ -167,9 +171,10 @@ func (s *Server) Park(ctx context.Context) []Parked {
 	return s.roster.settle(ctx)
 }
 
-// Close stops serving: the gate refuses by then. Answers that are under way have a moment to end, then
-// every connection is closed.
+// Close stops serving: what is held is refused, answers that are under way have a moment to end, then every
+// connection is closed.
 func (s *Server) Close(ctx context.Context) error {
+	s.gate.close()
 	ctx, cancel := context.WithTimeout(ctx, closeGrace)
 	defer cancel()
 	s.http.SetKeepAlivesEnabled(false)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -133,6 +134,56 @@ func TestARestartThatCannotSucceedIsCalledOff(t *testing.T) {
 		require.Zero(t, code, "%s%s", out, stderr)
 		require.NotEqual(t, before.BootID, h.waitState("Running").BootID, "an upgrade: the file on disk is what runs now")
 	})
+}
+
+func TestAnExecutableThatVanishesAfterTheCheckFallsBackToThisProcess(t *testing.T) {
+	h := newHouse(t, slowAgents)
+	own := filepath.Join(h.dir, "own-gateway")
+	copyFile(t, binary, own)
+	original := binary
+	binary = own
+	h.start()
+	binary = original
+	before := h.waitState("Running")
+	id := h.send("slow", "600") // holds the drain, so that the check is over before the image is replaced
+	h.waitRunning(1)
+	_, _, code := h.gateway("restart", "--no-wait")
+	require.Zero(t, code)
+	h.waitState("Draining")
+	// A request that is held meanwhile is answered by the same process.
+	answered := make(chan error, 1)
+	go func() {
+		_, _, err := ask(t.Context(), http.DefaultClient, before.Address, "waits", "echo", "hello", "waits-1", false)
+		answered <- err
+	}()
+	h.eventually("it waits", func() bool { s, err := h.status(); return err == nil && s.Turns.Queued == 1 })
+	h.eventually("the check is over", func() bool { return !hasChild(h.cmd.Process.Pid, own) })
+	require.NoError(t, os.Remove(own))
+	_, _, code = h.gateway("turns", "cancel", id)
+	require.Zero(t, code)
+	h.eventually("a restart in place", func() bool { s, err := h.status(); return err == nil && s.State == "Running" && s.Generation == 1 })
+	after := h.waitState("Running")
+	require.Equal(t, before.BootID, after.BootID)
+	require.Equal(t, "respawn_failed", after.History[len(after.History)-2].Event)
+	require.Contains(t, after.History[len(after.History)-2].Reason, "no such file")
+	require.NoError(t, <-answered)
+	require.Equal(t, "cancelled", h.turn(id).Status)
+	h.signal(syscall.SIGTERM)
+	require.Equal(t, 0, h.wait())
+}
+
+// hasChild reports whether the process has a child that runs the executable.
+func hasChild(pid int, executable string) bool {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, task := range tasks {
+		b, _ := os.ReadFile(task)
+		for _, child := range strings.Fields(string(b)) {
+			if exe, err := os.Readlink("/proc/" + child + "/exe"); err == nil && exe == executable {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func TestSIGTERMDuringADrainStops(t *testing.T) {

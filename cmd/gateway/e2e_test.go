@@ -22,6 +22,9 @@ import (
 	"gateway/internal/process"
 )
 
+// raceOptions keeps a race-enabled program from sleeping a second at its end.
+const raceOptions = "GORACE=atexit_sleep_ms=0"
+
 // binary is the real program, built once; see TestMain.
 var binary string
 
@@ -104,8 +107,7 @@ func (h *house) configure(yaml string) {
 
 func (h *house) command(args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(h.t.Context(), binary, args...)
-	cmd.Env = append(os.Environ(), "GATEWAY_CONFIG="+h.config)
-	cmd.Env = append(cmd.Env, h.env...)
+	cmd.Env = append(os.Environ(), "GATEWAY_CONFIG="+h.config, raceOptions)
 	return cmd
 }
 
@@ -121,6 +123,7 @@ func (h *house) launch() {
 	h.instance++
 	h.log = &logBuffer{}
 	h.cmd = h.command("run")
+	h.cmd.Env = append(h.cmd.Env, h.env...)
 	h.cmd.Stderr = h.log
 	require.NoError(h.t, h.cmd.Start())
 	h.exited = make(chan struct{})

@@ -325,7 +325,7 @@ func (d *daemon) closeServer(ctx context.Context) error {
 	defer cancel()
 	var errs []error
 	if d.server != nil {
-		d.server.Resume(d.carried) // the gate refuses them, which is an answer
+		d.server.Resume(d.carried) // they are refused below, which is an answer
 		d.carried = nil
 		errs = append(errs, d.server.Close(ctx))
 	}

@@ -15,6 +15,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"))
 			e.Setenv("HOME", e.WorkDir)
+			e.Vars = append(e.Vars, raceOptions)
 			e.Setenv("GATEWAY_STATE_DIR", filepath.Join(e.WorkDir, "state"))
 			e.Setenv("GATEWAY_LISTEN", "127.0.0.1:0")
 			return nil
