@@ -151,6 +151,18 @@ func (t Table) markdown() (string, error) {
 	}
 	p.line("| SIGQUIT | – | keeps Go's stack dump |")
 
+	p.heading("How a restart hands over", "`lifecycle.respawn` chooses; `gateway status` says which it is and why.")
+	p.row("mode", "does")
+	p.rule(2)
+	for _, m := range Modes() {
+		p.row(m.Name, m.Does)
+	}
+
+	p.heading("Invariants", "Each holds in every situation that any interleaving of requests, outcomes, deadlines and late outcomes leads to. A test runs them all on the machine itself.")
+	for i, inv := range Invariants {
+		p.line("%d. %s", i+1, inv)
+	}
+
 	p.heading("Exit codes", "")
 	p.row("code", "meaning")
 	p.rule(2)

@@ -172,28 +172,28 @@ var invariants = []struct {
 	name string
 	hold func(w *world) bool
 }{
-	{"some deadline or outstanding effect in every state but Running and Stopped", func(w *world) bool {
+	{InvariantDeadline, func(w *world) bool {
 		s := w.Snapshot()
 		return s.State == Running || s.State == Stopped || !s.Deadline.IsZero() || w.look().running != ""
 	}},
-	{"start and close alternate", func(w *world) bool { return !w.look().startedTwice }},
-	{"the lock is held in every state that serves, closes or hands over", func(w *world) bool {
+	{InvariantAlternate, func(w *world) bool { return !w.look().startedTwice }},
+	{InvariantLock, func(w *world) bool {
 		s := w.Snapshot().State
 		th := w.look()
 		return th.lock || s == Starting || s == Stopped || !th.serving
 	}},
-	{"the lock is released in Stopped, unless the exit was forced", func(w *world) bool {
+	{InvariantRelease, func(w *world) bool {
 		return w.Snapshot().State != Stopped || !w.look().lock || w.Snapshot().Exit == ExitForced
 	}},
-	{"at most one successor", func(w *world) bool { return w.look().successors <= 1 }},
-	{"lanes are released only in Running", func(w *world) bool { return !w.look().lanes || w.Snapshot().State == Running || w.forced() }},
-	{"new turns are accepted only while something serves", func(w *world) bool { return w.Snapshot().Admission != Open || w.look().serving }},
-	{"a stop is never lost", func(w *world) bool {
+	{InvariantSuccessor, func(w *world) bool { return w.look().successors <= 1 }},
+	{InvariantLanes, func(w *world) bool { return !w.look().lanes || w.Snapshot().State == Running || w.forced() }},
+	{InvariantAdmission, func(w *world) bool { return w.Snapshot().Admission != Open || w.look().serving }},
+	{InvariantStop, func(w *world) bool {
 		s := w.Snapshot()
 		return !w.stopAsked || s.State == ShuttingDown || s.State == Stopped
 	}},
-	{"after a stop nothing is held at the gate", func(w *world) bool { return !w.stopAsked || w.Snapshot().Admission == Refused }},
-	{"the exit code matches the path", func(w *world) bool {
+	{InvariantRefusal, func(w *world) bool { return !w.stopAsked || w.Snapshot().Admission == Refused }},
+	{InvariantExit, func(w *world) bool {
 		if w.Snapshot().State != Stopped {
 			return true
 		}
@@ -210,7 +210,7 @@ var invariants = []struct {
 		}
 		return w.Snapshot().Exit == code
 	}},
-	{"hops are numbered without gaps and each begins where the last ended", func(w *world) bool {
+	{InvariantHops, func(w *world) bool {
 		hops := w.Hops(0)
 		for i := 1; i < len(hops); i++ {
 			if hops[i].Seq != hops[i-1].Seq+1 || hops[i].From != hops[i-1].To {
@@ -219,7 +219,7 @@ var invariants = []struct {
 		}
 		return true
 	}},
-	{"nothing impossible happens", func(w *world) bool { return w.Snapshot().Counters.Impossible == 0 }},
+	{InvariantPossible, func(w *world) bool { return w.Snapshot().Counters.Impossible == 0 }},
 }
 
 func (w *world) forced() bool {
@@ -309,6 +309,11 @@ func explore(t *testing.T, table Table, depth int) (situations, hops int, violat
 func TestEveryInterleavingKeepsTheInvariants(t *testing.T) {
 	situations, hops, violation := explore(t, Lifecycle(), 40)
 	require.Empty(t, violation)
-	t.Logf("%d situations, %d steps; %d invariants held in each", situations, hops, len(invariants))
+	names := []string{InvariantEnd} // explore itself
+	for _, inv := range invariants {
+		names = append(names, inv.name)
+	}
+	require.ElementsMatch(t, Invariants, names, "every invariant that is promised is checked")
+	t.Logf("%d situations, %d steps; %d invariants held in each", situations, hops, len(Invariants))
 	require.Greater(t, situations, 50)
 }

@@ -239,11 +239,23 @@ func (m *Machine) record(from, to State, mv *move) {
 		mv.hop.LastedMS = float64(now.Sub(m.since).Microseconds()) / 1000
 	}
 	mv.hop.Seq = m.history.add(mv.hop)
-	m.cfg.Log.Info().Uint64("hop", mv.hop.Seq).Str("from", string(from)).Str("event", string(mv.cell.Event)).Str("to", string(to)).
-		Str("actor", mv.actor).Str("reason", mv.reason).Float64("lasted_ms", mv.hop.LastedMS).Msg(string(to))
+	m.logHop(mv.hop)
 	if m.cfg.OnHop != nil {
 		m.cfg.OnHop(mv.hop)
 	}
+}
+
+func (m *Machine) logHop(h Hop) {
+	text := string(h.To)
+	line := m.cfg.Log.Info().Uint64("hop", h.Seq)
+	if h.From != "" {
+		line = line.Str("event", string(h.Event)).Float64("lasted_ms", h.LastedMS)
+		text = string(h.From) + " → " + text
+	}
+	if h.Reason != "" {
+		line = line.Str("reason", h.Reason)
+	}
+	line.Str("actor", h.Actor).Msg(text)
 }
 
 // arm sets the timers of the state, and the one that does not depend on the machine.

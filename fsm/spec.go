@@ -184,6 +184,12 @@ type Table struct {
 	Cells   []Cell       `json:"cells"`
 }
 
+// ModeSpec is a way in which a restart hands over.
+type ModeSpec struct {
+	Name string `json:"mode"`
+	Does string `json:"does"`
+}
+
 // SignalSpec says what a signal does. cmd/gateway listens to exactly these.
 type SignalSpec struct {
 	Name  string `json:"signal"`

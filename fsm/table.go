@@ -189,6 +189,40 @@ func Lifecycle() Table {
 	}
 }
 
+// Invariants hold in every situation that the machine can come into. The exploration of the machine checks
+// each by its name.
+var Invariants = []string{
+	InvariantDeadline, InvariantAlternate, InvariantLock, InvariantRelease, InvariantSuccessor, InvariantLanes,
+	InvariantAdmission, InvariantStop, InvariantRefusal, InvariantExit, InvariantHops, InvariantPossible, InvariantEnd,
+}
+
+// The invariants by their names.
+const (
+	InvariantDeadline  = "some deadline or outstanding effect in every state but Running and Stopped"
+	InvariantAlternate = "start and close alternate"
+	InvariantLock      = "the lock is held in every state that serves, closes or hands over"
+	InvariantRelease   = "the lock is released in Stopped, unless the exit was forced; then the system releases it"
+	InvariantSuccessor = "at most one successor"
+	InvariantLanes     = "lanes are released only in Running"
+	InvariantAdmission = "new turns are accepted only while something serves"
+	InvariantStop      = "a stop is never lost"
+	InvariantRefusal   = "after a stop nothing is held at the gate"
+	InvariantExit      = "the exit code matches the path"
+	InvariantHops      = "hops are numbered without gaps, and each begins where the last ended"
+	InvariantPossible  = "nothing impossible happens"
+	InvariantEnd       = "left alone, every situation ends in Running or Stopped; a restart that nothing answers ends after exactly drain_timeout + shutdown_timeout"
+)
+
+// Modes lists the ways in which a restart hands over, the setting `lifecycle.respawn`.
+func Modes() []ModeSpec {
+	return []ModeSpec{
+		{"auto", "exec where the system has it, else in-process"},
+		{"exec", "the process replaces its own image: same process id; the listener, the instance lock and the connections that wait for an answer are kept. The executable and the configuration on disk are checked first; when the replacement fails, a restart in place"},
+		{"in-process", "start again inside this process, with the configuration on disk; GATEWAY_NO_RESPAWN=1 chooses it. What every other mode falls back to"},
+		{"supervisor", "check as for exec, then end with exit code 75, so that a supervisor starts the next process. Requests that wait get 503; with socket activation no connection is refused"},
+	}
+}
+
 // Signals lists the signals that become events. SIGQUIT keeps Go's stack dump.
 func Signals() []SignalSpec {
 	return []SignalSpec{

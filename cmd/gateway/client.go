@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 
+	"gateway/fsm"
 	"gateway/internal/config"
 	"gateway/internal/process"
 )
@@ -49,7 +50,7 @@ func (o *options) connect() (*client, error) {
 	}
 	dir, err := config.StateDir(o.source())
 	if err != nil {
-		return nil, err
+		return nil, &exitError{fsm.ExitConfig, err}
 	}
 	return &client{
 		base: "http://gateway", stateDir: dir,
@@ -57,6 +58,14 @@ func (o *options) connect() (*client, error) {
 			return process.DialSocket(ctx, dir)
 		}}},
 	}, nil
+}
+
+// name says in messages which gateway it is.
+func (c *client) name() string {
+	if c.stateDir != "" {
+		return "the gateway of the state folder " + c.stateDir
+	}
+	return c.base
 }
 
 // apiError is a refusal by the gateway.
@@ -73,18 +82,47 @@ func (e *apiError) Error() string {
 	return e.Message
 }
 
+// passing reports whether the refusal is one of a moment: the gateway, or a proxy before it, is on its way.
+func (e *apiError) passing() bool {
+	switch e.status {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
+// absentError says that nobody listens where a gateway was looked for.
+type absentError struct{ where, try string }
+
+func (e *absentError) Error() string { return e.where + "\nTry: " + e.try }
+
 // notRunning reports whether an error means that nobody listens.
 func notRunning(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// explain turns an error of the connection into one for people.
-func (c *client) explain(err error) error {
+// cutOff reports whether an error means that somebody listened and then let go, as in a restart.
+func cutOff(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// explain turns an error of a request into one for people.
+func (c *client) explain(ctx context.Context, err error) error {
+	var refused *apiError
+	var transport *url.Error
 	switch {
+	case err == nil || errors.As(err, &refused):
+		return err
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
 	case notRunning(err) && c.stateDir != "":
-		return fmt.Errorf("no gateway runs with the state folder %s\nTry: gateway run", c.stateDir)
+		return &absentError{"no gateway runs with the state folder " + c.stateDir, "gateway run"}
 	case notRunning(err):
-		return fmt.Errorf("no gateway answers at %s\nTry: gateway status on its machine", c.base)
+		return &absentError{"no gateway answers at " + c.base, "gateway status on its machine"}
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s is another user's: %w\nTry: as that user, or with --url and --token", c.name(), fs.ErrPermission)
+	case errors.As(err, &transport):
+		return fmt.Errorf("%s does not answer: %w\nTry: gateway status", c.name(), transport.Err)
 	default:
 		return err
 	}
@@ -127,7 +165,7 @@ func (c *client) request(ctx context.Context, method, path string, body any, hea
 		return nil, fmt.Errorf("reading the answer: %w", err)
 	}
 	if json.Unmarshal(text, &doc) != nil || doc.Error.Message == "" {
-		doc.Error.Message = fmt.Sprintf("the gateway answered %s\nTry: is %s a gateway?", resp.Status, c.base)
+		doc.Error.Message = fmt.Sprintf("%s answered %s, which is no gateway's answer\nTry: another --url", c.name(), resp.Status)
 	}
 	doc.Error.status = resp.StatusCode
 	return nil, &doc.Error
@@ -137,14 +175,14 @@ func (c *client) request(ctx context.Context, method, path string, body any, hea
 func (c *client) call(ctx context.Context, method, path string, body, into any, header http.Header) error {
 	resp, err := c.request(ctx, method, path, body, header)
 	if err != nil {
-		return c.explain(err)
+		return c.explain(ctx, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if into == nil {
 		return nil
 	}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, answerLimit)).Decode(into); err != nil {
-		return fmt.Errorf("reading the answer: %w", err)
+		return fmt.Errorf("reading the answer of %s: %w\nTry: gateway status", c.name(), err)
 	}
 	return nil
 }

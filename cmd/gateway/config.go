@@ -42,6 +42,9 @@ func newConfigCommand(o *options) *cobra.Command {
 				path = args[0]
 			}
 			if path == "" {
+				path = environment("GATEWAY_CONFIG")
+			}
+			if path == "" {
 				dir, err := os.UserConfigDir()
 				if err != nil {
 					return fmt.Errorf("there is no configuration folder: %w\nTry: gateway config init PATH", err)
@@ -95,7 +98,10 @@ func writeTemplate(cmd *cobra.Command, path string, force bool) error {
 	if err != nil {
 		return fmt.Errorf("writing the configuration: %w\nTry: gateway config init PATH", err)
 	}
-	_, err = f.Write(config.Template())
+	err = f.Chmod(0o600) // a file that was there may be open to others, and tokens go in here
+	if err == nil {
+		_, err = f.Write(config.Template())
+	}
 	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("writing the configuration: %w\nTry: is the disk full?", err)
 	}

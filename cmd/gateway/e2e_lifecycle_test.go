@@ -177,7 +177,7 @@ func hasChild(pid int, executable string) bool {
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	for _, task := range tasks {
 		b, _ := os.ReadFile(task)
-		for _, child := range strings.Fields(string(b)) {
+		for child := range strings.FieldsSeq(string(b)) {
 			if exe, err := os.Readlink("/proc/" + child + "/exe"); err == nil && exe == executable {
 				return true
 			}

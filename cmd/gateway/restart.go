@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gateway/fsm"
+	"gateway/internal/process"
 	"gateway/server"
 )
 
@@ -61,8 +62,7 @@ When the new image cannot take over, the restart is called off and this command 
 				if err := c.call(cmd.Context(), http.MethodPost, "/v1/lifecycle/restart", map[string]any{"authorize_signal": true}, nil, nil); err != nil {
 					return err
 				}
-				_, err := fmt.Fprintln(cmd.OutOrStdout(), "one restart by SIGUSR1 is authorised for 5 s")
-				return err
+				return report(cmd, f.asJSON, map[string]bool{"authorized": true}, "one restart by SIGUSR1 is authorised for 5 s")
 			}
 			return c.restart(cmd, f)
 		},
@@ -97,7 +97,7 @@ func (c *client) restart(cmd *cobra.Command, f *lifecycleFlags) error {
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case errors.As(err, &refused):
+		case errors.As(err, &refused) && !refused.passing():
 			return err
 		case err != nil: // on its way
 		case s.State == fsm.Running && (s.BootID != before.BootID || s.Generation > before.Generation):
@@ -132,7 +132,9 @@ func newStopCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stop",
 		Short: "Stop the gateway; what it has accepted is kept",
-		Args:  cobra.NoArgs,
+		Long: `Stop the gateway. Turns that run are interrupted and run again at the next start. This command returns once
+the state folder is free.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := o.connect()
 			if err != nil {
@@ -150,10 +152,9 @@ func newStopCommand(o *options) *cobra.Command {
 			}
 			for {
 				c.http.CloseIdleConnections()
-				resp, err := c.request(ctx, http.MethodGet, "/healthz", nil, nil)
-				if err == nil {
-					_ = resp.Body.Close()
-				} else if notRunning(err) {
+				var nobody *absentError
+				err := c.call(ctx, http.MethodGet, "/healthz", nil, nil, nil)
+				if errors.As(err, &nobody) && (c.stateDir == "" || !process.Owned(c.stateDir)) {
 					took := time.Since(began).Round(time.Millisecond)
 					return report(cmd, f.asJSON, map[string]any{"outcome": "stopped", "took_ms": took.Milliseconds()}, "stopped in %s", took)
 				}

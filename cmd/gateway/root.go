@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -51,12 +54,10 @@ func newRootCommand(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	flags.StringVar(&o.token, "token", "", "its token; better GATEWAY_TOKEN, which no process list shows")
 	root.AddCommand(
 		newRunCommand(o), newStatusCommand(o), newSendCommand(o), newTurnsCommand(o), newLanesCommand(o), newSessionsCommand(o),
-		newRestartCommand(o), newStopCommand(o), newResumeCommand(o), newStatesCommand(), newCheckCommand(o), newConfigCommand(o),
+		newRestartCommand(o), newStopCommand(o), newResumeCommand(o), newStatesCommand(o), newCheckCommand(o), newConfigCommand(o),
 		newVersionCommand(),
 	)
-	for _, cmd := range append(root.Commands(), root) {
-		wrapArgs(cmd)
-	}
+	wrapArgs(root)
 	return root
 }
 
@@ -123,6 +124,14 @@ func complain(w io.Writer, err error) {
 		text += "\nTry: gateway --help"
 	}
 	_, _ = fmt.Fprintf(w, "gateway: %s\n", text)
+}
+
+// interruptible returns the command's context, which the first Ctrl-C ends: what waits can then say what
+// goes on without it. The second one ends the process.
+func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 // environment returns the first of the variables that is set.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/rs/xid"
 	"github.com/spf13/cobra"
 	sse "github.com/tmaxmax/go-sse"
@@ -54,7 +55,8 @@ standard input. A restart of the gateway does not disturb it.`,
 			if err != nil {
 				return err
 			}
-			ctx := cmd.Context()
+			ctx, stop := interruptible(cmd)
+			defer stop()
 			if f.timeout > 0 {
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithTimeoutCause(ctx, f.timeout, fmt.Errorf("no answer within %s", f.timeout))
@@ -101,20 +103,21 @@ func (c *client) send(ctx context.Context, cmd *cobra.Command, f *sending, input
 		return err
 	}
 	kept := func(err error) error {
-		return fmt.Errorf("%w; turn %s is accepted and goes on\nTry: gateway turns show %s", err, id, id)
+		why, _, _ := strings.Cut(err.Error(), "\nTry:")
+		return fmt.Errorf("%s; turn %s is accepted and goes on\nTry: gateway turns show %s", why, id, id)
 	}
 	if f.noWait && !f.asJSON {
 		_, err := fmt.Fprintln(cmd.OutOrStdout(), id)
 		return err
 	}
 	if !f.noWait {
-		a := &answerPrinter{out: cmd.OutOrStdout(), notes: cmd.ErrOrStderr(), quiet: f.asJSON, next: -1}
+		a := &answerPrinter{out: cmd.OutOrStdout(), notes: cmd.ErrOrStderr(), quiet: f.asJSON, last: -1}
 		if err := c.follow(ctx, id, a); err != nil {
 			return kept(err)
 		}
 	}
 	var t queue.Turn
-	if err := c.persist(ctx, func() error { return c.call(ctx, http.MethodGet, "/v1/turns/"+id, nil, &t, nil) }); err != nil {
+	if err := c.persist(ctx, func() error { return c.call(ctx, http.MethodGet, "/v1/turns/"+url.PathEscape(id), nil, &t, nil) }); err != nil {
 		return kept(err)
 	}
 	if f.asJSON {
@@ -124,10 +127,14 @@ func (c *client) send(ctx context.Context, cmd *cobra.Command, f *sending, input
 			return err
 		}
 	}
-	if t.Status == queue.Failed || t.Status == queue.Cancelled {
-		return fmt.Errorf("the turn %s: %s\nTry: gateway turns retry %s", t.Status, t.Error, t.ID)
+	switch t.Status {
+	case queue.Failed:
+		return fmt.Errorf("turn %s failed: %s\nTry: gateway turns retry %s", t.ID, t.Error, t.ID)
+	case queue.Cancelled:
+		return fmt.Errorf("turn %s was cancelled\nTry: gateway turns retry %s", t.ID, t.ID)
+	default:
+		return nil
 	}
-	return nil
 }
 
 // submit hands the turn over; its key makes it safe to do so again after a lost answer.
@@ -147,72 +154,62 @@ func (c *client) submit(ctx context.Context, f *sending, input string) (id strin
 	var doc struct {
 		ID string `json:"id"`
 	}
-	first := true
+	met := false // whether anybody was there at all
 	err = c.persist(ctx, func() error {
-		resp, err := c.request(ctx, http.MethodPost, "/v1/responses", body, header)
-		if err != nil {
-			if first && notRunning(err) {
-				return &exitError{1, c.explain(err)} // it was not there to begin with
-			}
-			first = false
-			return err
+		err := c.call(ctx, http.MethodPost, "/v1/responses", body, &doc, header)
+		var refused *apiError
+		if err != nil && !met && !errors.As(err, &refused) && !cutOff(err) {
+			return backoff.Permanent(err)
 		}
-		defer func() { _ = resp.Body.Close() }()
-		return json.NewDecoder(io.LimitReader(resp.Body, answerLimit)).Decode(&doc)
+		met = true
+		return err
 	})
+	switch {
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("%w before the gateway answered; it may have accepted the turn\nTry: the same again with --key %s, which makes no second turn", context.Cause(ctx), key)
+	case err == nil && doc.ID == "":
+		err = fmt.Errorf("%s named no turn in its answer\nTry: gateway status", c.name())
+	}
 	return doc.ID, err
 }
 
 // persist tries until f succeeds or fails for good: a gateway that is away may be back in a moment.
 func (c *client) persist(ctx context.Context, f func() error) error {
-	deadline := time.Now().Add(absence)
-	wait := 20 * time.Millisecond
-	for {
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.MaxInterval = 20*time.Millisecond, time.Second
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		err := f()
 		var refused *apiError
-		var final *exitError
-		switch {
-		case err == nil:
-			return nil
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case errors.As(err, &final):
-			return final.err
-		case errors.As(err, &refused) && refused.status != http.StatusServiceUnavailable:
-			return err
-		case time.Now().After(deadline):
-			return c.explain(err)
+		if errors.As(err, &refused) && !refused.passing() {
+			err = backoff.Permanent(err)
 		}
-		if !pause(ctx, wait) {
-			return context.Cause(ctx)
-		}
-		wait = min(2*wait, time.Second)
-	}
+		return struct{}{}, err
+	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(absence))
+	return err
 }
 
 // follow prints the turn's stream to its end, across any number of connections.
 func (c *client) follow(ctx context.Context, id string, a *answerPrinter) error {
 	for !a.ended {
-		before := a.next
-		err := c.persist(ctx, func() error { return c.readStream(ctx, id, a) })
-		if err != nil {
-			return err
+		before := a.last
+		if err := c.persist(ctx, func() error { return c.readStream(ctx, id, a) }); err != nil {
+			return errors.Join(a.endLine(), err)
 		}
-		if a.next == before && !a.ended && !pause(ctx, 50*time.Millisecond) {
-			return context.Cause(ctx)
+		if a.last == before && !pause(ctx, 50*time.Millisecond) {
+			return errors.Join(a.endLine(), context.Cause(ctx))
 		}
 	}
-	return a.finish()
+	return a.endLine()
 }
 
 func (c *client) readStream(ctx context.Context, id string, a *answerPrinter) error {
 	q := url.Values{"stream": {"true"}}
-	if a.next >= 0 {
-		q.Set("starting_after", strconv.Itoa(a.next))
+	if a.last >= 0 {
+		q.Set("starting_after", strconv.Itoa(a.last))
 	}
-	resp, err := c.request(ctx, http.MethodGet, "/v1/responses/"+id+"?"+q.Encode(), nil, http.Header{"Accept": {"text/event-stream"}})
+	resp, err := c.request(ctx, http.MethodGet, "/v1/responses/"+url.PathEscape(id)+"?"+q.Encode(), nil, http.Header{"Accept": {"text/event-stream"}})
 	if err != nil {
-		return err
+		return c.explain(ctx, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	for e, err := range sse.Read(resp.Body, &sse.ReadConfig{MaxEventSize: eventLimit}) {
@@ -220,7 +217,7 @@ func (c *client) readStream(ctx context.Context, id string, a *answerPrinter) er
 			return nil //nolint:nilerr // cut off: the next connection goes on behind the last number
 		}
 		if err := a.take(e.Type, e.Data); err != nil {
-			return &exitError{1, err}
+			return backoff.Permanent(err)
 		}
 	}
 	return nil
@@ -230,9 +227,9 @@ func (c *client) readStream(ctx context.Context, id string, a *answerPrinter) er
 type answerPrinter struct {
 	out, notes io.Writer
 	quiet      bool
-	next       int // the last number seen; -1 for none
-	items      int
-	text       string // the end of what was printed
+	last       int // the number of the last event taken; -1 for none
+	items      int // one for each attempt
+	midLine    bool
 	ended      bool
 }
 
@@ -244,35 +241,41 @@ func (a *answerPrinter) take(kind, data string) error {
 	if err := json.Unmarshal([]byte(data), &e); err != nil {
 		return fmt.Errorf("the gateway sent an event that cannot be read: %w", err)
 	}
+	if kind == "error" || kind == "shutdown" || e.Number <= a.last {
+		return nil // the stream ends here but the turn does not; or it was taken on another connection
+	}
+	a.last = e.Number
 	switch kind {
-	case "error", "shutdown":
-		return nil // the stream ends here, the turn does not
 	case "response.output_item.added":
-		a.items++
-		if a.items > 1 && !a.quiet {
-			_, _ = fmt.Fprintln(a.notes, "\ngateway: the attempt was interrupted and begins again; disregard what came before")
+		if a.items++; a.items > 1 && !a.quiet {
+			if err := a.endLine(); err != nil {
+				return err
+			}
+			_, _ = fmt.Fprintln(a.notes, "gateway: the attempt was interrupted and begins again; disregard what came before")
 		}
 	case "response.output_text.delta":
-		if !a.quiet {
-			if _, err := io.WriteString(a.out, e.Delta); err != nil {
-				return fmt.Errorf("printing: %w", err)
-			}
-		}
-		a.text = e.Delta
+		return a.print(e.Delta)
 	case "response.completed", "response.failed", "response.incomplete":
 		a.ended = true
 	}
-	a.next = max(a.next, e.Number)
 	return nil
 }
 
-// finish ends the last line.
-func (a *answerPrinter) finish() error {
-	if a.quiet || strings.HasSuffix(a.text, "\n") {
+func (a *answerPrinter) print(text string) error {
+	if a.quiet || text == "" {
 		return nil
 	}
-	if _, err := fmt.Fprintln(a.out); err != nil {
+	if _, err := io.WriteString(a.out, text); err != nil {
 		return fmt.Errorf("printing: %w", err)
+	}
+	a.midLine = !strings.HasSuffix(text, "\n")
+	return nil
+}
+
+// endLine adds the newline that the text lacks.
+func (a *answerPrinter) endLine() error {
+	if a.midLine {
+		return a.print("\n")
 	}
 	return nil
 }

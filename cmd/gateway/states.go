@@ -1,22 +1,35 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"gateway/fsm"
+	"gateway/internal/config"
+	"gateway/internal/process"
 )
 
-func newStatesCommand() *cobra.Command {
+func newStatesCommand(o *options) *cobra.Command {
 	var format string
+	var history bool
 	cmd := &cobra.Command{
 		Use:   "states",
 		Short: "Show the lifecycle: every state, event and transition",
-		Long:  "Show the table that the daemon runs. It needs no daemon.",
+		Long:  "Show the table that the daemon runs, or with --history what it did. Neither needs a daemon that runs.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if history {
+				dir, err := config.StateDir(o.source())
+				if err != nil {
+					return &exitError{fsm.ExitConfig, err}
+				}
+				return printHistory(cmd.OutOrStdout(), dir, format == "json")
+			}
 			s, err := fsm.Lifecycle().Render(format)
 			if err != nil {
 				return usageError(err)
@@ -26,6 +39,32 @@ func newStatesCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "table", strings.Join(fsm.Formats, ", "))
+	cmd.Flags().BoolVar(&history, "history", false, "show the hops that the state folder's journal has kept, oldest first; --format table or json")
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(fsm.Formats, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// printHistory prints the journal: one JSON document a line for programs.
+func printHistory(out io.Writer, dir string, asJSON bool) error {
+	w := table(out, "HOP", "TIME", "BOOT", "FROM", "EVENT", "TO", "ACTOR", "LASTED", "REASON")
+	if asJSON {
+		w = table(io.Discard)
+	}
+	err := process.ReadJournal(dir, func(line []byte) {
+		var h hopDocument
+		if json.Unmarshal(line, &h) != nil || h.To == "" {
+			return
+		}
+		if asJSON {
+			_, _ = fmt.Fprintf(out, "%s\n", line)
+			return
+		}
+		lasted := time.Duration(h.LastedMS * float64(time.Millisecond)).Round(time.Millisecond)
+		w.row(fmt.Sprint(h.Seq), h.Time.Local().Format(time.DateTime), h.BootID, string(h.From), string(h.Event), string(h.To),
+			h.Actor, lasted.String(), firstLine(h.Reason))
+	})
+	if err != nil {
+		return err
+	}
+	return w.Flush()
 }

@@ -17,8 +17,12 @@ import (
 	"gateway/internal/process"
 )
 
-// exitNotRunning is what `status` exits with when nothing runs.
-const exitNotRunning = 3
+const (
+	// exitNotRunning is what `status` exits with when nothing runs.
+	exitNotRunning = 3
+	// watchAgain is how long `status --watch` waits before it looks again for a gateway that went away.
+	watchAgain = 200 * time.Millisecond
+)
 
 // hopDocument is a hop as the API and the journal write it.
 type hopDocument = fsm.Hop
@@ -36,11 +40,22 @@ func newStatusCommand(o *options) *cobra.Command {
 				return err
 			}
 			if watch {
-				return c.watchStatus(cmd.Context(), cmd.OutOrStdout(), asJSON)
+				ctx, stop := interruptible(cmd)
+				defer stop()
+				return c.watchStatus(ctx, cmd.OutOrStdout(), asJSON)
 			}
 			s, err := c.snapshot(cmd.Context())
+			if nobody, ok := errors.AsType[*absentError](err); ok {
+				if err := c.printAbsence(cmd.OutOrStdout(), asJSON); err != nil {
+					return err
+				}
+				if asJSON {
+					return &exitError{code: exitNotRunning}
+				}
+				return &exitError{exitNotRunning, fmt.Errorf("no gateway runs\nTry: %s", nobody.try)}
+			}
 			if err != nil {
-				return c.statusOfNobody(cmd.Context(), cmd.OutOrStdout(), asJSON, err)
+				return err
 			}
 			if err := printStatus(cmd.OutOrStdout(), s, asJSON); err != nil {
 				return err
@@ -93,26 +108,26 @@ func describeHop(h hopDocument) string {
 	return text
 }
 
-// statusOfNobody says what the last process was doing when none answers.
-func (c *client) statusOfNobody(ctx context.Context, w io.Writer, asJSON bool, err error) error {
-	var refused *apiError
-	if errors.As(err, &refused) || ctx.Err() != nil || c.stateDir == "" {
+// printAbsence says what the last process was doing when none answers.
+func (c *client) printAbsence(w io.Writer, asJSON bool) error {
+	if c.stateDir == "" {
+		if asJSON {
+			return printJSON(w, map[string]any{"state": "not running", "url": c.base})
+		}
+		_, err := fmt.Fprintf(w, "not running (%s)\n", c.base)
 		return err
 	}
 	var last *hopDocument
-	if jerr := process.ReadJournal(c.stateDir, func(line []byte) {
+	if err := process.ReadJournal(c.stateDir, func(line []byte) {
 		var h hopDocument
 		if json.Unmarshal(line, &h) == nil && h.To != "" {
 			last = &h
 		}
-	}); jerr != nil {
-		return jerr
+	}); err != nil {
+		return err
 	}
 	if asJSON {
-		if err := printJSON(w, map[string]any{"state": "not running", "state_dir": c.stateDir, "last_hop": last}); err != nil {
-			return err
-		}
-		return &exitError{code: exitNotRunning}
+		return printJSON(w, map[string]any{"state": "not running", "state_dir": c.stateDir, "last_hop": last})
 	}
 	_, _ = fmt.Fprintf(w, "not running (state folder %s)\n", c.stateDir)
 	if last != nil {
@@ -121,35 +136,78 @@ func (c *client) statusOfNobody(ctx context.Context, w io.Writer, asJSON bool, e
 			_, _ = fmt.Fprintf(w, "it did not stop by itself; what it had accepted is kept\n")
 		}
 	}
-	return &exitError{exitNotRunning, errors.New("no gateway runs\nTry: gateway run")}
+	return nil
 }
 
-// watchStatus prints the status at every hop, and connects again when the gateway goes away.
+// watchStatus prints the status, and again after every hop, until ctx ends. It waits for a gateway that
+// goes away.
 func (c *client) watchStatus(ctx context.Context, w io.Writer, asJSON bool) error {
+	const absent = "absent"
+	var shown string
 	for {
-		resp, err := c.request(ctx, http.MethodGet, "/v1/lifecycle", nil, http.Header{"Accept": {"text/event-stream"}})
-		if err == nil {
-			for _, err := range sse.Read(resp.Body, nil) {
-				if err != nil {
-					break
-				}
-				s, err := c.snapshot(ctx)
-				if err != nil {
-					break
-				}
-				if err := printStatus(w, s, asJSON); err != nil {
+		s, err := c.snapshot(ctx)
+		var refused *apiError
+		var nobody *absentError
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			if now := fmt.Sprint(s.BootID, " ", s.Hop); now != shown {
+				if err := errors.Join(printStatus(w, s, asJSON), gap(w, asJSON)); err != nil {
 					return err
 				}
-				if !asJSON {
-					_, _ = fmt.Fprintln(w)
-				}
+				shown = now
 			}
-			_ = resp.Body.Close()
+			if c.awaitChange(ctx, s) {
+				continue
+			}
+		case errors.As(err, &nobody):
+			if shown != absent {
+				if err := errors.Join(c.printAbsence(w, asJSON), gap(w, asJSON)); err != nil {
+					return err
+				}
+				shown = absent
+			}
+		case errors.As(err, &refused) && !refused.passing():
+			return err
 		}
-		if !pause(ctx, time.Second) {
+		if !pause(ctx, watchAgain) {
 			return nil
 		}
 	}
+}
+
+// gap sets one status apart from the next, for people.
+func gap(w io.Writer, asJSON bool) error {
+	if asJSON {
+		return nil
+	}
+	_, err := fmt.Fprintln(w)
+	return err
+}
+
+// awaitChange waits until the gateway is no longer as s says; false when the stream ended before.
+func (c *client) awaitChange(ctx context.Context, s snapshot) bool {
+	resp, err := c.request(ctx, http.MethodGet, fmt.Sprintf("/v1/lifecycle?after=%d", s.Hop), nil, http.Header{"Accept": {"text/event-stream"}})
+	if err != nil {
+		return false
+	}
+	defer func() { _ = resp.Body.Close() }()
+	for e, err := range sse.Read(resp.Body, nil) {
+		if err != nil {
+			return false
+		}
+		switch e.Type {
+		case "hop":
+			return true
+		case "status": // the first: it may be another process already, whose hops begin anew
+			var now statusDocument
+			if json.Unmarshal([]byte(e.Data), &now) == nil && (now.BootID != s.BootID || now.Hop != s.Hop) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // pause waits between two tries; false when ctx ended.

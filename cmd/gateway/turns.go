@@ -9,6 +9,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -213,9 +214,15 @@ func age(t time.Time) string {
 	return d.Round(time.Second).String()
 }
 
-// firstLine is enough of an input to recognise it.
+// firstLine is enough of an input to recognise it. It leaves nothing in that moves a cursor or a column.
 func firstLine(s string) string {
 	s, _, _ = strings.Cut(s, "\n")
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, s)
 	if r := []rune(s); len(r) > 50 {
 		return string(r[:49]) + "…"
 	}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// restartable answers a restart as the decision says, and GET /v1/lifecycle with the snapshots in turn.
+func restartable(t *testing.T, decision map[string]any, snapshots ...http.HandlerFunc) string {
+	t.Helper()
+	mux := http.NewServeMux()
+	mux.Handle("POST /v1/lifecycle/restart", document(http.StatusAccepted, decision))
+	mux.Handle("GET /v1/lifecycle", answers(snapshots...))
+	dir, _ := serveSocket(t, mux)
+	return dir
+}
+
+var (
+	granted = map[string]any{"outcome": "accepted", "state": "Draining", "message": "the restart is under way", "hop": 8}
+	before  = document(http.StatusOK, lifecycleOf("Running", "b1", 7))
+	drains  = document(http.StatusOK, lifecycleOf("Draining", "b1", 8))
+)
+
+func TestRestartReportsTheNewImage(t *testing.T) {
+	dir := restartable(t, granted, before, drains, cut, refusal(http.StatusServiceUnavailable, "away"), refusal(http.StatusBadGateway, "away"),
+		document(http.StatusOK, lifecycleOf("Starting", "b2", 11)), document(http.StatusOK, lifecycleOf("Running", "b2", 12)))
+	stdout, stderr, code := gatewayAt(t, dir, "restart")
+	require.Equal(t, 0, code, stderr)
+	require.Regexp(t, `^restarted in [0-9.]+m?s: pid 4711, boot b2, generation 0 \(exec\)\n$`, stdout)
+}
+
+func TestRestartInPlaceIsARestartToo(t *testing.T) {
+	again := lifecycleOf("Running", "b1", 12)
+	again["generation"] = 1
+	dir := restartable(t, granted, before, drains, document(http.StatusOK, again))
+	stdout, _, code := gatewayAt(t, dir, "restart", "--json")
+	require.Equal(t, 0, code)
+	var doc struct {
+		Outcome string
+		Status  struct{ Generation int }
+	}
+	require.NoError(t, json.Unmarshal([]byte(stdout), &doc))
+	require.Equal(t, "restarted", doc.Outcome)
+	require.Equal(t, 1, doc.Status.Generation)
+}
+
+func TestRestartThatWasCalledOffSaysWhy(t *testing.T) {
+	earlier := map[string]any{"seq": 5, "event": "resume", "from": "Draining", "to": "Running", "reason": "of another day"}
+	ours := map[string]any{"seq": 9, "event": "resume", "from": "Draining", "to": "Running", "reason": "the new image does not start: exit code 78"}
+	dir := restartable(t, granted,
+		document(http.StatusOK, lifecycleOf("Running", "b1", 7, earlier)), // the one before ours is not ours
+		document(http.StatusOK, lifecycleOf("Running", "b1", 7, earlier)),
+		document(http.StatusOK, lifecycleOf("Draining", "b1", 8, earlier)),
+		document(http.StatusOK, lifecycleOf("Running", "b1", 9, earlier, ours)))
+	stdout, stderr, code := gatewayAt(t, dir, "restart")
+	require.Equal(t, 1, code)
+	require.Empty(t, stdout)
+	require.Contains(t, stderr, "called off")
+	require.Contains(t, stderr, "the new image does not start: exit code 78\nTry: ")
+}
+
+func TestRestartThatIsOutrankedOrRefusedOrLateIsNoSuccess(t *testing.T) {
+	stops := lifecycleOf("ShuttingDown", "b1", 9)
+	stops["intent"] = "stop"
+	for name, c := range map[string]struct {
+		dir, says string
+	}{
+		"outranked": {restartable(t, granted, before, drains, document(http.StatusOK, stops)), "a stop outranks a restart"},
+		"refused":   {restartable(t, map[string]any{"outcome": "ignored", "state": "Stopped", "message": "the process ends"}, before), "refused while Stopped: the process ends"},
+		"late":      {restartable(t, granted, before, drains), "has not ended within 100ms"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, stderr, code := gatewayAt(t, c.dir, "restart", "--timeout", "100ms")
+			require.Equal(t, 1, code)
+			require.Contains(t, stderr, c.says)
+			require.Contains(t, stderr, "\nTry: ")
+		})
+	}
+}
+
+func TestRestartThatDoesNotWaitSaysWhatWasDecided(t *testing.T) {
+	dir := restartable(t, granted, before)
+	stdout, _, code := gatewayAt(t, dir, "restart", "--no-wait")
+	require.Equal(t, 0, code)
+	require.Equal(t, "accepted: the restart is under way\n", stdout)
+}
+
+// A stop is over when the state folder is free, which is later than when the socket is gone.
+func TestStopWaitsUntilTheStateFolderIsFree(t *testing.T) {
+	stoppable := func(t *testing.T) string {
+		var dir string
+		var srv *httptest.Server
+		mux := http.NewServeMux()
+		mux.HandleFunc("POST /v1/lifecycle/stop", func(w http.ResponseWriter, r *http.Request) {
+			gone(t, dir, srv.Listener)
+			document(http.StatusAccepted, map[string]any{"outcome": "accepted"})(w, r)
+		})
+		dir, srv = serveSocket(t, mux)
+		return dir
+	}
+
+	dir := stoppable(t)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "gateway.pid"), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600))
+	_, stderr, code := gatewayAt(t, dir, "stop", "--timeout", "200ms")
+	require.Equal(t, 1, code, "the process that the folder names is alive")
+	require.Contains(t, stderr, "has not stopped within 200ms")
+
+	stdout, stderr, code := gatewayAt(t, stoppable(t), "stop")
+	require.Equal(t, 0, code, stderr)
+	require.Contains(t, stdout, "stopped in ")
+}

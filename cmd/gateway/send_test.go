@@ -1,0 +1,189 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// events writes events of a response's stream, numbered from first; what follows does not come.
+func events(w http.ResponseWriter, first int, kindsAndDeltas ...string) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	for i, e := range kindsAndDeltas {
+		kind, delta, _ := strings.Cut(e, ":")
+		data, _ := json.Marshal(map[string]any{"type": "response." + kind, "sequence_number": first + i, "delta": delta})
+		_, _ = fmt.Fprintf(w, "event: response.%s\ndata: %s\n\n", kind, data)
+	}
+	_ = http.NewResponseController(w).Flush()
+}
+
+func stream(first int, kindsAndDeltas ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { events(w, first, kindsAndDeltas...) }
+}
+
+func streamThenCut(first int, kindsAndDeltas ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		events(w, first, kindsAndDeltas...)
+		cut(w, r)
+	}
+}
+
+// recorder remembers what was asked.
+type recorder struct{ asked []string }
+
+func (rec *recorder) of(what func(r *http.Request) string, h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		rec.asked = append(rec.asked, what(r))
+		h(w, r)
+	}
+}
+
+// canned serves one turn, "t1": how it is accepted, how it streams, and what became of it.
+func canned(t *testing.T, accept, follow http.HandlerFunc, turn map[string]any) string {
+	t.Helper()
+	mux := http.NewServeMux()
+	mux.Handle("POST /v1/responses", accept)
+	mux.Handle("GET /v1/responses/t1", follow)
+	turn["id"], turn["session"] = "t1", "main"
+	mux.Handle("GET /v1/turns/t1", document(http.StatusOK, turn))
+	dir, _ := serveSocket(t, mux)
+	return dir
+}
+
+var accepted = document(http.StatusOK, map[string]any{"id": "t1", "status": "queued"})
+
+func TestSendGoesOnAfterEveryCutAndPrintsEachDeltaOnce(t *testing.T) {
+	var keys, resumed recorder
+	dir := canned(t,
+		keys.of(func(r *http.Request) string { return r.Header.Get("Idempotency-Key") }, answers(cut, refusal(http.StatusServiceUnavailable, "away"), accepted)),
+		resumed.of(func(r *http.Request) string { return r.URL.Query().Get("starting_after") }, answers(
+			streamThenCut(0, "created", "output_item.added", "output_text.delta:one "),
+			refusal(http.StatusServiceUnavailable, "away"),
+			cut,
+			stream(1, "output_item.added", "output_text.delta:one ", "output_text.delta:two"), // says again what was said
+			stream(4, "output_text.done", "completed"),
+		)),
+		map[string]any{"status": "completed", "attempt": 1, "output": "one two"})
+	stdout, stderr, code := gatewayAt(t, dir, "send", "hello")
+	require.Equal(t, 0, code, stderr)
+	require.Equal(t, "one two\n", stdout)
+	require.Empty(t, stderr)
+	require.Equal(t, []string{"", "2", "2", "2", "3"}, resumed.asked)
+	require.Len(t, keys.asked, 3)
+	require.NotEmpty(t, keys.asked[0])
+	require.Equal(t, keys.asked[0], keys.asked[1], "a repeat must be the same turn")
+	require.Equal(t, keys.asked[0], keys.asked[2], "a repeat must be the same turn")
+}
+
+func TestSendTellsAnInterruptedAttemptFromTheNext(t *testing.T) {
+	dir := canned(t, accepted,
+		stream(0, "created", "output_item.added", "output_text.delta:hal", "output_item.done", "output_item.added", "output_text.delta:whole\n", "completed"),
+		map[string]any{"status": "completed", "attempt": 2, "output": "whole\n"})
+	stdout, stderr, code := gatewayAt(t, dir, "send", "hello")
+	require.Equal(t, 0, code)
+	require.Equal(t, "hal\nwhole\n", stdout)
+	require.Equal(t, "gateway: the attempt was interrupted and begins again; disregard what came before\n", stderr)
+
+	stdout, stderr, code = gatewayAt(t, dir, "send", "--json", "hello")
+	require.Equal(t, 0, code)
+	require.JSONEq(t, `{"id": "t1", "session": "main", "status": "completed", "attempt": 2, "output": "whole\n", "error": ""}`, stdout)
+	require.Empty(t, stderr)
+}
+
+func TestSendOfATurnThatFailsSaysWhyAndExitsWithOne(t *testing.T) {
+	dir := canned(t, accepted, stream(0, "created", "failed"), map[string]any{"status": "failed", "attempt": 3, "error": "exit code 7"})
+	stdout, stderr, code := gatewayAt(t, dir, "send", "hello")
+	require.Equal(t, 1, code)
+	require.Empty(t, stdout)
+	require.Equal(t, "gateway: turn t1 failed: exit code 7\nTry: gateway turns retry t1\n", stderr)
+}
+
+func TestSendDoesNotRepeatWhatWasRefused(t *testing.T) {
+	var tries recorder
+	dir := canned(t, tries.of(func(r *http.Request) string { return r.Header.Get("Idempotency-Key") }, refusal(http.StatusTooManyRequests, "too many turns wait. Try: again later")), cut, map[string]any{})
+	_, stderr, code := gatewayAt(t, dir, "send", "hello", "--key", "k-1")
+	require.Equal(t, 1, code)
+	require.Equal(t, "gateway: too many turns wait\nTry: again later\n", stderr)
+	require.Equal(t, []string{"k-1"}, tries.asked)
+}
+
+func TestSendThatIsGivenUpSaysThatTheTurnGoesOn(t *testing.T) {
+	dir := canned(t, accepted, func(w http.ResponseWriter, r *http.Request) {
+		events(w, 0, "created", "output_item.added", "output_text.delta:hal")
+		<-r.Context().Done()
+	}, map[string]any{})
+
+	t.Run("after its timeout", func(t *testing.T) {
+		stdout, stderr, code := gatewayAt(t, dir, "send", "--timeout", "100ms", "hello")
+		require.Equal(t, 1, code)
+		require.Equal(t, "hal\n", stdout)
+		require.Equal(t, "gateway: no answer within 100ms; turn t1 is accepted and goes on\nTry: gateway turns show t1\n", stderr)
+	})
+
+	t.Run("on the first Ctrl-C", func(t *testing.T) {
+		h := &house{t: t, dir: dir}
+		cmd := h.command("send", "hello", "--state-dir", dir)
+		stdout, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		require.NoError(t, cmd.Start())
+		out := bufio.NewReader(stdout)
+		_, err = out.ReadString('l')
+		require.NoError(t, err)
+		require.NoError(t, cmd.Process.Signal(os.Interrupt))
+		_, err = out.ReadString('\n') // it ends the line that it began
+		require.NoError(t, err)
+		require.Error(t, cmd.Wait())
+		require.Equal(t, 1, cmd.ProcessState.ExitCode())
+		require.Contains(t, stderr.String(), "turn t1 is accepted and goes on\nTry: gateway turns show t1\n")
+	})
+}
+
+func TestSendThatCannotPrintEndsOnTheSecondCtrlC(t *testing.T) {
+	dir := canned(t, accepted, stream(0, "output_text.delta:"+strings.Repeat("much ", 1<<18), "completed"), map[string]any{})
+	h := &house{t: t, dir: dir}
+	cmd := h.command("send", "hello", "--state-dir", dir)
+	stdout, err := cmd.StdoutPipe() // of which nobody reads more than the beginning
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	_, err = io.ReadFull(stdout, make([]byte, 1))
+	require.NoError(t, err)
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(ended)
+	}()
+	h.eventually("the end", func() bool {
+		_ = cmd.Process.Signal(os.Interrupt)
+		select {
+		case <-ended:
+			return true
+		default:
+			return false
+		}
+	})
+	require.False(t, cmd.ProcessState.Exited(), "it was ended by the signal")
+}
+
+func TestSendGivenUpBeforeTheAnswerNamesTheKeyThatMakesARepeatSafe(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	dir := canned(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // a server sees that the client left once it has read it all
+		cancel()
+		<-r.Context().Done()
+	}, cut, map[string]any{})
+	stderr, code := command(ctx, strings.NewReader(""), &bytes.Buffer{}, "send", "hello", "--key", "k-1", "--state-dir", dir)
+	require.Equal(t, 1, code)
+	require.Contains(t, stderr, "it may have accepted the turn\nTry: the same again with --key k-1")
+}
