@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 	"slices"
 	"time"
+
+	"github.com/rs/zerolog"
 )
 
 // move is one step of the machine, carried through looplab's callbacks.
@@ -247,15 +249,17 @@ func (m *Machine) record(from, to State, mv *move) {
 
 func (m *Machine) logHop(h Hop) {
 	text := string(h.To)
-	line := m.cfg.Log.Info().Uint64("hop", h.Seq)
 	if h.From != "" {
-		line = line.Str("event", string(h.Event)).Float64("lasted_ms", h.LastedMS)
 		text = string(h.From) + " → " + text
 	}
-	if h.Reason != "" {
-		line = line.Str("reason", h.Reason)
-	}
-	line.Str("actor", h.Actor).Msg(text)
+	m.cfg.Log.Info().Uint64("hop", h.Seq).Str("actor", h.Actor).Func(func(e *zerolog.Event) {
+		if h.From != "" {
+			e.Str("event", string(h.Event)).Float64("lasted_ms", h.LastedMS)
+		}
+		if h.Reason != "" {
+			e.Str("reason", h.Reason)
+		}
+	}).Msg(text)
 }
 
 // arm sets the timers of the state, and the one that does not depend on the machine.
