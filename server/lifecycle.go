@@ -15,6 +15,14 @@ func (s *Server) healthy(w http.ResponseWriter, _ *http.Request) error {
 	return reply(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
+func (s *Server) showMetrics(w http.ResponseWriter, r *http.Request) error {
+	if s.opts.Metrics == nil {
+		return notFound("unknown_path", "", "there are no metrics here")
+	}
+	s.opts.Metrics.ServeHTTP(w, r)
+	return nil
+}
+
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) error {
 	state, status := s.opts.Lifecycle.Status().State, http.StatusOK
 	if state != "Running" {

@@ -35,6 +35,7 @@ func (s *Server) routes() routes {
 			"POST /v1/lifecycle/stop":    s.requestEvent("stop"),
 			"POST /v1/lifecycle/resume":  s.requestEvent("resume"),
 			"GET /v1/states":             s.showStates,
+			"GET /metrics":               s.showMetrics,
 		},
 	}
 }

@@ -32,7 +32,9 @@ const (
 type Options struct {
 	Lifecycle Lifecycle
 	Version   string
-	Log       zerolog.Logger
+	// Metrics answers GET /metrics; nil for nothing there.
+	Metrics http.Handler
+	Log     zerolog.Logger
 }
 
 // Notice tells the open streams why they end.

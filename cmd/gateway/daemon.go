@@ -38,6 +38,7 @@ type daemon struct {
 	permit  process.Authorization
 
 	supervisor *process.Supervisor
+	metrics    *metrics
 
 	// Read by anyone.
 	loaded  atomic.Pointer[config.Loaded]
@@ -78,6 +79,7 @@ func newDaemon(source config.Source, loaded config.Loaded, inherited *process.Ha
 		inherited: inherited, restarted: inherited != nil, supervisor: process.NewSupervisor(),
 	}
 	d.use(loaded)
+	d.metrics = newMetrics(d)
 	previous, err := historyOf(inherited)
 	if err != nil {
 		log.Warn().Err(err).Msg("the history of the process image before this one is lost")
@@ -145,9 +147,10 @@ func (d *daemon) timeouts() fsm.Timeouts {
 	}
 }
 
-// recordHop keeps the journal and tells the supervisor.
+// recordHop keeps the journal, tells the supervisor and measures.
 func (d *daemon) recordHop(h fsm.Hop) {
 	d.tellSupervisor(h)
+	d.metrics.observe(h)
 	if j := d.journal.Load(); j != nil {
 		j.Add(h)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -284,6 +285,30 @@ func TestReadyzFollowsTheState(t *testing.T) {
 	out, stderr, code := h.gateway("resume")
 	require.Zero(t, code, "%s%s", out, stderr)
 	require.Equal(t, http.StatusOK, h.probe(s.Address, "/readyz"))
+}
+
+func TestMetricsFollowTheLifecycle(t *testing.T) {
+	h := newHouse(t, slowAgents)
+	h.start()
+	s := h.waitState("Running")
+	h.send("slow", "600")
+	h.waitRunning(1)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.Address+"/metrics", nil)
+	require.NoError(t, err)
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	b, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	for _, line := range []string{
+		`gateway_state{state="Running"} 1`, `gateway_state{state="Draining"} 0`, "gateway_ready 1", "gateway_hops_total 2",
+		`gateway_turns{status="running"} 1`, `gateway_lane_running{lane="main"} 1`, "gateway_impossible_events_total 0",
+		`gateway_state_duration_seconds_count{state="Starting"} 1`,
+	} {
+		require.Contains(t, string(b), line+"\n")
+	}
+	h.signal(syscall.SIGTERM)
+	require.Equal(t, 0, h.wait())
 }
 
 func TestStatusSaysWhatAKilledGatewayWasDoing(t *testing.T) {

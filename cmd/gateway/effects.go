@@ -187,7 +187,7 @@ func (d *daemon) openQueue(ctx context.Context, _ fsm.Entry) (err error) {
 func (d *daemon) serve(_ context.Context, e fsm.Entry) error {
 	c := d.config()
 	if d.server == nil {
-		d.server = server.New(server.Options{Lifecycle: lifecycle{d}, Version: d.version, Log: d.subsystem("server")})
+		d.server = server.New(server.Options{Lifecycle: lifecycle{d}, Version: d.version, Metrics: d.metrics.handler(), Log: d.subsystem("server")})
 		if err := d.serveOn(e, d.socket, true); err != nil {
 			return err
 		}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"gateway/fsm"
+)
+
+// metrics are what /metrics shows. Gauges are read from the published snapshots at each scrape; only the
+// durations are kept here.
+type metrics struct {
+	d        *daemon
+	registry *prometheus.Registry
+	lasted   *prometheus.HistogramVec
+
+	state, ready, hops, late, ignored, impossible *prometheus.Desc
+	turns, laneRunning, laneQueued, build         *prometheus.Desc
+}
+
+func newMetrics(d *daemon) *metrics {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("gateway_"+name, help, labels, nil)
+	}
+	m := &metrics{
+		d: d, registry: prometheus.NewRegistry(),
+		lasted: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "gateway_state_duration_seconds", Help: "How long a state lasted before it was left.",
+			Buckets: []float64{.001, .005, .02, .1, .5, 1, 5, 30, 300, 3600},
+		}, []string{"state"}),
+		state:       desc("state", "1 for the state that the lifecycle is in, 0 for the others.", "state"),
+		ready:       desc("ready", "1 when queued turns are started."),
+		hops:        desc("hops_total", "Hops of the lifecycle, those of the process images before this one included."),
+		late:        desc("late_outcomes_total", "Outcomes and deadlines that came after their state was left, and were dropped."),
+		ignored:     desc("ignored_events_total", "Events that the table ignores where they came."),
+		impossible:  desc("impossible_events_total", "Events that cannot come where they came. More than 0 is a bug."),
+		turns:       desc("turns", "Turns of this generation: running, queued, or stuck (abandoned because they ignored their end).", "status"),
+		laneRunning: desc("lane_running", "Turns that run in the lane.", "lane"),
+		laneQueued:  desc("lane_queued", "Turns that wait in the lane.", "lane"),
+		build:       desc("build_info", "1; the version is the label.", "version", "boot_id"),
+	}
+	m.registry.MustRegister(m, m.lasted, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
+}
+
+// observe keeps how long the state before the hop lasted.
+func (m *metrics) observe(h fsm.Hop) {
+	if h.From != "" && h.From != h.To {
+		m.lasted.WithLabelValues(string(h.From)).Observe(h.LastedMS / 1000)
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		m.state, m.ready, m.hops, m.late, m.ignored, m.impossible, m.turns, m.laneRunning, m.laneQueued, m.build,
+	} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v uint64) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v))
+	}
+	s := m.d.machine.Snapshot()
+	for _, spec := range fsm.Lifecycle().States {
+		gauge(m.state, one(spec.Name == s.State), string(spec.Name))
+	}
+	gauge(m.ready, one(s.Ready))
+	counter(m.hops, s.Hop)
+	counter(m.late, s.Counters.Late)
+	counter(m.ignored, s.Counters.Ignored)
+	counter(m.impossible, s.Counters.Impossible)
+	gauge(m.build, 1, m.d.version, m.d.bootID)
+	q := m.d.queue.Load()
+	if q == nil {
+		return
+	}
+	st := q.Stats()
+	gauge(m.turns, float64(st.Running), "running")
+	gauge(m.turns, float64(st.Queued), "queued")
+	gauge(m.turns, float64(st.Stuck), "stuck")
+	for _, l := range q.Lanes() {
+		gauge(m.laneRunning, float64(l.Running), l.Name)
+		gauge(m.laneQueued, float64(l.Queued), l.Name)
+	}
+}
+
+func one(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
