@@ -16,7 +16,7 @@ import (
 // restarts (GATEWAY_TEST_KILLS makes it more) and starts it again, as a supervisor or a person would.
 func TestAKillAtAnyMomentOfARestartLosesNothing(t *testing.T) {
 	rounds := envInt(t, "GATEWAY_TEST_KILLS", 10)
-	h := newHouse(t, "turns: { max_attempts: 100 }\nagents: { slow: { type: command, command: [sh, -c, \"sleep 0.03; cat\"] } }\n")
+	h := newHouse(t, "turns: { max_attempts: 1000, max_queued_per_session: 100000 }\nagents: { slow: { type: command, command: [sh, -c, \"sleep 0.03; cat\"] } }\n")
 	acked := make(map[string]string) // turn id → answer
 	var died []string                // the states in which it died
 	for round := range rounds {
@@ -24,7 +24,7 @@ func TestAKillAtAnyMomentOfARestartLosesNothing(t *testing.T) {
 		s := h.waitState("Running")
 		for i := range 3 {
 			want := fmt.Sprintf("%d.%d", round, i)
-			a, _, err := ask(t.Context(), http.DefaultClient, s.Address, "desk", "slow", want, "key-"+want, true)
+			a, _, err := ask(t.Context(), http.DefaultClient, s.Address, fmt.Sprintf("desk%d", i), "slow", want, "key-"+want, true)
 			require.NoError(t, err)
 			acked[a.ID] = want
 		}
@@ -47,7 +47,9 @@ func TestAKillAtAnyMomentOfARestartLosesNothing(t *testing.T) {
 		require.Equal(t, want, turn.Output)
 		require.Equal(t, 1, h.finals(id))
 	}
-	h.checkOrder("desk")
+	for i := range 3 {
+		h.checkOrder(fmt.Sprintf("desk%d", i))
+	}
 	h.signal(syscall.SIGTERM)
 	require.Equal(t, 0, h.wait())
 	t.Logf("%d kills, %d turns; it died in %s", rounds, len(acked), strings.Join(died, " "))
