@@ -73,7 +73,7 @@ func shortSocketPath(dir string) (path string, done func(), err error) {
 	if runtime.GOOS != "linux" {
 		return "", nil, fmt.Errorf("process: the path of the state folder %s is too long for a socket: at most %d bytes", dir, maxSocketPath-len(socketName)-1)
 	}
-	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", nil, fmt.Errorf("process: state folder %s: %w", dir, err)
 	}
