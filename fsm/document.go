@@ -11,16 +11,18 @@ import (
 )
 
 // Formats are the names that Render takes.
-var Formats = []string{"table", "mermaid", "dot", "json", "markdown"}
+var Formats = []string{"table", "mermaid", "overview", "dot", "json", "markdown"}
 
-// Render draws the table: "table" for a terminal, "mermaid" and "dot" as diagrams, "json" for programs,
-// "markdown" as the page docs/states.md.
+// Render draws the table: "table" for a terminal, "mermaid" and "dot" as diagrams, "overview" as a diagram
+// with one arrow between two states, "json" for programs, "markdown" as the page docs/states.md.
 func (t Table) Render(format string) (string, error) {
 	switch format {
 	case "table":
 		return t.text(), nil
 	case "mermaid":
 		return t.mermaid()
+	case "overview":
+		return t.overview(), nil
 	case "dot":
 		return looplab.Visualize(newCore(t, nil)), nil
 	case "json":
@@ -40,6 +42,27 @@ func (t Table) mermaid() (string, error) {
 		return "", fmt.Errorf("fsm: drawing: %w", err)
 	}
 	return s + fmt.Sprintf("    %s --> [*]\n", t.Final), nil
+}
+
+// overview joins the events between two states on one arrow.
+func (t Table) overview() string {
+	var b strings.Builder
+	_, _ = fmt.Fprintf(&b, "stateDiagram-v2\n    [*] --> %s\n", t.Initial)
+	for _, from := range t.States {
+		for _, to := range t.States {
+			var events []string
+			for _, c := range t.Cells {
+				if c.Kind == Transition && c.State == from.Name && c.To == to.Name {
+					events = append(events, string(c.Event))
+				}
+			}
+			if len(events) > 0 {
+				_, _ = fmt.Fprintf(&b, "    %s --> %s: %s\n", from.Name, to.Name, strings.Join(events, ", "))
+			}
+		}
+	}
+	_, _ = fmt.Fprintf(&b, "    %s --> [*]\n", t.Final)
+	return b.String()
 }
 
 func (t Table) text() string {

@@ -76,6 +76,14 @@ func TestThePageIsInStepWithTheTable(t *testing.T) {
 	require.Equal(t, want, string(got), "run `make generate`")
 }
 
+func TestThePictureInTheReadmeIsInStepWithTheTable(t *testing.T) {
+	picture, err := Lifecycle().Render("overview")
+	require.NoError(t, err)
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	require.Contains(t, string(readme), "```mermaid\n"+picture+"```\n", "run `make generate`")
+}
+
 func TestRenderKnowsItsFormats(t *testing.T) {
 	for _, f := range Formats {
 		first, err := Lifecycle().Render(f)

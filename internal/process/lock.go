@@ -72,9 +72,25 @@ type Lock struct {
 	pid   lockfile.Lockfile
 }
 
+// remnantWait is how long Acquire waits for what is left of a gateway that was killed: a child between fork
+// and exec has the lock's descriptor for an instant longer.
+const remnantWait = 2 * time.Second
+
 // Acquire takes the lock of the state folder, an absolute path which it creates with mode 0700 when it is
-// missing. It never waits: a lock that is held is a [HeldError].
+// missing. A lock that another gateway holds is a [HeldError], at once; one whose owner is dead is waited
+// for, at most two seconds.
 func Acquire(dir string) (*Lock, error) {
+	deadline := time.Now().Add(remnantWait)
+	for {
+		l, err := tryAcquire(dir)
+		if _, held := errors.AsType[*HeldError](err); !held || Owned(dir) || time.Now().After(deadline) {
+			return l, err
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+}
+
+func tryAcquire(dir string) (*Lock, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, &StateDirError{dir, err}
 	}

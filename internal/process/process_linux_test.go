@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 // The test binary is also the other process of these tests: GATEWAY_TEST_ROLE says which.
@@ -87,6 +89,22 @@ func TestTheLockDiesWithItsProcess(t *testing.T) {
 	_ = cmd.Wait()
 	l, err := Acquire(dir)
 	require.NoError(t, err, "a stale lockfile of a dead process does not hold the lock")
+	require.NoError(t, l.Release())
+}
+
+func TestTheRemnantOfAKilledGatewayIsWaitedForAndNotForEver(t *testing.T) {
+	dir := t.TempDir()
+	remnant, err := os.OpenFile(filepath.Join(dir, guardName), os.O_RDWR|os.O_CREATE, 0o600)
+	require.NoError(t, err)
+	require.NoError(t, flock(remnant))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, pidName), []byte("999999999\n"), 0o600)) // no such process
+	_, err = Acquire(dir)
+	var held *HeldError
+	require.ErrorAs(t, err, &held)
+	gone := time.AfterFunc(100*time.Millisecond, func() { _ = remnant.Close() })
+	defer gone.Stop()
+	l, err := Acquire(dir)
+	require.NoError(t, err)
 	require.NoError(t, l.Release())
 }
 
@@ -182,8 +200,11 @@ func TestQuiesceHandsOnEverySignalCaughtBefore(t *testing.T) {
 		got = append(got, sig)
 	}, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGHUP)
 	defer s.Close()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	for range 20 {
-		require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGTERM))
+		// To this thread: one sent to the process may still be on its way to another thread.
+		require.NoError(t, unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGTERM))
 		restore := s.Quiesce()
 		mu.Lock()
 		require.Equal(t, []os.Signal{syscall.SIGTERM}, got)
