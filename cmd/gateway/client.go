@@ -115,7 +115,7 @@ func (c *client) explain(ctx context.Context, err error) error {
 		return err
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case c.stateDir != "" && (notRunning(err) || (cutOff(err) && !process.Owned(c.stateDir))):
+	case notRunning(err) && c.stateDir != "":
 		return &absentError{"no gateway runs with the state folder " + c.stateDir, "gateway run"}
 	case notRunning(err):
 		return &absentError{"no gateway answers at " + c.base, "gateway status on its machine"}

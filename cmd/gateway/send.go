@@ -223,12 +223,15 @@ func (c *client) readStream(ctx context.Context, id string, a *answerPrinter) er
 	return nil
 }
 
-// answerPrinter prints the deltas of a response, each once.
+// answerPrinter prints the deltas of a response, each once. What an interrupted attempt had printed cannot be
+// taken back; the next attempt goes on behind it for as long as it says the same, so that what a script
+// reads is the answer and nothing else. When it says something different, a note tells.
 type answerPrinter struct {
 	out, notes io.Writer
 	quiet      bool
-	last       int // the number of the last event taken; -1 for none
-	items      int // one for each attempt
+	last       int    // the number of the last event taken; -1 for none
+	void       string // printed by attempts that were interrupted, of which this one has not said the same yet
+	text       string // printed, as far as it is of the latest attempt
 	midLine    bool
 	ended      bool
 }
@@ -247,18 +250,39 @@ func (a *answerPrinter) take(kind, data string) error {
 	a.last = e.Number
 	switch kind {
 	case "response.output_item.added":
-		if a.items++; a.items > 1 && !a.quiet {
-			if err := a.endLine(); err != nil {
-				return err
-			}
-			_, _ = fmt.Fprintln(a.notes, "gateway: the attempt was interrupted and begins again; disregard what came before")
-		}
+		a.void, a.text = a.text+a.void, ""
 	case "response.output_text.delta":
-		return a.print(e.Delta)
+		return a.delta(e.Delta)
 	case "response.completed", "response.failed", "response.incomplete":
 		a.ended = true
+		if a.void != "" { // the answer is shorter than what was printed
+			return a.startOver("")
+		}
 	}
 	return nil
+}
+
+// delta prints what is new of an attempt's text.
+func (a *answerPrinter) delta(text string) error {
+	if a.quiet {
+		return nil
+	}
+	same := min(len(text), len(a.void))
+	if text[:same] != a.void[:same] {
+		return a.startOver(text)
+	}
+	a.void, a.text = a.void[same:], a.text+text
+	return a.print(text[same:])
+}
+
+// startOver prints an attempt's text from its beginning, because it differs from what was printed.
+func (a *answerPrinter) startOver(text string) error {
+	if err := a.endLine(); err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintln(a.notes, "gateway: the attempt was interrupted and begins again; disregard what came before")
+	a.void, a.text = "", a.text+text
+	return a.print(a.text)
 }
 
 func (a *answerPrinter) print(text string) error {

@@ -99,6 +99,29 @@ func TestSendTellsAnInterruptedAttemptFromTheNext(t *testing.T) {
 	require.Empty(t, stderr)
 }
 
+func TestSendPrintsOneAnswerWhenTheNextAttemptSaysTheSame(t *testing.T) {
+	dir := canned(t, accepted,
+		stream(0, "created", "output_item.added", "output_text.delta:the who", "output_item.done",
+			"output_item.added", "output_text.delta:the ", "output_item.done",
+			"output_item.added", "output_text.delta:the wh", "output_text.delta:ole", "output_text.delta: answer", "completed"),
+		map[string]any{"status": "completed", "attempt": 3, "output": "the whole answer"})
+	stdout, stderr, code := gatewayAt(t, dir, "send", "hello")
+	require.Equal(t, 0, code)
+	require.Equal(t, "the whole answer\n", stdout)
+	require.Empty(t, stderr)
+}
+
+func TestSendTellsWhenTheAnswerIsShorterThanWhatWasPrinted(t *testing.T) {
+	dir := canned(t, accepted,
+		stream(0, "created", "output_item.added", "output_text.delta:the whole", "output_item.done",
+			"output_item.added", "output_text.delta:the", "completed"),
+		map[string]any{"status": "completed", "attempt": 2, "output": "the"})
+	stdout, stderr, code := gatewayAt(t, dir, "send", "hello")
+	require.Equal(t, 0, code)
+	require.Equal(t, "the whole\nthe\n", stdout)
+	require.Contains(t, stderr, "disregard what came before")
+}
+
 func TestSendOfATurnThatFailsSaysWhyAndExitsWithOne(t *testing.T) {
 	dir := canned(t, accepted, stream(0, "created", "failed"), map[string]any{"status": "failed", "attempt": 3, "error": "exit code 7"})
 	stdout, stderr, code := gatewayAt(t, dir, "send", "hello")

@@ -20,7 +20,7 @@ import (
 const (
 	// exitNotRunning is what `status` exits with when nothing runs.
 	exitNotRunning = 3
-	// watchAgain is how long `status --watch` waits before it looks again for a gateway that went away.
+	// watchAgain is how long `status` waits before it looks again for a gateway that went away.
 	watchAgain = 200 * time.Millisecond
 )
 
@@ -45,6 +45,9 @@ func newStatusCommand(o *options) *cobra.Command {
 				return c.watchStatus(ctx, cmd.OutOrStdout(), asJSON)
 			}
 			s, err := c.snapshot(cmd.Context())
+			if cutOff(err) && pause(cmd.Context(), watchAgain) { // it restarts, or was killed this instant
+				s, err = c.snapshot(cmd.Context())
+			}
 			if nobody, ok := errors.AsType[*absentError](err); ok {
 				if err := c.printAbsence(cmd.OutOrStdout(), asJSON); err != nil {
 					return err
