@@ -12,6 +12,7 @@ import (
 
 	"gateway/fsm"
 	"gateway/internal/process"
+	"gateway/queue"
 	"gateway/server"
 )
 
@@ -46,7 +47,7 @@ func (f *lifecycleFlags) body() map[string]any {
 
 func newRestartCommand(o *options) *cobra.Command {
 	f := &lifecycleFlags{}
-	var authorize bool
+	var authorize, explain bool
 	cmd := &cobra.Command{
 		Use:   "restart",
 		Short: "Restart the gateway; running turns may finish, nothing is lost",
@@ -57,6 +58,9 @@ When the new image cannot take over, the restart is called off and this command 
 			c, err := o.connect()
 			if err != nil {
 				return err
+			}
+			if explain {
+				return c.explainRestart(cmd, f.asJSON)
 			}
 			if authorize {
 				if err := c.call(cmd.Context(), http.MethodPost, "/v1/lifecycle/restart", map[string]any{"authorize_signal": true}, nil, nil); err != nil {
@@ -69,6 +73,7 @@ When the new image cannot take over, the restart is called off and this command 
 	}
 	f.add(cmd, 2*time.Minute)
 	cmd.Flags().StringVar(&f.turn, "turn", os.Getenv("GATEWAY_TURN_ID"), "the turn that asks, which the restart then does not wait for")
+	cmd.Flags().BoolVar(&explain, "explain", false, "do not restart, but say what a restart would wait for now, and how it would hand over")
 	cmd.Flags().BoolVar(&authorize, "authorize-signal", false, "do not restart, but permit one restart by SIGUSR1 within 5 s")
 	return cmd
 }
@@ -125,6 +130,35 @@ func calledOff(s snapshot, since uint64) (why string, off bool) {
 		}
 	}
 	return "", false
+}
+
+// explainRestart says what a restart would do, and for whom it would wait.
+func (c *client) explainRestart(cmd *cobra.Command, asJSON bool) error {
+	s, err := c.snapshot(cmd.Context())
+	if err != nil {
+		return err
+	}
+	var running struct {
+		Turns []queue.Turn `json:"turns"`
+	}
+	if err := c.call(cmd.Context(), http.MethodGet, "/v1/turns?status=running&limit=1000", nil, &running, nil); err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(cmd.OutOrStdout(), map[string]any{
+			"respawn_mode": s.RespawnMode, "respawn_reason": s.RespawnReason, "queued": s.Turns.Queued, "waits_for": running.Turns,
+		})
+	}
+	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "a restart would hand over by %s (%s)\n", s.RespawnMode, s.RespawnReason)
+	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "it would wait for %d turns, at most lifecycle.drain_timeout; %d more wait in line and go on after it\n", len(running.Turns), s.Turns.Queued)
+	if len(running.Turns) == 0 {
+		return nil
+	}
+	w := table(cmd.OutOrStdout(), "TURN", "SESSION", "AGENT", "RUNS FOR", "INPUT")
+	for _, t := range running.Turns {
+		w.row(t.ID, t.Session, t.Agent, age(*t.StartedAt), firstLine(t.Input))
+	}
+	return w.Flush()
 }
 
 func newStopCommand(o *options) *cobra.Command {
