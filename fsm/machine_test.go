@@ -415,6 +415,26 @@ func TestTheLastResortFiresWhenTheMachineIsStuck(t *testing.T) {
 	})
 }
 
+func TestWhatOpensIsOpenedAlthoughARestartFollowsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var order []Effect
+		b := newBench(t, nil)
+		for _, e := range []Effect{EffectOpen, EffectDrain} {
+			own := b.cfg.Effects[e]
+			b.cfg.Effects[e] = func(ctx context.Context, entry Entry) Outcome {
+				order = append(order, e)
+				return own(ctx, entry)
+			}
+		}
+		b.start()
+		require.Equal(t, "postponed", b.ask(Restart).Outcome)
+		b.outcome(Started)
+		require.Equal(t, Draining, b.Snapshot().State)
+		require.Equal(t, []Effect{EffectOpen, EffectDrain}, order)
+		b.end()
+	})
+}
+
 func TestAPingFailsWhileTheOwnerIsStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
@@ -455,6 +475,7 @@ func TestARequestIsRefusedWhenTooManyWait(t *testing.T) {
 	}
 	require.False(t, box.post(mail{request: &requestMail{}}))
 	require.True(t, box.post(mail{outcome: &outcomeMail{}}), "outcomes are never refused")
+	require.True(t, box.post(mail{request: &requestMail{Request: Request{Event: Stop}}}), "nor is a stop")
 }
 
 // The trap that the wrapper closes: looplab/fsm stays in transition for ever when the context of an event

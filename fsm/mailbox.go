@@ -4,7 +4,7 @@ import (
 	"sync"
 )
 
-// maxRequests bounds the requests that wait in the mailbox. Outcomes and deadlines are never refused:
+// maxRequests bounds the requests other than stops that wait in the mailbox. Outcomes and deadlines are never refused:
 // there is at most one effect and a few timers at a time.
 const maxRequests = 1024
 
@@ -51,7 +51,7 @@ func newMailbox() *mailbox { return &mailbox{ready: make(chan struct{}, 1)} }
 func (b *mailbox) post(m mail) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed || (m.request != nil && b.requests >= maxRequests) {
+	if b.closed || (m.request != nil && m.request.Event != Stop && b.requests >= maxRequests) {
 		return false
 	}
 	if m.request != nil {

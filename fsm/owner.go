@@ -315,8 +315,8 @@ func (m *Machine) begin(mv *move) {
 		if previous != nil && !spec.AtOnce {
 			<-previous // its context has ended; if it hangs all the same, the deadline moves the machine on
 		}
-		if ctx.Err() != nil {
-			return
+		if ctx.Err() != nil && len(spec.Outcomes) > 0 {
+			return // its state is over; an effect without outcomes is a fact that later ones build on
 		}
 		if out := m.perform(ctx, spec, entry); out.Event != "" {
 			m.box.post(mail{outcome: &outcomeMail{Outcome: out, visit: entry.visit}})

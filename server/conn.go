@@ -34,6 +34,7 @@ type conn struct {
 	reading bool   // and it still reads the body
 	parking bool
 	done    bool
+	fresh   bool // carried over idle: nothing was read here yet
 }
 
 // Read remembers what it returns.
@@ -49,6 +50,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.fresh = c.fresh && n == 0
 	if !c.lost {
 		c.pending = append(c.pending, p[:n]...)
 		if len(c.pending) > replayLimit {
@@ -81,6 +83,9 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	defer c.mu.Unlock()
 	if c.parking && c.interruptible() {
 		return nil
+	}
+	if c.fresh && !t.IsZero() { // net/http takes it for a new connection, from which it expects a request soon
+		t = time.Now().Add(idleTimeout)
 	}
 	return c.Conn.SetReadDeadline(t)
 }
@@ -120,11 +125,16 @@ func (c *conn) answered() {
 		c.lost = len(c.replay) > 0
 		return
 	}
-	rest := bytes.NewReader(c.pending)
+	rest := bytes.NewReader(bytes.TrimLeft(c.pending, "\r\n")) // net/http passes over line ends before a request
 	buffered := bufio.NewReader(rest)
-	if req, err := http.ReadRequest(buffered); err == nil {
-		_, _ = io.Copy(io.Discard, req.Body)
+	req, err := http.ReadRequest(buffered)
+	if err == nil {
+		_, err = io.Copy(io.Discard, req.Body)
 		_ = req.Body.Close()
+	}
+	if err != nil { // what cannot be told apart from the answered request must not be replayed
+		c.pending, c.lost = nil, true
+		return
 	}
 	c.pending = append([]byte(nil), c.pending[len(c.pending)-rest.Len()-buffered.Buffered():]...)
 	if c.parking {
@@ -206,6 +216,8 @@ type roster struct {
 	open   map[*conn]struct{}
 	parked []Parked
 	change chan struct{}
+	// parking: connections that come now are parked too.
+	parking bool
 }
 
 func newRoster() *roster {
@@ -217,6 +229,18 @@ func (r *roster) add(nc net.Conn, local bool, read []byte) *conn {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.open[c] = struct{}{}
+	if r.parking {
+		c.beginParking()
+	}
+	return c
+}
+
+// carry adds a connection that was carried over.
+func (r *roster) carry(p Parked) *conn {
+	c := r.add(p.Conn, p.Local, p.Read)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fresh = len(p.Read) == 0
 	return c
 }
 
@@ -229,7 +253,11 @@ func (r *roster) remove(c *conn) {
 func (r *roster) park(c *conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.parked = append(r.parked, Parked{c.Conn, c.local, c.pending})
+	if r.parking {
+		r.parked = append(r.parked, Parked{c.Conn, c.local, c.pending})
+	} else {
+		_ = c.Conn.Close() // parking was called off in this instant, and net/http has let go of it
+	}
 	r.forgetLocked(c)
 }
 
@@ -239,10 +267,18 @@ func (r *roster) forgetLocked(c *conn) {
 	r.change = make(chan struct{})
 }
 
-// takeParked takes the connections that were parked since settle.
-func (r *roster) takeParked() []Parked {
+// setParking begins or ends parking for connections that come.
+func (r *roster) setParking(on bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.parking = on
+}
+
+// endParking ends it, and takes the connections that were parked since settle.
+func (r *roster) endParking() []Parked {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.parking = false
 	parked := r.parked
 	r.parked = nil
 	return parked

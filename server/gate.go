@@ -18,8 +18,9 @@ import (
 const (
 	// maxHeld is how many requests may wait at the gate at once.
 	maxHeld = 10_000
-	// maxHold is how long a request waits at the gate at most; every state that holds ends before.
-	maxHold = 2 * time.Minute
+	// maxHold is how long a request waits at the gate at most; the deadlines of the states end it before,
+	// unless they were configured to be very long.
+	maxHold = 15 * time.Minute
 )
 
 // What the gate can answer instead of a Backend.

@@ -24,6 +24,8 @@ type listener struct {
 	closed  chan struct{}
 	once    sync.Once
 
+	busy sync.Mutex // held from the wait for a connection until the roster knows it
+
 	mu     sync.Mutex
 	paused chan struct{} // closed by resume; nil when not paused
 }
@@ -37,7 +39,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	for {
 		select {
 		case p := <-l.carried:
-			return l.roster.add(p.Conn, p.Local, p.Read), nil
+			return l.roster.carry(p), nil
 		case <-l.closed:
 			return nil, net.ErrClosed
 		default:
@@ -45,22 +47,38 @@ func (l *listener) Accept() (net.Conn, error) {
 		if resumed := l.pausedUntil(); resumed != nil {
 			select {
 			case p := <-l.carried:
-				return l.roster.add(p.Conn, p.Local, p.Read), nil
+				return l.roster.carry(p), nil
 			case <-resumed:
 			case <-l.closed:
 				return nil, net.ErrClosed
 			}
 			continue
 		}
-		nc, err := l.inner.Accept()
+		c, err := l.accept()
 		if err == nil {
-			return l.roster.add(nc, l.local, nil), nil
+			return c, nil
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, err
 		}
 		// pause, inject or Close woke us
 	}
+}
+
+func (l *listener) accept() (net.Conn, error) {
+	l.busy.Lock()
+	defer l.busy.Unlock()
+	nc, err := l.inner.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return l.roster.add(nc, l.local, nil), nil
+}
+
+// settle waits until the roster knows every connection that was accepted before the pause.
+func (l *listener) settle() {
+	l.busy.Lock()
+	defer l.busy.Unlock()
 }
 
 // pause stops accepting; what the kernel accepts meanwhile waits.

@@ -295,3 +295,100 @@ func TestClosingRefusesWhatIsHeldWhateverTheStateSays(t *testing.T) {
 	defer func() { _ = resp.Body.Close() }()
 	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
 }
+
+func TestAStrayLineEndDoesNotReplayAnAnsweredRequest(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, ln.Close()) }()
+	old := newImage(t, "old", ln.(*net.TCPListener), nil)
+	old.Resume(nil)
+	c := dial(t, ln)
+	c.send(post("/one", "1") + "\r\n" + post("/two", "2"))
+	require.Equal(t, "old /one 1", c.receive())
+	require.Equal(t, "old /two 2", c.receive())
+	waitFor(t, func() bool { return len(old.roster.all()) == 1 && !old.roster.all()[0].isServing() })
+	parked := old.Park(t.Context())
+	require.Len(t, parked, 1)
+	require.Empty(t, parked[0].Read, "all that was read is answered")
+	next := newImage(t, "new", ln.(*net.TCPListener), nil)
+	next.Resume(parked)
+	c.send(get("/three"))
+	require.Equal(t, "new /three ", c.receive())
+}
+
+func TestCarriedRequestsThatNobodyWillServeAreRefused(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, ln.Close()) }()
+	s := newImage(t, "old", ln.(*net.TCPListener), nil)
+	s.Resume(nil)
+	s.stage.set(AdmissionHeld)
+	var clients []*client
+	for range 20 {
+		c := dial(t, ln)
+		c.send(post("/held", strings.Repeat("x", 100_000)))
+		clients = append(clients, c)
+	}
+	idle := dial(t, ln)
+	waitFor(t, func() bool { return s.gate.held.Load() == 20 && len(s.roster.all()) == 21 })
+	parked := s.Park(t.Context())
+	require.Len(t, parked, 21)
+	s.Refuse(parked)
+	require.NoError(t, s.Close(t.Context()))
+	for _, c := range clients {
+		resp, err := http.ReadResponse(c.r, nil)
+		require.NoError(t, err)
+		require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
+		require.Equal(t, "2", resp.Header.Get("Retry-After"))
+		require.NoError(t, resp.Body.Close())
+	}
+	_, err = idle.r.ReadByte()
+	require.ErrorIs(t, err, io.EOF)
+}
+
+// slowAccept hands a connection on only when told to.
+type slowAccept struct {
+	*net.TCPListener
+	accepted chan struct{}
+	hand     chan struct{}
+}
+
+func (l *slowAccept) Accept() (net.Conn, error) {
+	c, err := l.TCPListener.Accept()
+	if err == nil {
+		l.accepted <- struct{}{}
+		<-l.hand
+	}
+	return c, err
+}
+
+func TestAConnectionThatIsBeingAcceptedIsParkedToo(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	slow := &slowAccept{ln.(*net.TCPListener), make(chan struct{}, 1), make(chan struct{})}
+	s := New(Options{Lifecycle: newStage(AdmissionOpen), Log: zerolog.Nop()})
+	serve, err := s.Listen(slow, false)
+	require.NoError(t, err)
+	served := make(chan error, 1)
+	go func() { served <- serve() }()
+	s.Resume(nil)
+	c := dial(t, ln)
+	<-slow.accepted
+	parked := make(chan []Parked, 1)
+	go func() { parked <- s.Park(t.Context()) }()
+	waitFor(t, func() bool { return s.allListeners()[0].pausedUntil() != nil })
+	close(slow.hand)
+	got := <-parked
+	require.Len(t, got, 1)
+	s.Refuse(got)
+	_, err = c.r.ReadByte()
+	require.ErrorIs(t, err, io.EOF)
+	require.NoError(t, s.Close(context.Background()))
+	require.NoError(t, <-served)
+}
+
+func (c *conn) isServing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.serving
+}

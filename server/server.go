@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	stdlog "log"
 	"net"
 	"net/http"
@@ -26,6 +27,8 @@ const (
 	idempotencyHeader = "Idempotency-Key"
 	// closeGrace is how long answers that are under way have to end when the gateway stops.
 	closeGrace = 3 * time.Second
+	// refuseTime bounds the refusal of a carried connection.
+	refuseTime = 500 * time.Millisecond
 )
 
 // Options is what a Server needs for the whole life of the process image.
@@ -119,10 +122,11 @@ func (s *Server) Publish(b *Backend) {
 // Resume accepts connections, the carried ones first: those of the process image before this one, or those
 // that Park took in vain.
 func (s *Server) Resume(carried []Parked) {
+	carried = append(carried, s.roster.endParking()...)
 	for _, c := range s.roster.all() {
 		c.endParking()
 	}
-	for _, p := range append(carried, s.roster.takeParked()...) {
+	for _, p := range carried {
 		_ = p.Conn.SetDeadline(time.Time{})
 		if ln := s.listenerFor(p.Local); ln != nil {
 			ln.inject(p)
@@ -163,14 +167,39 @@ func (s *Server) retiring() (<-chan struct{}, func() Notice) {
 // ones whose request is arriving, and ones whose request waits at the gate. Connections that are being
 // answered have until ctx ends.
 func (s *Server) Park(ctx context.Context) []Parked {
+	s.roster.setParking(true)
 	for _, ln := range s.allListeners() {
 		ln.pause()
+		ln.settle()
 	}
 	s.gate.park(true)
 	for _, c := range s.roster.all() {
 		c.beginParking()
 	}
 	return s.roster.settle(ctx)
+}
+
+// Refuse answers carried connections that nobody will serve: 503 to those whose request was read.
+func (s *Server) Refuse(carried []Parked) {
+	var answers sync.WaitGroup
+	for _, p := range append(carried, s.roster.endParking()...) {
+		answers.Go(func() { refuse(p) })
+	}
+	answers.Wait()
+}
+
+// refuse writes the answer by hand: net/http serves no new connection once it shuts down.
+func refuse(p Parked) {
+	defer func() { _ = p.Conn.Close() }()
+	if len(p.Read) == 0 {
+		return
+	}
+	const body = `{"error":{"message":"the gateway stops; the request was not carried out, or its turn is kept. Try: again in a moment, with the same Idempotency-Key","type":"server_error","code":"gateway_stopping","param":null}}`
+	_ = p.Conn.SetDeadline(time.Now().Add(refuseTime))
+	_, err := fmt.Fprintf(p.Conn, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %d\r\nRetry-After: 2\r\nConnection: close\r\n\r\n%s", len(body), body)
+	if half, ok := p.Conn.(interface{ CloseWrite() error }); ok && err == nil && half.CloseWrite() == nil {
+		_, _ = io.Copy(io.Discard, p.Conn) // unread bytes would turn the close into a reset that takes the answer with it
+	}
 }
 
 // Close stops serving: what is held is refused, answers that are under way have a moment to end, then every
@@ -226,6 +255,10 @@ func (s *Server) handler() http.Handler {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			out := &watched{ResponseWriter: w}
 			if err := h(out, r); err != nil && !out.wrote {
+				if c := connOf(r.Context()); c != nil && c.isParking() { // parking cut the request short
+					s.carry(w, c, "")
+					return
+				}
 				s.writeError(w, r, err)
 			}
 		})

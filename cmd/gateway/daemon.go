@@ -60,7 +60,8 @@ type daemon struct {
 	server    *server.Server
 	carried   []server.Parked // connections that the next open hands to the server
 	successor *preparation
-	failure   error // why the start failed
+	failure   error       // why the exit code is not 0, for people
+	broken    atomic.Bool // the server failed on the TCP listener
 }
 
 type respawnMode struct {
@@ -165,6 +166,7 @@ func (d *daemon) lastResort(s fsm.Snapshot) {
 
 // preparation is the question to the executable on disk whether it could take over.
 type preparation struct {
+	asked  time.Time
 	cancel context.CancelFunc
 	done   chan struct{}
 	next   config.Loaded // for a restart in place
@@ -176,7 +178,7 @@ type preparation struct {
 func (d *daemon) prepare() *preparation {
 	timeout := d.config().Lifecycle.RespawnTimeout
 	ctx, cancel := context.WithTimeoutCause(context.Background(), timeout, fmt.Errorf("no answer within %s", timeout))
-	p := &preparation{cancel: cancel, done: make(chan struct{})}
+	p := &preparation{asked: time.Now(), cancel: cancel, done: make(chan struct{})}
 	about := process.Predecessor{StateDir: d.config().StateDir, ListenAddress: d.config().Listen}
 	go func() {
 		defer close(p.done)

@@ -28,6 +28,8 @@ const (
 	closeStep = 3 * time.Second
 	// cancelGrace is how long an interrupted turn has to end.
 	cancelGrace = 2500 * time.Millisecond
+	// preparedFor is how long the answer of a successor is trusted.
+	preparedFor = time.Second
 	// parkTime is how long answers that are under way may still take before the image is replaced.
 	parkTime = time.Second
 	// restartExpected is what clients are told, as OpenClaw's gateway tells its own.
@@ -37,7 +39,7 @@ const (
 // start takes the lock and the port first, before any work, and posts started once all is there.
 func (d *daemon) start(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	for _, step := range []func(context.Context, fsm.Entry) error{
-		d.takeLock, d.listen, d.openQueue, d.serve,
+		d.takeLock, d.listen, d.serve, d.openQueue, d.publish,
 	} {
 		if err := context.Cause(ctx); err != nil {
 			return fsm.Outcome{}
@@ -111,6 +113,9 @@ func (d *daemon) listen(ctx context.Context, _ fsm.Entry) (err error) {
 		}
 		d.listener, d.listens = tcp, h.ListenAddress
 	}
+	if d.broken.Swap(false) { // the server failed on it, and closed it
+		d.listener = nil
+	}
 	if d.listener == nil {
 		activated, err := process.Activated()
 		if err != nil {
@@ -122,13 +127,14 @@ func (d *daemon) listen(ctx context.Context, _ fsm.Entry) (err error) {
 	}
 	if d.listener == nil || d.listens != d.config().Listen {
 		fresh, err := (&net.ListenConfig{}).Listen(ctx, "tcp", d.config().Listen)
-		if err != nil {
+		switch {
+		case err == nil:
+			d.retired, d.listener, d.listens, d.served = d.listener, fresh, d.config().Listen, false
+		case d.listener == nil:
 			return err
+		default: // better to be found where it was than nowhere
+			d.log.Error().Err(err).Msg("the new listen address cannot be used; staying on " + d.listens + ". Try: mend listen, then gateway restart")
 		}
-		if d.listener != nil {
-			d.retired = d.listener
-		}
-		d.listener, d.listens, d.served = fresh, d.config().Listen, false
 	}
 	if d.socket == nil {
 		if d.socket, err = process.ListenSocket(ctx, d.config().StateDir); err != nil {
@@ -183,9 +189,9 @@ func (d *daemon) openQueue(ctx context.Context, _ fsm.Entry) (err error) {
 	return nil
 }
 
-// serve makes the server known to the listeners and to this generation. Connections wait until open.
+// serve makes the server known to the listeners and adopts the connections that the image before this one
+// held. All wait until open.
 func (d *daemon) serve(_ context.Context, e fsm.Entry) error {
-	c := d.config()
 	if d.server == nil {
 		d.server = server.New(server.Options{Lifecycle: lifecycle{d}, Version: d.version, Metrics: d.metrics.handler(), Log: d.subsystem("server")})
 		if err := d.serveOn(e, d.socket, true); err != nil {
@@ -207,7 +213,14 @@ func (d *daemon) serve(_ context.Context, e fsm.Entry) error {
 			}
 			d.carried = append(d.carried, server.Parked{Conn: nc, Local: held.Local, Read: held.Read})
 		}
+		d.inherited.Conns = nil
 	}
+	return nil
+}
+
+// publish makes this generation the one that requests are served from.
+func (d *daemon) publish(context.Context, fsm.Entry) error {
+	c := d.config()
 	d.server.Publish(&server.Backend{
 		Queue: d.queue.Load(), Agents: slices.Sorted(maps.Keys(c.Agents)), DefaultAgent: c.DefaultAgent,
 		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Token: c.Auth.Token,
@@ -222,7 +235,8 @@ func (d *daemon) serveOn(e fsm.Entry, ln net.Listener, local bool) error {
 	}
 	go func() {
 		if err := serve(); err != nil {
-			d.log.Error().Err(err).Msg("the server failed")
+			d.log.Error().Err(err).Msg("the server failed. Try: gateway run, and report it when it fails again")
+			d.broken.Store(d.broken.Load() || !local)
 			e.Raise(fsm.Outcome{Event: fsm.ServerFailed, Reason: err.Error(), Exit: fsm.ExitServer})
 		}
 	}()
@@ -267,6 +281,10 @@ func (d *daemon) drain(ctx context.Context, e fsm.Entry) fsm.Outcome {
 				return fsm.Outcome{} // the state was left
 			}
 			drained = nil
+			if prepared == nil && time.Since(d.successor.asked) > preparedFor {
+				d.successor = d.prepare() // the file or the executable may have changed while the turns ran
+				prepared = d.successor.done
+			}
 		case <-ctx.Done():
 			return fsm.Outcome{}
 		}
@@ -325,7 +343,7 @@ func (d *daemon) closeServer(ctx context.Context) error {
 	defer cancel()
 	var errs []error
 	if d.server != nil {
-		d.server.Resume(d.carried) // they are refused below, which is an answer
+		d.server.Refuse(d.carried)
 		d.carried = nil
 		errs = append(errs, d.server.Close(ctx))
 	}
@@ -375,14 +393,18 @@ func (d *daemon) respawn(ctx context.Context, e fsm.Entry) fsm.Outcome {
 func (d *daemon) replaceImage() error {
 	d.journal.Load().Close()
 	var kept []int
+	var failed error
 	keep := func(c syscall.Conn) int {
 		fd, err := process.Keep(c)
 		if err != nil {
+			failed = errors.Join(failed, err)
 			return -1
 		}
 		kept = append(kept, fd)
 		return fd
 	}
+	syscall.ForkLock.RLock() // a child that is started now would inherit what is kept
+	defer syscall.ForkLock.RUnlock()
 	defer func() {
 		process.Drop(kept...)
 		d.journal.Store(process.OpenJournal(d.config().StateDir))
@@ -397,13 +419,11 @@ func (d *daemon) replaceImage() error {
 	}
 	for _, p := range d.carried {
 		if c, ok := p.Conn.(syscall.Conn); ok {
-			if fd := keep(c); fd >= 0 {
-				doc.Conns = append(doc.Conns, process.HeldConn{FD: fd, Local: p.Local, Read: p.Read})
-			}
+			doc.Conns = append(doc.Conns, process.HeldConn{FD: keep(c), Local: p.Local, Read: p.Read})
 		}
 	}
-	if doc.Lock < 0 || doc.Listener < 0 || doc.Socket < 0 {
-		return errors.New("the descriptors cannot be kept")
+	if failed != nil { // nobody is left behind: this process goes on with all of them
+		return failed
 	}
 	return process.Exec(d.executable, d.argv, doc)
 }
@@ -423,7 +443,10 @@ func (d *daemon) reset(ctx context.Context, e fsm.Entry) fsm.Outcome {
 }
 
 // release closes whatever an earlier state has not closed, and lets go of the lock last.
-func (d *daemon) release(ctx context.Context, _ fsm.Entry) fsm.Outcome {
+func (d *daemon) release(ctx context.Context, e fsm.Entry) fsm.Outcome {
+	if e.Hop.Event == fsm.StartFailed && d.failure == nil {
+		d.failure = fmt.Errorf("the start failed: %s\nTry: raise lifecycle.start_timeout, and see the log", e.Hop.Reason)
+	}
 	d.successor.dismiss()
 	if err := errors.Join(d.closeQueue(ctx), d.closeServer(ctx)); err != nil {
 		d.log.Warn().Err(err).Msg("not everything closed cleanly")
@@ -437,6 +460,7 @@ func (d *daemon) release(ctx context.Context, _ fsm.Entry) fsm.Outcome {
 }
 
 func (d *daemon) abandon(context.Context, fsm.Entry) fsm.Outcome {
+	d.failure = errors.New("shutdown timed out; exiting without full cleanup\nTry: raise lifecycle.shutdown_timeout, or see in the log what did not end")
 	d.log.Error().Msg("shutdown timed out; exiting without full cleanup. What was accepted is on disk")
 	return fsm.Outcome{}
 }

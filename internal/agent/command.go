@@ -60,6 +60,9 @@ func (c *command) run(ctx context.Context, w queue.Work) error {
 		}
 		cmd.Stdin = strings.NewReader(input)
 	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	out := &textWriter{emit: w.Emit}
 	stderr := &tail{limit: stderrTail}
 	cmd.Stdout, cmd.Stderr = out, stderr

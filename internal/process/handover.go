@@ -94,6 +94,10 @@ func Exec(path string, argv []string, doc Handover) error {
 	}
 	defer Drop(fd)
 	env := append(without(os.Environ(), handoverEnv), handoverEnv+"="+strconv.Itoa(fd))
+	var files unix.Rlimit // syscall.Exec lowers it to what the process was started with
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
+		defer func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &files) }()
+	}
 	return fmt.Errorf("process: replacing the image by %s: %w", path, syscall.Exec(path, argv, env))
 }
 

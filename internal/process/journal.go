@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 )
 
 const (
@@ -58,17 +59,22 @@ func (j *Journal) Add(v any) {
 	}
 }
 
-// Close writes what waits and returns how many lines were left out. Later lines are dropped.
-func (j *Journal) Close() (dropped int) {
+// Close writes what waits, for at most a second, and returns how many lines were left out. Later lines are
+// dropped.
+func (j *Journal) Close() int {
 	j.mu.Lock()
 	if !j.closed {
 		j.closed = true
 		close(j.lines)
 	}
-	dropped = j.dropped
 	j.mu.Unlock()
-	<-j.ended
-	return dropped
+	select {
+	case <-j.ended:
+	case <-time.After(flushTime): // the disk hangs
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.dropped
 }
 
 func (j *Journal) write() {

@@ -216,6 +216,43 @@ func TestQuiesceHandsOnEverySignalCaughtBefore(t *testing.T) {
 	}
 }
 
+func TestASlowReloadCrowdsOutNoStop(t *testing.T) {
+	stopped, release := make(chan struct{}), make(chan struct{})
+	s := Listen(func(sig os.Signal) {
+		if sig == syscall.SIGTERM {
+			close(stopped)
+			return
+		}
+		<-release
+	}, syscall.SIGTERM, syscall.SIGHUP)
+	defer s.Close()
+	defer close(release)
+	for range 100 {
+		require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGHUP))
+	}
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGTERM))
+	select {
+	case <-stopped:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the stop was lost behind the reloads")
+	}
+	s.Quiesce()()
+}
+
+func TestASupervisorThatDoesNotReadHoldsNobody(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	deaf, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	require.NoError(t, err)
+	t.Setenv("NOTIFY_SOCKET", path)
+	s := NewSupervisor()
+	for range 1000 {
+		s.Tell("STATUS=" + strings.Repeat("x", 1000))
+	}
+	s.Flush()
+	require.NoError(t, deaf.Close()) // and its writer goes with it
+	<-s.ended
+}
+
 func TestTheJournalIsBoundedAndSurvivesATornLine(t *testing.T) {
 	dir := t.TempDir()
 	j := OpenJournal(dir)
@@ -467,8 +504,12 @@ func TestExecThatFailsLeavesTheCallerAsItWas(t *testing.T) {
 	require.NoError(t, err)
 	fd, err := Keep(lock)
 	require.NoError(t, err)
+	var before, after unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &before))
 	err = Exec(filepath.Join(t.TempDir(), "gone"), []string{"gateway"}, Handover{Lock: fd})
 	require.ErrorIs(t, err, os.ErrNotExist)
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &after))
+	require.Equal(t, before, after, "the limit of open files is what it was")
 	Drop(fd)
 	_, err = Acquire(lock.dir)
 	var held *HeldError

@@ -5,71 +5,98 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 )
 
-// signalBuffer is more than can arrive between two reads of a goroutine that only hands them on.
-const signalBuffer = 64
+const (
+	// signalBuffer is how many signals of one kind may wait; further ones of that kind say nothing new.
+	signalBuffer = 8
+	// quiesceTime is how long Quiesce waits for the delivery of a signal that was caught before.
+	quiesceTime = 200 * time.Millisecond
+)
 
-// Signals hands each signal that arrives to one function, in order.
+// Signals hands the signals that arrive to one function. Each kind has a queue and a goroutine of its own:
+// a reload that takes its time cannot hold up a stop, nor crowd it out.
 type Signals struct {
-	caught  chan os.Signal
-	flush   chan chan struct{}
-	done    chan struct{}
-	ended   chan struct{}
-	listen  []os.Signal
-	deliver func(os.Signal)
-	once    sync.Once
+	kinds []*kind
 }
 
-// Listen starts to hand signals to deliver, which must not block.
+type kind struct {
+	sig    os.Signal
+	caught chan os.Signal
+	flush  chan chan struct{}
+	done   chan struct{}
+	ended  chan struct{}
+	once   sync.Once
+}
+
+// Listen starts to hand signals to deliver, which is called from several goroutines.
 func Listen(deliver func(os.Signal), sigs ...os.Signal) *Signals {
-	s := &Signals{
-		caught: make(chan os.Signal, signalBuffer), flush: make(chan chan struct{}),
-		done: make(chan struct{}), ended: make(chan struct{}), listen: sigs, deliver: deliver,
+	s := &Signals{}
+	for _, sig := range sigs {
+		k := &kind{
+			sig: sig, caught: make(chan os.Signal, signalBuffer), flush: make(chan chan struct{}),
+			done: make(chan struct{}), ended: make(chan struct{}),
+		}
+		s.kinds = append(s.kinds, k)
+		signal.Notify(k.caught, sig)
+		go k.loop(deliver)
 	}
-	signal.Notify(s.caught, sigs...)
-	go s.loop()
 	return s
 }
 
-func (s *Signals) loop() {
-	defer close(s.ended)
+func (k *kind) loop(deliver func(os.Signal)) {
+	defer close(k.ended)
 	for {
 		select {
-		case sig := <-s.caught:
-			s.deliver(sig)
-		case flushed := <-s.flush:
-			for len(s.caught) > 0 {
-				s.deliver(<-s.caught)
+		case sig := <-k.caught:
+			deliver(sig)
+		case flushed := <-k.flush:
+			for len(k.caught) > 0 {
+				deliver(<-k.caught)
 			}
 			close(flushed)
-		case <-s.done:
+		case <-k.done:
 			return
 		}
 	}
 }
 
 // Quiesce prepares for the replacement of the process image. Every signal caught so far has been handed
-// on when it returns. From then on SIGTERM and SIGINT end the process at once, so that a stop in the last
-// moment is still a stop, and SIGHUP and SIGUSR1, whose default action is to kill, are ignored until the
-// new image listens. restore goes back to listening.
+// on when it returns, unless its delivery takes long. From then on SIGTERM and SIGINT end the process at
+// once, so that a stop in the last moment is still a stop, and SIGHUP and SIGUSR1, whose default action is
+// to kill, are ignored until the new image listens. restore goes back to listening.
 func (s *Signals) Quiesce() (restore func()) {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGUSR1)
-	signal.Stop(s.caught) // returns when all that was caught is in the channel
-	flushed := make(chan struct{})
-	select {
-	case s.flush <- flushed:
-		<-flushed
-	case <-s.ended:
+	for _, k := range s.kinds {
+		signal.Stop(k.caught) // returns when all that was caught is in the channel
 	}
-	return func() { signal.Notify(s.caught, s.listen...) }
+	deadline := time.NewTimer(quiesceTime)
+	defer deadline.Stop()
+	for _, k := range s.kinds {
+		flushed := make(chan struct{})
+		select {
+		case k.flush <- flushed:
+			<-flushed
+		case <-k.ended:
+		case <-deadline.C:
+			deadline.Reset(0)
+		}
+	}
+	return func() {
+		for _, k := range s.kinds {
+			signal.Notify(k.caught, k.sig)
+		}
+	}
 }
 
-// Close stops listening and waits for the goroutine.
+// Close stops listening and waits for the goroutines.
 func (s *Signals) Close() {
-	s.once.Do(func() {
-		signal.Stop(s.caught)
-		close(s.done)
-	})
-	<-s.ended
+	for _, k := range s.kinds {
+		k.once.Do(func() {
+			signal.Stop(k.caught)
+			close(k.done)
+		})
+		<-k.ended
+	}
 }

@@ -13,6 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// flushTime is how long the end of the process waits for a reader or a disk that does not answer.
+const flushTime = time.Second
+
 // supervisorBuffer is how many messages may wait for a supervisor that does not read.
 const supervisorBuffer = 64
 
@@ -39,9 +42,10 @@ func NewSupervisor() *Supervisor {
 	if every, err := daemon.SdWatchdogEnabled(false); err == nil {
 		s.Watchdog = every
 	}
+	messages := s.messages
 	go func() {
 		defer close(s.ended)
-		for m := range s.messages {
+		for m := range messages {
 			_, _ = daemon.SdNotify(false, m)
 		}
 	}()
@@ -64,8 +68,11 @@ func (s *Supervisor) Flush() {
 	s.once.Do(func() {
 		if s.messages != nil {
 			close(s.messages)
-			<-s.ended
 			s.messages = nil
+			select {
+			case <-s.ended:
+			case <-time.After(flushTime): // it does not read
+			}
 		}
 	})
 }
