@@ -216,7 +216,7 @@ func candidate(source config.Source, p process.Predecessor) (config.Loaded, erro
 	defer cancel()
 	probe, err := (&net.ListenConfig{}).Listen(ctx, "tcp", loaded.Config.Listen)
 	if err != nil {
-		return loaded, fmt.Errorf("the new listen address cannot be used: %w", err)
+		return loaded, fmt.Errorf("the new listen address cannot be used: %w\nTry: another address; to widen the present one, gateway stop, then gateway run", err)
 	}
 	return loaded, probe.Close()
 }

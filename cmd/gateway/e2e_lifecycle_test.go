@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -135,6 +136,31 @@ func TestARestartThatCannotSucceedIsCalledOff(t *testing.T) {
 		require.Zero(t, code, "%s%s", out, stderr)
 		require.NotEqual(t, before.BootID, h.waitState("Running").BootID, "an upgrade: the file on disk is what runs now")
 	})
+}
+
+func TestARestartMayChangeTheAddress(t *testing.T) {
+	for _, mode := range []string{"exec", "in-process"} {
+		h := newHouse(t, "lifecycle: { respawn: "+mode+" }")
+		h.start()
+		before := h.waitState("Running")
+		free, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		address := free.Addr().String()
+		b, err := os.ReadFile(h.config)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(h.config, []byte(strings.ReplaceAll(string(b), "127.0.0.1:0", address)), 0o600))
+		_, stderr, code := h.gateway("restart")
+		require.Equal(t, 1, code, "the port is somebody else's: the restart is called off")
+		require.Contains(t, stderr, "address already in use")
+		require.Equal(t, http.StatusOK, h.probe(before.Address, "/readyz"))
+		require.NoError(t, free.Close())
+		out, stderr, code := h.gateway("restart")
+		require.Zero(t, code, "%s%s", out, stderr)
+		require.Equal(t, address, h.waitState("Running").Address)
+		require.Equal(t, http.StatusOK, h.probe(address, "/readyz"))
+		h.signal(syscall.SIGTERM)
+		require.Equal(t, 0, h.wait())
+	}
 }
 
 func TestAnExecutableThatVanishesAfterTheCheckFallsBackToThisProcess(t *testing.T) {

@@ -30,6 +30,8 @@ const (
 	cancelGrace = 2500 * time.Millisecond
 	// preparedFor is how long the answer of a successor is trusted.
 	preparedFor = time.Second
+	// backlogTime is how long a retired address is emptied.
+	backlogTime = 10 * time.Millisecond
 	// parkTime is how long answers that are under way may still take before the image is replaced.
 	parkTime = time.Second
 	// restartExpected is what clients are told, as OpenClaw's gateway tells its own.
@@ -252,6 +254,7 @@ func inheritedConn(fd int) (net.Conn, error) {
 // open makes Running what its name says.
 func (d *daemon) open(context.Context, fsm.Entry) fsm.Outcome {
 	d.queue.Load().Resume()
+	d.takeBacklog()
 	d.server.Resume(d.carried)
 	d.carried = nil
 	if d.retired != nil {
@@ -260,6 +263,21 @@ func (d *daemon) open(context.Context, fsm.Entry) fsm.Outcome {
 	}
 	_, _ = fmt.Fprintf(d.out, "gateway listens on http://%s\nits state is kept in %s\n", d.listeningOn(), d.config().StateDir)
 	return fsm.Outcome{}
+}
+
+// takeBacklog takes the connections that still wait at an address which is given up.
+func (d *daemon) takeBacklog() {
+	ln, ok := d.retired.(*net.TCPListener)
+	if !ok || ln.SetDeadline(time.Now().Add(backlogTime)) != nil {
+		return
+	}
+	for {
+		nc, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		d.carried = append(d.carried, server.Parked{Conn: nc})
+	}
 }
 
 // drain waits for the turns that run while the successor is prepared beside them.
@@ -435,6 +453,9 @@ func (d *daemon) reset(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	d.successor, d.restarted = nil, true
 	if p != nil && p.err == nil && d.mode.Load().Mode == process.ModeInPlace {
 		d.use(p.next)
+	}
+	if p != nil && p.err != nil {
+		d.log.Warn().Err(p.err).Msg("the configuration stays as it was")
 	}
 	if e.Hop.Event == fsm.RespawnFailed {
 		d.log.Warn().Str("reason", e.Hop.Reason).Msg("the successor could not take over; starting again in this process")
