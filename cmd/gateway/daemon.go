@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"os"
 	"runtime/pprof"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/rs/xid"
 	"github.com/rs/zerolog"
@@ -162,61 +160,4 @@ func (d *daemon) lastResort(s fsm.Snapshot) {
 	d.log.Error().Str("state", string(s.State)).Msg("the lifecycle is stuck; ending the process. Try: report the stacks below")
 	_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
 	os.Exit(fsm.ExitForced)
-}
-
-// preparation is the question to the executable on disk whether it could take over.
-type preparation struct {
-	asked  time.Time
-	cancel context.CancelFunc
-	done   chan struct{}
-	next   config.Loaded // for a restart in place
-	err    error         // valid once done is closed
-}
-
-// prepare asks in the background. The answer outlives the drain that asked: it counts until the restart
-// has ended one way or the other.
-func (d *daemon) prepare() *preparation {
-	timeout := d.config().Lifecycle.RespawnTimeout
-	ctx, cancel := context.WithTimeoutCause(context.Background(), timeout, fmt.Errorf("no answer within %s", timeout))
-	p := &preparation{asked: time.Now(), cancel: cancel, done: make(chan struct{})}
-	about := process.Predecessor{StateDir: d.config().StateDir, ListenAddress: d.config().Listen}
-	go func() {
-		defer close(p.done)
-		defer cancel()
-		if d.mode.Load().Mode == process.ModeInPlace {
-			p.next, p.err = candidate(d.source, about)
-			return
-		}
-		_, p.err = process.Prepare(ctx, d.executable, d.argv, about)
-	}()
-	return p
-}
-
-// dismiss ends a preparation that is not needed any more and waits for it.
-func (p *preparation) dismiss() {
-	if p != nil {
-		p.cancel()
-		<-p.done
-	}
-}
-
-// candidate decides whether this program, with the configuration on disk, could take over from p.
-func candidate(source config.Source, p process.Predecessor) (config.Loaded, error) {
-	loaded, err := config.Load(source)
-	if err != nil {
-		return loaded, err
-	}
-	if loaded.Config.StateDir != p.StateDir {
-		return loaded, fmt.Errorf("state_dir changed from %s to %s\nTry: gateway stop, then gateway run", p.StateDir, loaded.Config.StateDir)
-	}
-	if loaded.Config.Listen == p.ListenAddress {
-		return loaded, nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	probe, err := (&net.ListenConfig{}).Listen(ctx, "tcp", loaded.Config.Listen)
-	if err != nil {
-		return loaded, fmt.Errorf("the new listen address cannot be used: %w\nTry: another address; to widen the present one, gateway stop, then gateway run", err)
-	}
-	return loaded, probe.Close()
 }

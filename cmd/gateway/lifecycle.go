@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"os"
 	"time"
 
@@ -134,27 +132,6 @@ func (d *daemon) signalled(sig os.Signal) {
 		}
 		d.log.Warn().Msg("received SIGUSR1; refused: no restart was authorised. Try: gateway restart, or gateway restart --authorize-signal before the signal, or lifecycle.allow_signal_restart: true")
 	}
-}
-
-// historyOf reads what the image before this one did, and adds that it has handed over.
-func historyOf(h *process.Handover) ([]fsm.Hop, error) {
-	if h == nil {
-		return nil, nil
-	}
-	var hops []fsm.Hop
-	if err := json.Unmarshal(h.History, &hops); err != nil {
-		return nil, fmt.Errorf("gateway: history: %w", err)
-	}
-	if len(hops) == 0 {
-		return nil, errors.New("gateway: history: empty")
-	}
-	last := hops[len(hops)-1]
-	now := time.Now()
-	return append(hops, fsm.Hop{
-		Seq: last.Seq + 1, BootID: h.BootID, Generation: last.Generation, Time: now,
-		From: fsm.Respawning, Event: fsm.Respawned, To: fsm.Stopped, Actor: "gateway",
-		Reason: "the process image was replaced", LastedMS: float64(now.Sub(last.Time).Microseconds()) / 1000,
-	}), nil
 }
 
 func (d *daemon) subsystem(name string) zerolog.Logger {

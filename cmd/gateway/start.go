@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"gateway/fsm"
+	"gateway/internal/agent"
+	"gateway/internal/process"
+	"gateway/queue"
+	"gateway/server"
+)
+
+// start takes the lock and the port first, before any work, and posts started once all is there.
+func (d *daemon) start(ctx context.Context, e fsm.Entry) fsm.Outcome {
+	for _, step := range []func(context.Context, fsm.Entry) error{
+		d.takeLock, d.listen, d.serve, d.openQueue, d.publish,
+	} {
+		if err := context.Cause(ctx); err != nil {
+			return fsm.Outcome{}
+		}
+		if err := step(ctx, e); err != nil {
+			return d.startFailed(err)
+		}
+	}
+	d.inherited = nil
+	return fsm.Outcome{Event: fsm.Started}
+}
+
+// startFailed tells what a person must mend from what may pass by itself.
+func (d *daemon) startFailed(err error) fsm.Outcome {
+	held, heldByOther := errors.AsType[*process.HeldError](err)
+	_, noFolder := errors.AsType[*process.StateDirError](err)
+	code, try := fsm.ExitFailed, "read the reason above; the state folder is "+d.config().StateDir
+	switch {
+	case heldByOther:
+		code, try = fsm.ExitConfig, "gateway status --state-dir "+held.Dir+", or another folder with --state-dir"
+	case noFolder:
+		code, try = fsm.ExitConfig, "a state folder that can be written to, with --state-dir or GATEWAY_STATE_DIR"
+	case errors.Is(err, syscall.EADDRINUSE):
+		code, try = fsm.ExitConfig, "another address with --listen or GATEWAY_LISTEN, or find who has it with: ss -ltnp"
+	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, os.ErrPermission):
+		code, try = fsm.ExitConfig, "an address of this machine, and a port above 1023, with --listen or GATEWAY_LISTEN"
+	}
+	if d.restarted {
+		code = fsm.ExitFailed // it ran a moment ago: trying again may help
+	}
+	d.failure = err
+	if !strings.Contains(err.Error(), "Try:") {
+		d.failure = fmt.Errorf("%w\nTry: %s", err, try)
+	}
+	return fsm.Outcome{Event: fsm.StartFailed, Reason: err.Error(), Exit: code}
+}
+
+func (d *daemon) takeLock(_ context.Context, e fsm.Entry) (err error) {
+	dir := d.config().StateDir
+	switch {
+	case d.lock != nil:
+		return nil
+	case d.inherited != nil:
+		d.lock, err = process.Adopt(dir, d.inherited.LockFile())
+	default:
+		d.lock, err = process.Acquire(dir)
+	}
+	if err != nil {
+		return err
+	}
+	journal := process.OpenJournal(dir)
+	for _, h := range d.machine.Hops(0) { // what this image did before, and the end of the one it replaced
+		if h.BootID == d.bootID || h.Event == fsm.Respawned {
+			journal.Add(h)
+		}
+	}
+	d.journal.Store(journal)
+	return nil
+}
+
+// listen opens the port and the control socket, or takes over those that are open already.
+func (d *daemon) listen(ctx context.Context, _ fsm.Entry) (err error) {
+	if h := d.inherited; h != nil {
+		if d.socket, err = inheritedListener[*net.UnixListener](h.Socket, "control socket"); err != nil {
+			return err
+		}
+		d.socket.SetUnlinkOnClose(false)
+		tcp, err := inheritedListener[*net.TCPListener](h.Listener, "listener")
+		if err != nil {
+			return err
+		}
+		d.listener, d.listens = tcp, h.ListenAddress
+	}
+	if d.broken.Swap(false) { // the server failed on it, and closed it
+		d.listener = nil
+	}
+	if d.listener == nil {
+		activated, err := process.Activated()
+		if err != nil {
+			return err
+		}
+		if activated != nil {
+			d.listener, d.listens = activated, d.config().Listen
+		}
+	}
+	if d.listener == nil || d.listens != d.config().Listen {
+		fresh, err := (&net.ListenConfig{}).Listen(ctx, "tcp", d.config().Listen)
+		switch {
+		case err == nil:
+			d.retired, d.listener, d.listens, d.served = d.listener, fresh, d.config().Listen, false
+		case d.listener == nil:
+			return err
+		default: // better to be found where it was than nowhere
+			d.log.Error().Err(err).Msg("the new listen address cannot be used; staying on " + d.listens + ". Try: mend listen, then gateway restart")
+		}
+	}
+	if d.socket == nil {
+		if d.socket, err = process.ListenSocket(ctx, d.config().StateDir); err != nil {
+			return err
+		}
+	}
+	address := d.listener.Addr().String()
+	d.address.Store(&address)
+	return d.lock.Describe(process.Owner{PID: os.Getpid(), BootID: d.bootID, Address: address, Since: time.Now()})
+}
+
+// listeningOn is the address that clients can reach, empty before it is known.
+func (d *daemon) listeningOn() string {
+	if a := d.address.Load(); a != nil {
+		return *a
+	}
+	return ""
+}
+
+func inheritedListener[L net.Listener](fd int, name string) (l L, err error) {
+	f := os.NewFile(uintptr(fd), name)
+	defer func() { _ = f.Close() }()
+	any, err := net.FileListener(f)
+	if err != nil {
+		return l, fmt.Errorf("the inherited %s cannot be used: %w", name, err)
+	}
+	l, ok := any.(L)
+	if !ok {
+		return l, fmt.Errorf("the inherited %s is a %T", name, any)
+	}
+	return l, nil
+}
+
+func (d *daemon) openQueue(ctx context.Context, _ fsm.Entry) (err error) {
+	c := d.config()
+	if d.agents, err = agent.New(c.Agents, d.subsystem("agent")); err != nil {
+		return err
+	}
+	lanes := make(map[string]int)
+	for name, l := range c.Lanes {
+		lanes[name] = l.Concurrency
+	}
+	q, err := queue.Open(ctx, filepath.Join(c.StateDir, "gateway.db"), queue.Config{
+		Runner: d.agents, Lanes: lanes, MaxAttempts: c.Turns.MaxAttempts, OnInterrupt: queue.OnInterrupt(c.Turns.OnInterrupt),
+		MaxQueued: c.Turns.MaxQueued, MaxQueuedPerSession: c.Turns.MaxQueuedPerSession, MaxOutput: int(c.Turns.MaxOutput),
+		Retention: c.Turns.Retention, CancelGrace: cancelGrace, Log: d.subsystem("queue"),
+	})
+	if err != nil {
+		return err
+	}
+	d.queue.Store(q)
+	return nil
+}
+
+// serve makes the server known to the listeners and adopts the connections that the image before this one
+// held. All wait until open.
+func (d *daemon) serve(_ context.Context, e fsm.Entry) error {
+	if d.server == nil {
+		d.server = server.New(server.Options{Lifecycle: lifecycle{d}, Version: d.version, Metrics: d.metrics.handler(), Log: d.subsystem("server")})
+		if err := d.serveOn(e, d.socket, true); err != nil {
+			return err
+		}
+	}
+	if !d.served {
+		if err := d.serveOn(e, d.listener, false); err != nil {
+			return err
+		}
+		d.served = true
+	}
+	if d.inherited != nil {
+		for _, held := range d.inherited.Conns {
+			nc, err := inheritedConn(held.FD)
+			if err != nil {
+				d.log.Warn().Err(err).Msg("a held connection is lost")
+				continue
+			}
+			d.carried = append(d.carried, server.Parked{Conn: nc, Local: held.Local, Read: held.Read})
+		}
+		d.inherited.Conns = nil
+	}
+	return nil
+}
+
+// publish makes this generation the one that requests are served from.
+func (d *daemon) publish(context.Context, fsm.Entry) error {
+	c := d.config()
+	d.server.Publish(&server.Backend{
+		Queue: d.queue.Load(), Agents: slices.Sorted(maps.Keys(c.Agents)), DefaultAgent: c.DefaultAgent,
+		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Token: c.Auth.Token,
+	})
+	return nil
+}
+
+func (d *daemon) serveOn(e fsm.Entry, ln net.Listener, local bool) error {
+	serve, err := d.server.Listen(ln, local)
+	if err != nil {
+		return err
+	}
+	go func() {
+		if err := serve(); err != nil {
+			d.log.Error().Err(err).Msg("the server failed. Try: gateway run, and report it when it fails again")
+			d.broken.Store(d.broken.Load() || !local)
+			e.Raise(fsm.Outcome{Event: fsm.ServerFailed, Reason: err.Error(), Exit: fsm.ExitServer})
+		}
+	}()
+	return nil
+}
+
+func inheritedConn(fd int) (net.Conn, error) {
+	f := os.NewFile(uintptr(fd), "held connection")
+	defer func() { _ = f.Close() }()
+	return net.FileConn(f)
+}
