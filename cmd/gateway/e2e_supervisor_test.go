@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// notifySocket stands in for systemd: it reads the notification socket as systemd does. systemd itself
-// cannot run here.
+// notifySocket stands in for systemd: it reads the notification socket as systemd does, and is no more than
+// that.
 type notifySocket struct {
 	mu       sync.Mutex
 	messages []string
