@@ -116,6 +116,9 @@ func setWriteDeadline(rc *http.ResponseController, t time.Time) error {
 	return nil
 }
 
+// lastEvents is how long a stream waits for the end of its turn once the gateway retires.
+const lastEvents = 250 * time.Millisecond
+
 // retired ends a stream because the gateway retires. It wraps queue.ErrClosed, so that a stream that has
 // written nothing goes back to the gate by returning it.
 type retired struct{ Notice }
@@ -179,6 +182,7 @@ func (s *Server) watch(ctx context.Context, follow func(context.Context) iter.Se
 			}
 		}()
 
+		retireSoon, late := retiring, (<-chan time.Time)(nil)
 		silence := time.NewTimer(firstByte)
 		defer silence.Stop()
 		for {
@@ -193,6 +197,9 @@ func (s *Server) watch(ctx context.Context, follow func(context.Context) iter.Se
 				case got.err != nil:
 					ended(got.err)
 					return
+				case late != nil && got.event.Type == queue.EventInterrupted:
+					ended(queue.ErrClosed)
+					return
 				case !yield(&got.event, nil):
 					return
 				}
@@ -200,7 +207,10 @@ func (s *Server) watch(ctx context.Context, follow func(context.Context) iter.Se
 				if !yield(nil, nil) {
 					return
 				}
-			case <-retiring:
+			case <-retireSoon:
+				// A turn that ended in the drain may have its last events on their way.
+				retireSoon, late = nil, time.After(lastEvents)
+			case <-late:
 				ended(queue.ErrClosed)
 				return
 			}
