@@ -235,7 +235,7 @@ func (w *world) end() {
 		w.cancel(ErrStopped)
 		w.done = true
 		return nil
-	}, make(chan error, 1)}})
+	}, Outcome{}, make(chan error, 1)}})
 	<-w.exit
 }
 

@@ -84,16 +84,22 @@ func (e Entry) Raise(o Outcome) {
 // Commit runs act on the owner's goroutine as the point of no return: quiesce must stop the sources of
 // requests and hand in what they still hold; when a stop waits after that, or the state was left, the
 // sources are restored and [ErrSuperseded] is returned, so that a stop is never lost. An error of act is
-// returned after the sources were restored.
-func (e Entry) Commit(ctx context.Context, quiesce func() (restore func()), act func() error) error {
+// returned after the sources were restored. When act returns nil, then is the outcome, at once: nothing can
+// come between.
+func (e Entry) Commit(ctx context.Context, quiesce func() (restore func()), act func() error, then Outcome) error {
 	answer := make(chan error, 1)
-	if !e.m.box.post(mail{commit: &commitMail{e.visit, quiesce, act, answer}}) {
+	if !e.m.box.post(mail{commit: &commitMail{e.visit, quiesce, act, then, answer}}) {
 		return ErrSuperseded
 	}
 	select {
 	case err := <-answer:
 		return err
 	case <-ctx.Done():
+	}
+	select {
+	case err := <-answer: // the outcome has left the state
+		return err
+	default:
 		return ErrSuperseded // the owner finds the visit over and does not act
 	}
 }
@@ -105,6 +111,9 @@ type Request struct {
 	Reason string
 	// Turn is the turn from inside which the request comes; empty for none.
 	Turn string
+	// Drain is how long a restart may wait for the turns that run; nil for the setting drain_timeout. The
+	// machine lengthens its deadline for a longer one; for a shorter one the effect drain ends early.
+	Drain *time.Duration
 }
 
 // Decision is what became of a request.

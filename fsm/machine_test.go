@@ -369,7 +369,7 @@ func TestAStopWinsOverACommit(t *testing.T) {
 						b.Notify(Request{Event: Stop, Actor: "SIGTERM"})
 					}
 					return func() { restored++ }
-				}, func() error { acted = true; return errors.New("exec format error") })
+				}, func() error { acted = true; return errors.New("exec format error") }, Outcome{})
 				if errors.Is(err, ErrSuperseded) {
 					<-ctx.Done()
 					return Outcome{}
@@ -389,6 +389,45 @@ func TestAStopWinsOverACommit(t *testing.T) {
 			}
 			require.Equal(t, Starting, b.Snapshot().State)
 			require.Equal(t, "exec format error", b.latest().Reason)
+			b.end()
+		})
+	}
+}
+
+// A deadline that comes in the instant of the commit finds the state left: what was handed over is not
+// taken back.
+func TestNothingComesBetweenACommitAndItsOutcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var committed error
+		b := newBench(t, nil)
+		b.cfg.Effects[EffectRespawn] = func(ctx context.Context, e Entry) Outcome {
+			committed = e.Commit(ctx, func() func() { return func() {} }, func() error {
+				b.box.post(mail{outcome: &outcomeMail{Outcome: Outcome{Event: RespawnFailed}, visit: b.visit}})
+				b.Notify(Request{Event: Stop, Actor: "SIGTERM"})
+				return nil
+			}, Outcome{Event: Respawned, Reason: "the successor serves"})
+			return Outcome{}
+		}
+		b.start()
+		b.outcome(Started)
+		b.ask(Restart)
+		b.outcome(Drained)
+		b.outcome(Closed)
+		require.NoError(t, committed)
+		require.Equal(t, ExitOK, b.end())
+		require.Equal(t, Respawned, b.latest().Event)
+	})
+}
+
+func TestARestartMayAskForALongerDrain(t *testing.T) {
+	for _, tt := range []struct{ asked, deadline time.Duration }{{time.Hour, time.Hour}, {0, 30 * time.Second}, {time.Second, 30 * time.Second}} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, nil).at(Running)
+			_, err := b.Request(t.Context(), Request{Event: Restart, Actor: "test", Drain: &tt.asked})
+			require.NoError(t, err)
+			require.Equal(t, tt.deadline, b.Snapshot().Deadline.Sub(b.Snapshot().Since))
+			b.ask(Stop)
+			require.Equal(t, 5*time.Second, b.Snapshot().Deadline.Sub(b.Snapshot().Since))
 			b.end()
 		})
 	}

@@ -33,6 +33,7 @@ type commitMail struct {
 	visit   uint64
 	quiesce func() (restore func())
 	act     func() error
+	then    Outcome
 	answer  chan<- error // buffered
 }
 

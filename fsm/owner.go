@@ -3,6 +3,7 @@ package fsm
 import (
 	"context"
 	"fmt"
+	"maps"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -151,6 +152,9 @@ func (m *Machine) commit(c *commitMail) {
 	err := c.act()
 	restore()
 	c.answer <- err
+	if err == nil && c.then.Event != "" {
+		m.outcome(mail{outcome: &outcomeMail{Outcome: c.then, visit: c.visit}})
+	}
 }
 
 // fire moves looplab's machine. The context is never one that can end: looplab stays in transition for
@@ -267,7 +271,10 @@ func (m *Machine) arm() {
 	if m.lastResort != nil {
 		m.lastResort.Stop()
 	}
-	timeouts, visit, longest := m.cfg.Timeouts(), m.visit, time.Duration(0)
+	timeouts, visit, longest := maps.Clone(m.cfg.Timeouts()), m.visit, time.Duration(0)
+	if d := m.asked.Drain; d != nil {
+		timeouts[DrainTimeout] = max(timeouts[DrainTimeout], *d)
+	}
 	m.deadline = 0
 	for i, d := range m.states[m.state].Deadlines {
 		after := d.sum(timeouts)

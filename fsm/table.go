@@ -68,7 +68,7 @@ func Lifecycle() Table {
 			{StartFailed, ByOutcome, "the effect start; the deadline of Starting"},
 			{ServerFailed, ByOutcome, "the server, when its listener fails while it serves"},
 			{Drained, ByOutcome, "the effect drain: nothing runs any more and the successor is prepared"},
-			{DrainTimedOut, ByDeadline, "the deadline of Draining"},
+			{DrainTimedOut, ByDeadline, "the deadline of Draining; the effect drain, when a restart asked for less time and the successor is prepared"},
 			{Closed, ByOutcome, "the effect close, when a stop is intended"},
 			{ClosedForRestart, ByOutcome, "the effect close, when a restart is intended"},
 			{Respawned, ByOutcome, "the effect respawn: the successor has taken over"},
@@ -80,7 +80,7 @@ func Lifecycle() Table {
 		Effects: []EffectSpec{
 			{Name: EffectStart, Does: "take the lock, listen, open the store and recover its lanes", Outcomes: []Event{Started, StartFailed}, Panic: StartFailed},
 			{Name: EffectOpen, Does: "publish ready, tell the supervisor, release the lanes", Panic: ServerFailed},
-			{Name: EffectDrain, Does: "pause the lanes, prepare the successor, wait for the turns that run", Outcomes: []Event{Drained, Resume}, Panic: Resume},
+			{Name: EffectDrain, Does: "pause the lanes, prepare the successor, wait for the turns that run", Outcomes: []Event{Drained, DrainTimedOut, Resume}, Panic: Resume},
 			{Name: EffectResume, Does: "dismiss the successor, release the lanes", Panic: ServerFailed},
 			{Name: EffectClose, Does: "tell clients, interrupt what still runs (it goes back to the head of its lane), close politely, flush the store", Outcomes: []Event{Closed, ClosedForRestart}, Panic: Closed},
 			{Name: EffectRespawn, Does: "hand over to the successor, or decline where the mode says stay in this process", Outcomes: []Event{Respawned, RespawnDeclined, RespawnFailed}, Panic: RespawnFailed},
@@ -216,8 +216,9 @@ const (
 // Modes lists the ways in which a restart hands over, the setting `lifecycle.respawn`.
 func Modes() []ModeSpec {
 	return []ModeSpec{
-		{"auto", "exec where the system has it, else in-process"},
+		{"auto", "exec where the system has it, else in-process; in-process as process 1, whose signals the kernel drops while an image is replaced"},
 		{"exec", "the process replaces its own image: same process id; the listener, the instance lock and the connections that wait for an answer are kept. The executable and the configuration on disk are checked first; when the replacement fails, a restart in place"},
+		{"spawn", "a successor with a process id of its own: it starts beside the working gateway and says that it is prepared before anything is torn down; gets the listener, the instance lock and the connections that wait for an answer; opens the store and says that it is ready; and serves once it is told to. Until then it can be killed at no loss, and this process goes on in place. Under a supervisor that does not follow it, and as process 1, exec or in-process instead"},
 		{"in-process", "start again inside this process, with the configuration on disk; GATEWAY_NO_RESPAWN=1 chooses it. What every other mode falls back to"},
 		{"supervisor", "check as for exec, then end with exit code 75, so that a supervisor starts the next process. Requests that wait get 503; with socket activation no connection is refused"},
 	}

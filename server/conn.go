@@ -313,6 +313,24 @@ func (r *roster) settle(ctx context.Context) []Parked {
 	}
 }
 
+// next waits until some connection is parked and takes those that are; none when every connection has
+// ended, or ctx.
+func (r *roster) next(ctx context.Context) []Parked {
+	for {
+		r.mu.Lock()
+		parked, open, change := r.parked, len(r.open), r.change
+		r.parked = nil
+		r.mu.Unlock()
+		if len(parked) > 0 || open == 0 || ctx.Err() != nil {
+			return parked
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+		}
+	}
+}
+
 type connKey struct{}
 
 func withConn(ctx context.Context, c net.Conn) context.Context {

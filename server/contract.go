@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"time"
 
 	"gateway/queue"
 )
@@ -48,9 +49,11 @@ const (
 	AdmissionRefused Admission = "refused"
 )
 
-// Request asks for an event. Turn is the id of the turn that asks from inside, empty otherwise.
+// Request asks for an event. Turn is the id of the turn that asks from inside, empty otherwise. Drain is how
+// long a restart may wait for the turns that run; nil for what is configured.
 type Request struct {
 	Event, Actor, Reason, Turn string
+	Drain                      *time.Duration
 }
 
 // Decision is the machine's answer to a request.

@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// maxDrain bounds what a restart may ask to wait.
+const maxDrain = 24 * time.Hour
+
 // healthy is alive in every state; a process that is not does not answer.
 func (s *Server) healthy(w http.ResponseWriter, _ *http.Request) error {
 	return reply(w, http.StatusOK, map[string]string{"status": "ok"})
@@ -103,7 +106,8 @@ func (s *Server) streamLifecycle(w http.ResponseWriter, r *http.Request, after u
 // requestEvent asks the machine for an event and answers with what it decided.
 func (s *Server) requestEvent(event string) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		var reason, turn string
+		var reason, turn, wait string
+		var drain *time.Duration
 		var authorize bool
 		body, err := readObject(w, r, maxSmallBody)
 		if err != nil {
@@ -114,7 +118,7 @@ func (s *Server) requestEvent(event string) func(http.ResponseWriter, *http.Requ
 			if err != nil {
 				return err
 			}
-			err = f.takeEach(member{"reason", &reason}, member{"turn", &turn}, member{"authorize_signal", &authorize})
+			err = f.takeEach(member{"reason", &reason}, member{"turn", &turn}, member{"authorize_signal", &authorize}, member{"drain_timeout", &wait})
 			if err := cmp.Or(err, f.rest("")); err != nil {
 				return err
 			}
@@ -127,11 +131,21 @@ func (s *Server) requestEvent(event string) func(http.ResponseWriter, *http.Requ
 		case authorize && event != "restart":
 			return invalid("authorize_signal", "invalid_value", "only a restart can be authorised. Try: POST /v1/lifecycle/restart")
 		}
+		if wait != "" {
+			d, err := time.ParseDuration(wait)
+			switch {
+			case event != "restart":
+				return invalid("drain_timeout", "invalid_value", "only a restart drains. Try: POST /v1/lifecycle/restart")
+			case err != nil || d < 0 || d > maxDrain:
+				return invalid("drain_timeout", "invalid_value", "drain_timeout must be a duration from 0s to %s. Try: \"10s\"", maxDrain)
+			}
+			drain = &d
+		}
 		if authorize {
 			s.opts.Lifecycle.AuthorizeSignal(actor(r))
 			return reply(w, http.StatusOK, map[string]bool{"authorized": true})
 		}
-		decision, err := s.opts.Lifecycle.Request(r.Context(), Request{Event: event, Actor: actor(r), Reason: reason, Turn: turn})
+		decision, err := s.opts.Lifecycle.Request(r.Context(), Request{Event: event, Actor: actor(r), Reason: reason, Turn: turn, Drain: drain})
 		if err != nil {
 			return fmt.Errorf("server: requesting %s: %w", event, err)
 		}

@@ -101,14 +101,25 @@ func (l *listener) resume() {
 	}
 }
 
+// awake sets the deadline of Accept, unless the listener is paused.
+func (l *listener) awake(t time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.paused == nil {
+		_ = l.inner.SetDeadline(t)
+	}
+}
+
 func (l *listener) pausedUntil() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.paused
 }
 
-// inject hands a carried connection to Accept. The listener is paused, so Accept is waiting for it.
+// inject hands a carried connection to Accept, which it wakes unless the listener is paused.
 func (l *listener) inject(p Parked) {
+	l.awake(time.Unix(1, 0))
+	defer l.awake(time.Time{})
 	select {
 	case l.carried <- p:
 	case <-l.closed:

@@ -127,12 +127,7 @@ func (s *Server) Resume(carried []Parked) {
 		c.endParking()
 	}
 	for _, p := range carried {
-		_ = p.Conn.SetDeadline(time.Time{})
-		if ln := s.listenerFor(p.Local); ln != nil {
-			ln.inject(p)
-		} else {
-			_ = p.Conn.Close()
-		}
+		s.Adopt(p)
 	}
 	for _, ln := range s.allListeners() {
 		ln.resume()
@@ -177,6 +172,20 @@ func (s *Server) Park(ctx context.Context) []Parked {
 		c.beginParking()
 	}
 	return s.roster.settle(ctx)
+}
+
+// ParkNext waits, after Park, for connections whose answers end, and takes them; none when all have ended, or
+// ctx.
+func (s *Server) ParkNext(ctx context.Context) []Parked { return s.roster.next(ctx) }
+
+// Adopt serves a connection that was carried over while this server serves already.
+func (s *Server) Adopt(p Parked) {
+	_ = p.Conn.SetDeadline(time.Time{})
+	if ln := s.listenerFor(p.Local); ln != nil {
+		ln.inject(p)
+	} else {
+		_ = p.Conn.Close()
+	}
 }
 
 // Refuse answers carried connections that nobody will serve: 503 to those whose request was read.

@@ -8,6 +8,7 @@ import (
 	"runtime/pprof"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/rs/xid"
 	"github.com/rs/zerolog"
@@ -43,23 +44,28 @@ type daemon struct {
 	queue   atomic.Pointer[queue.Queue]
 	mode    atomic.Pointer[respawnMode]
 	address atomic.Pointer[string]
-	journal atomic.Pointer[process.Journal] // nil until the lock is taken: the folder may be another gateway's
+	journal atomic.Pointer[process.Journal]   // nil until the lock is taken: the folder may be another gateway's
+	heir    atomic.Pointer[process.Successor] // who this process has handed over to
 
 	// Touched by effects only.
-	inherited *process.Handover // until the first start has taken it over
-	restarted bool              // this image or generation comes from a restart
-	lock      *process.Lock
-	listener  net.Listener
-	listens   string       // the configured address that listener serves
-	served    bool         // the server knows listener
-	retired   net.Listener // the listener before a change of address
-	socket    *net.UnixListener
-	agents    *agent.Set
-	server    *server.Server
-	carried   []server.Parked // connections that the next open hands to the server
-	successor *preparation
-	failure   error       // why the exit code is not 0, for people
-	broken    atomic.Bool // the server failed on the TCP listener
+	inherited   *process.Handover    // until the first start has taken it over
+	predecessor *process.Predecessor // who hands over to this process, until it has
+	forwarded   sync.WaitGroup       // its last connections
+	restarted   bool                 // this image or generation comes from a restart
+	lock        *process.Lock
+	owns        bool // the lock, the files beside it and the connections are this process's own
+	listener    net.Listener
+	listens     string       // the configured address that listener serves
+	served      bool         // the server knows listener
+	retired     net.Listener // the listener before a change of address
+	socket      *net.UnixListener
+	agents      *agent.Set
+	server      *server.Server
+	carried     []server.Parked // connections that the next open hands to the server
+	successor   *preparation
+	hurry       chan time.Duration // a shorter time for the drain that is under way
+	failure     error              // why the exit code is not 0, for people
+	broken      atomic.Bool        // the server failed on the TCP listener
 }
 
 type respawnMode struct {
@@ -76,6 +82,7 @@ func newDaemon(source config.Source, loaded config.Loaded, inherited *process.Ha
 	d := &daemon{
 		source: source, argv: argv, executable: executable, bootID: xid.New().String(), version: version(), out: out, log: log,
 		inherited: inherited, restarted: inherited != nil, supervisor: process.NewSupervisor(),
+		hurry: make(chan time.Duration, 1),
 	}
 	d.use(loaded)
 	d.metrics = newMetrics(d)
@@ -129,7 +136,7 @@ func (d *daemon) run() int {
 // use puts a configuration in force.
 func (d *daemon) use(loaded config.Loaded) {
 	d.loaded.Store(&loaded)
-	mode, why := process.Choose(loaded.Config.Lifecycle.Respawn)
+	mode, why := process.Look().Choose(loaded.Config.Lifecycle.Respawn)
 	d.mode.Store(&respawnMode{mode, why})
 	if level, err := zerolog.ParseLevel(loaded.Config.Log.Level); err == nil {
 		zerolog.SetGlobalLevel(level)

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -35,7 +34,7 @@ func buildBinary() (remove func(), err error) {
 	}
 	remove = func() { _ = os.RemoveAll(dir) }
 	binary = filepath.Join(dir, "gateway")
-	args := []string{"build", "-o", binary}
+	args := []string{"build", "-tags", "failpoints", "-o", binary}
 	if raceEnabled {
 		args = append(args, "-race")
 	}
@@ -44,25 +43,12 @@ func buildBinary() (remove func(), err error) {
 	return remove, build.Run()
 }
 
-// logBuffer is what an instance writes to standard error.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+// logged is what the instances since the last launch have written to standard error.
+func (h *house) logged() string {
+	b, err := os.ReadFile(h.log)
+	require.NoError(h.t, err)
+	return string(b)
 }
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (h *house) logged() string { return h.log.String() }
 
 // house is a state folder with a configuration, in which gateways are run one after another.
 type house struct {
@@ -71,10 +57,11 @@ type house struct {
 	config   string
 	env      []string
 	cmd      *exec.Cmd
-	log      *logBuffer
+	log      string // a file: a successor writes to it too
 	exited   chan struct{}
 	http     *http.Client
 	instance int
+	groups   []int // process groups of all instances
 }
 
 func newHouse(t *testing.T, config string, env ...string) *house {
@@ -86,12 +73,14 @@ func newHouse(t *testing.T, config string, env ...string) *house {
 	}}
 	t.Cleanup(func() {
 		h.http.CloseIdleConnections()
+		for _, group := range h.groups {
+			_ = syscall.Kill(-group, syscall.SIGKILL)
+		}
 		if h.cmd != nil {
-			_ = h.cmd.Process.Kill()
 			<-h.exited
 		}
-		if t.Failed() && h.log != nil {
-			t.Logf("the log of the last instance:\n%s", lastLines(h.log.String(), 60))
+		if t.Failed() && h.log != "" {
+			t.Logf("the log of the last instance:\n%s", lastLines(h.logged(), 60))
 		}
 	})
 	return h
@@ -121,11 +110,16 @@ func (h *house) start() {
 func (h *house) launch() {
 	h.t.Helper()
 	h.instance++
-	h.log = &logBuffer{}
+	h.log = filepath.Join(h.dir, fmt.Sprintf("log%d", h.instance))
+	log, err := os.Create(h.log)
+	require.NoError(h.t, err)
+	defer func() { _ = log.Close() }()
 	h.cmd = h.command("run")
 	h.cmd.Env = append(h.cmd.Env, h.env...)
-	h.cmd.Stderr = h.log
+	h.cmd.Stderr = log
+	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	require.NoError(h.t, h.cmd.Start())
+	h.groups = append(h.groups, h.cmd.Process.Pid)
 	h.exited = make(chan struct{})
 	go func(cmd *exec.Cmd, exited chan struct{}) {
 		_ = cmd.Wait()

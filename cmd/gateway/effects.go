@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"gateway/fsm"
+	"gateway/internal/failpoint"
 	"gateway/internal/process"
 	"gateway/server"
 )
@@ -23,8 +24,12 @@ const (
 	preparedFor = time.Second
 	// backlogTime is how long a retired address is emptied.
 	backlogTime = 10 * time.Millisecond
+	// never is longer than any drain.
+	never = 1000 * time.Hour
 	// parkTime is how long answers that are under way may still take before the image is replaced.
 	parkTime = time.Second
+	// spawnParkTime is the same before a hand-over to a successor, after which they may still end.
+	spawnParkTime = 50 * time.Millisecond
 	// restartExpected is what clients are told, as OpenClaw's gateway tells its own.
 	restartExpected int64 = 1500
 )
@@ -58,13 +63,24 @@ func (d *daemon) takeBacklog() {
 	}
 }
 
-// drain waits for the turns that run while the successor is prepared beside them.
+// drain waits for the turns that run while the successor is prepared beside them. It never ends before the
+// successor has answered.
 func (d *daemon) drain(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	d.queue.Load().Pause()
 	d.successor = d.prepare()
 	drained := make(chan error, 1)
 	go func() { drained <- d.queue.Load().Drain(ctx, e.Request.Turn) }()
 	prepared := d.successor.done
+	limit := time.NewTimer(never)
+	defer limit.Stop()
+	if e.Request.Drain != nil {
+		limit.Reset(*e.Request.Drain)
+	}
+	select {
+	case <-d.hurry: // meant for an earlier drain
+	default:
+	}
+	end := fsm.Outcome{Event: fsm.Drained, Reason: "nothing runs"}
 	for drained != nil || prepared != nil {
 		select {
 		case <-prepared:
@@ -77,15 +93,33 @@ func (d *daemon) drain(ctx context.Context, e fsm.Entry) fsm.Outcome {
 				return fsm.Outcome{} // the state was left
 			}
 			drained = nil
-			if prepared == nil && time.Since(d.successor.asked) > preparedFor {
+			if prepared == nil && d.successor.stale() && time.Until(d.machine.Snapshot().Deadline) > d.prepareTimeout() {
+				d.successor.dismiss()
 				d.successor = d.prepare() // the file or the executable may have changed while the turns ran
 				prepared = d.successor.done
 			}
+		case shorter := <-d.hurry:
+			limit.Reset(shorter)
+		case <-limit.C:
+			drained = nil
+			end = fsm.Outcome{Event: fsm.DrainTimedOut, Reason: "the restart asked to wait no longer"}
 		case <-ctx.Done():
 			return fsm.Outcome{}
 		}
 	}
-	return fsm.Outcome{Event: fsm.Drained, Reason: "nothing runs"}
+	return end
+}
+
+// hurryUp shortens the drain that is under way, if one is.
+func (d *daemon) hurryUp(limit time.Duration) {
+	select {
+	case <-d.hurry: // the newest counts
+	default:
+	}
+	select {
+	case d.hurry <- limit:
+	default:
+	}
 }
 
 func (d *daemon) resume(context.Context, fsm.Entry) fsm.Outcome {
@@ -107,6 +141,12 @@ func (d *daemon) close(ctx context.Context, _ fsm.Entry) fsm.Outcome {
 		}
 		d.server.Retire(notice)
 	}
+	d.endForwarding()
+	if p := d.successor; !stop && p.stale() && d.mode.Load().Mode != process.ModeSpawn { // the drain's deadline passed
+		p.dismiss()
+		d.successor = d.prepare()
+	}
+	failpoint.At("close.told")
 	// Both at once: answers end as their turns do, and each has its own few seconds.
 	var steps errgroup.Group
 	steps.Go(func() error { return d.closeQueue(ctx) })
@@ -116,6 +156,7 @@ func (d *daemon) close(ctx context.Context, _ fsm.Entry) fsm.Outcome {
 	if err := steps.Wait(); err != nil {
 		return fsm.Outcome{Event: fsm.Closed, Reason: "not everything closed cleanly: " + err.Error()}
 	}
+	failpoint.At("close.done")
 	return fsm.Outcome{Event: fsm.Closed, Reason: "closed"}
 }
 
@@ -138,13 +179,17 @@ func (d *daemon) closeServer(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closeStep)
 	defer cancel()
 	var errs []error
-	if d.server != nil {
-		d.server.Refuse(d.carried)
-		d.carried = nil
-		errs = append(errs, d.server.Close(ctx))
+	if d.owns {
+		if d.server != nil {
+			d.server.Refuse(d.carried)
+		}
+		if d.socket != nil {
+			process.RemoveSocket(d.config().StateDir)
+		}
 	}
-	if d.socket != nil {
-		process.RemoveSocket(d.config().StateDir)
+	d.dropCarried()
+	if d.server != nil {
+		errs = append(errs, d.server.Close(ctx))
 	}
 	for _, ln := range []net.Listener{d.listener, d.retired} {
 		if ln != nil {
@@ -155,6 +200,14 @@ func (d *daemon) closeServer(ctx context.Context) error {
 		_ = d.socket.Close()
 	}
 	return errors.Join(errs...)
+}
+
+// dropCarried closes this process's copies of connections that are somebody else's now.
+func (d *daemon) dropCarried() {
+	for _, p := range d.carried {
+		_ = p.Conn.Close()
+	}
+	d.carried = nil
 }
 
 // reset begins a new generation in this process.
@@ -176,6 +229,10 @@ func (d *daemon) reset(ctx context.Context, e fsm.Entry) fsm.Outcome {
 
 // release closes whatever an earlier state has not closed, and lets go of the lock last.
 func (d *daemon) release(ctx context.Context, e fsm.Entry) fsm.Outcome {
+	if heir := d.heir.Load(); heir != nil {
+		d.leaveTo(ctx, heir)
+		return fsm.Outcome{}
+	}
 	if e.Hop.Event == fsm.StartFailed && d.failure == nil {
 		d.failure = fmt.Errorf("the start failed: %s\nTry: raise lifecycle.start_timeout, and see the log", e.Hop.Reason)
 	}

@@ -11,7 +11,9 @@ import (
 
 	"gateway/fsm"
 	"gateway/internal/config"
+	"gateway/internal/failpoint"
 	"gateway/internal/process"
+	"gateway/server"
 )
 
 // preparation is the question to the executable on disk whether it could take over.
@@ -19,27 +21,53 @@ type preparation struct {
 	asked  time.Time
 	cancel context.CancelFunc
 	done   chan struct{}
-	next   config.Loaded // for a restart in place
-	err    error         // valid once done is closed
+	// Valid once done is closed.
+	next      config.Loaded      // for a restart in place
+	successor *process.Successor // in mode spawn
+	err       error
 }
 
 // prepare asks in the background. The answer outlives the drain that asked: it counts until the restart
 // has ended one way or the other.
 func (d *daemon) prepare() *preparation {
-	timeout := d.config().Lifecycle.RespawnTimeout
-	ctx, cancel := context.WithTimeoutCause(context.Background(), timeout, fmt.Errorf("no answer within %s", timeout))
+	timeout := d.prepareTimeout()
+	ctx, cancel := context.WithTimeoutCause(context.Background(), timeout, fmt.Errorf("no answer within %s\nTry: see what %s does on its own, or raise lifecycle.drain_timeout", timeout, d.executable))
 	p := &preparation{asked: time.Now(), cancel: cancel, done: make(chan struct{})}
-	about := process.Predecessor{StateDir: d.config().StateDir, ListenAddress: d.config().Listen}
+	about := d.question()
 	go func() {
 		defer close(p.done)
 		defer cancel()
-		if d.mode.Load().Mode == process.ModeInPlace {
+		switch d.mode.Load().Mode {
+		case process.ModeInPlace:
 			p.next, p.err = candidate(d.source, about)
-			return
+		case process.ModeSpawn:
+			about.Stay = true
+			p.successor, p.err = process.Spawn(ctx, d.executable, d.argv, about)
+		case process.ModeExec, process.ModeSupervisor:
+			_, p.err = process.Prepare(ctx, d.executable, d.argv, about)
 		}
-		_, p.err = process.Prepare(ctx, d.executable, d.argv, about)
 	}()
 	return p
+}
+
+// prepareTimeout is shorter than any drain: a successor that hangs is noticed before anything is torn down.
+func (d *daemon) prepareTimeout() time.Duration {
+	l := d.config().Lifecycle
+	return min(l.RespawnTimeout, l.DrainTimeout*3/4)
+}
+
+func (d *daemon) question() process.Question {
+	return process.Question{StateDir: d.config().StateDir, ListenAddress: d.config().Listen}
+}
+
+// stale reports whether the answer is older than it is trusted.
+func (p *preparation) stale() bool {
+	select {
+	case <-p.done:
+		return time.Since(p.asked) > preparedFor
+	default:
+		return false
+	}
 }
 
 // dismiss ends a preparation that is not needed any more and waits for it.
@@ -47,11 +75,14 @@ func (p *preparation) dismiss() {
 	if p != nil {
 		p.cancel()
 		<-p.done
+		if p.successor != nil {
+			p.successor.Dismiss()
+		}
 	}
 }
 
 // candidate decides whether this program, with the configuration on disk, could take over from p.
-func candidate(source config.Source, p process.Predecessor) (config.Loaded, error) {
+func candidate(source config.Source, p process.Question) (config.Loaded, error) {
 	loaded, err := config.Load(source)
 	if err != nil {
 		return loaded, err
@@ -71,12 +102,8 @@ func candidate(source config.Source, p process.Predecessor) (config.Loaded, erro
 	return loaded, probe.Close()
 }
 
-// respawn replaces the image of this process, or declines.
+// respawn hands over to the successor or the next image of this process, or declines.
 func (d *daemon) respawn(ctx context.Context, e fsm.Entry) fsm.Outcome {
-	mode := d.mode.Load()
-	if mode.Mode == process.ModeInPlace {
-		return fsm.Outcome{Event: fsm.RespawnDeclined, Reason: "restart in place: " + mode.why}
-	}
 	select {
 	case <-d.successor.done:
 	case <-ctx.Done():
@@ -85,27 +112,128 @@ func (d *daemon) respawn(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	if err := d.successor.err; err != nil {
 		return fsm.Outcome{Event: fsm.RespawnFailed, Reason: err.Error()}
 	}
-	if mode.Mode == process.ModeSupervisor {
+	switch mode := d.mode.Load(); mode.Mode {
+	case process.ModeInPlace:
+		return fsm.Outcome{Event: fsm.RespawnDeclined, Reason: "restart in place: " + mode.why}
+	case process.ModeSupervisor:
 		return fsm.Outcome{Event: fsm.Respawned, Reason: "the supervisor starts the next process", Exit: fsm.ExitSupervisor}
+	case process.ModeSpawn:
+		return d.handToSuccessor(ctx, e)
+	case process.ModeExec:
 	}
+	return d.handToNextImage(ctx, e)
+}
+
+// handToNextImage replaces the image of this process.
+func (d *daemon) handToNextImage(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	parkCtx, cancel := context.WithTimeout(ctx, parkTime)
 	d.carried = append(d.carried, d.server.Park(parkCtx)...)
 	cancel()
+	failpoint.At("respawn.parked")
 	d.journal.Load().Add(map[string]any{"intent": "exec", "boot_id": d.bootID, "time": time.Now(), "path": d.executable})
-	err := e.Commit(ctx, d.signals.Quiesce, d.replaceImage)
+	err := e.Commit(ctx, d.signals.Quiesce, d.replaceImage, fsm.Outcome{})
 	if errors.Is(err, fsm.ErrSuperseded) {
 		return fsm.Outcome{}
 	}
 	return fsm.Outcome{Event: fsm.RespawnFailed, Reason: err.Error()}
 }
 
+// handToSuccessor hands everything to a process of its own and lets it serve. Until it is told to, it can be
+// killed and this process goes on.
+func (d *daemon) handToSuccessor(ctx context.Context, e fsm.Entry) fsm.Outcome {
+	s := d.successor.successor
+	parkCtx, cancel := context.WithTimeout(ctx, spawnParkTime)
+	d.carried = append(d.carried, d.server.Park(parkCtx)...)
+	cancel()
+	d.journal.Load().Add(map[string]any{"intent": "spawn", "boot_id": d.bootID, "time": time.Now(), "path": d.executable, "pid": s.PID})
+	doc, kept, err := d.handover(process.Duplicate)
+	defer func() { process.Drop(kept...) }()
+	if err == nil {
+		err = s.Go(ctx, doc)
+	}
+	if err == nil {
+		then := fsm.Outcome{Event: fsm.Respawned, Reason: fmt.Sprintf("the successor serves, pid %d", s.PID)}
+		err = e.Commit(ctx, d.signals.Quiesce, func() error {
+			if err := s.Serve(); err != nil {
+				return err
+			}
+			d.heir.Store(s)
+			return nil
+		}, then)
+	}
+	if err == nil || ctx.Err() != nil || errors.Is(err, fsm.ErrSuperseded) {
+		return fsm.Outcome{}
+	}
+	return fsm.Outcome{Event: fsm.RespawnFailed, Reason: err.Error()}
+}
+
+// leaveTo ends a process that has handed over: what it still answers ends here, and each connection follows
+// as its answer is done.
+func (d *daemon) leaveTo(ctx context.Context, heir *process.Successor) {
+	ctx, cancel := context.WithTimeout(ctx, closeStep)
+	defer cancel()
+	d.dropCarried()
+	for {
+		parked := d.server.ParkNext(ctx)
+		if len(parked) == 0 {
+			break
+		}
+		d.forward(heir, parked)
+	}
+	if err := d.server.Close(ctx); err != nil {
+		d.log.Warn().Err(err).Msg("not everything closed cleanly")
+	}
+	_ = d.socket.Close() // copies; the successor has its own
+	_ = d.listener.Close()
+	_ = d.lock.Leave()
+	heir.Leave()
+}
+
+func (d *daemon) forward(heir *process.Successor, parked []server.Parked) {
+	var conns []process.HeldConn
+	var kept []int
+	defer func() { process.Drop(kept...) }()
+	for _, p := range parked {
+		if c, ok := p.Conn.(syscall.Conn); ok {
+			if fd, err := process.Duplicate(c); err == nil {
+				kept = append(kept, fd)
+				conns = append(conns, process.HeldConn{FD: fd, Local: p.Local, Read: p.Read})
+			}
+		}
+	}
+	if err := heir.Forward(conns); err != nil {
+		d.log.Warn().Err(err).Int("connections", len(parked)).Msg("the successor takes no more connections")
+		d.server.Refuse(parked)
+		return
+	}
+	for _, p := range parked {
+		_ = p.Conn.Close()
+	}
+}
+
 // replaceImage returns only when it failed.
 func (d *daemon) replaceImage() error {
 	d.journal.Load().Close()
-	var kept []int
+	syscall.ForkLock.RLock() // a child that is started now would inherit what is kept
+	defer syscall.ForkLock.RUnlock()
+	doc, kept, err := d.handover(process.Keep)
+	defer func() {
+		process.Drop(kept...)
+		d.journal.Store(process.OpenJournal(d.config().StateDir))
+	}()
+	if err != nil {
+		return err
+	}
+	failpoint.At("respawn.exec")
+	return process.Exec(d.executable, d.argv, doc)
+}
+
+// handover lists what goes over, as descriptors that keep has made and the caller drops. On an error nobody
+// is left behind: this process goes on with all of them.
+func (d *daemon) handover(keep func(syscall.Conn) (int, error)) (doc process.Handover, kept []int, err error) {
 	var failed error
-	keep := func(c syscall.Conn) int {
-		fd, err := process.Keep(c)
+	add := func(c syscall.Conn) int {
+		fd, err := keep(c)
 		if err != nil {
 			failed = errors.Join(failed, err)
 			return -1
@@ -113,29 +241,20 @@ func (d *daemon) replaceImage() error {
 		kept = append(kept, fd)
 		return fd
 	}
-	syscall.ForkLock.RLock() // a child that is started now would inherit what is kept
-	defer syscall.ForkLock.RUnlock()
-	defer func() {
-		process.Drop(kept...)
-		d.journal.Store(process.OpenJournal(d.config().StateDir))
-	}()
 	history, err := json.Marshal(d.machine.Hops(0))
 	if err != nil {
-		return err
+		return doc, nil, err
 	}
-	doc := process.Handover{
+	doc = process.Handover{
 		BootID: d.bootID, StateDir: d.config().StateDir, ListenAddress: d.listens, History: history,
-		Lock: keep(d.lock), Listener: keep(d.listener.(syscall.Conn)), Socket: keep(d.socket),
+		Lock: add(d.lock), Listener: add(d.listener.(syscall.Conn)), Socket: add(d.socket),
 	}
 	for _, p := range d.carried {
 		if c, ok := p.Conn.(syscall.Conn); ok {
-			doc.Conns = append(doc.Conns, process.HeldConn{FD: keep(c), Local: p.Local, Read: p.Read})
+			doc.Conns = append(doc.Conns, process.HeldConn{FD: add(c), Local: p.Local, Read: p.Read})
 		}
 	}
-	if failed != nil { // nobody is left behind: this process goes on with all of them
-		return failed
-	}
-	return process.Exec(d.executable, d.argv, doc)
+	return doc, kept, failed
 }
 
 // historyOf reads what the image before this one did, and adds that it has handed over.
@@ -155,6 +274,6 @@ func historyOf(h *process.Handover) ([]fsm.Hop, error) {
 	return append(hops, fsm.Hop{
 		Seq: last.Seq + 1, BootID: h.BootID, Generation: last.Generation, Time: now,
 		From: fsm.Respawning, Event: fsm.Respawned, To: fsm.Stopped, Actor: "gateway",
-		Reason: "the process image was replaced", LastedMS: float64(now.Sub(last.Time).Microseconds()) / 1000,
+		Reason: "handed over", LastedMS: float64(now.Sub(last.Time).Microseconds()) / 1000,
 	}), nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"time"
 
@@ -82,9 +83,13 @@ func (l lifecycle) Hops(after uint64) ([]server.Hop, <-chan struct{}) {
 }
 
 func (l lifecycle) Request(ctx context.Context, r server.Request) (server.Decision, error) {
-	dec, err := l.d.machine.Request(ctx, fsm.Request{Event: fsm.Event(r.Event), Actor: r.Actor, Reason: r.Reason, Turn: r.Turn})
+	dec, err := l.d.machine.Request(ctx, fsm.Request{Event: fsm.Event(r.Event), Actor: r.Actor, Reason: r.Reason, Turn: r.Turn, Drain: r.Drain})
 	if err != nil {
 		return server.Decision{}, err
+	}
+	if r.Drain != nil && dec.Outcome == "coalesced" && dec.State == fsm.Draining {
+		l.d.hurryUp(*r.Drain)
+		dec.Message += fmt.Sprintf("; it waits for turns at most %s more", *r.Drain)
 	}
 	return server.Decision{Outcome: dec.Outcome, State: string(dec.State), Message: dec.Message, Hop: dec.Hop}, nil
 }
@@ -112,11 +117,15 @@ func (d *daemon) signalled(sig os.Signal) {
 		return
 	}
 	name := unix.SignalName(s)
+	if heir := d.heir.Load(); heir != nil { // whoever sends it means the gateway
+		_ = unix.Kill(heir.PID, s)
+		return
+	}
 	switch s { //nolint:exhaustive // the signals of the table
 	case unix.SIGTERM, unix.SIGINT:
 		d.machine.Notify(fsm.Request{Event: fsm.Stop, Actor: name})
 	case unix.SIGHUP:
-		if _, err := candidate(d.source, process.Predecessor{StateDir: d.config().StateDir, ListenAddress: d.config().Listen}); err != nil {
+		if _, err := candidate(d.source, d.question()); err != nil {
 			d.log.Warn().Err(err).Msg("received SIGHUP; refused, the gateway goes on as it was")
 			return
 		}

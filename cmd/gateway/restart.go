@@ -22,6 +22,7 @@ const pollEvery = 20 * time.Millisecond
 type lifecycleFlags struct {
 	reason  string
 	turn    string
+	drain   string // "" for what is configured
 	noWait  bool
 	asJSON  bool
 	timeout time.Duration
@@ -42,17 +43,23 @@ func (f *lifecycleFlags) body() map[string]any {
 	if f.turn != "" {
 		body["turn"] = f.turn
 	}
+	if f.drain != "" {
+		body["drain_timeout"] = f.drain
+	}
 	return body
 }
 
 func newRestartCommand(o *options) *cobra.Command {
 	f := &lifecycleFlags{}
-	var authorize, explain bool
+	var authorize, explain, force, wait bool
+	var drain time.Duration
 	cmd := &cobra.Command{
 		Use:   "restart",
 		Short: "Restart the gateway; running turns may finish, nothing is lost",
 		Long: `Restart the gateway. Turns that run may finish, up to lifecycle.drain_timeout; new ones are accepted and wait.
-When the new image cannot take over, the restart is called off and this command says why.`,
+When the next gateway cannot take over, the restart is called off and this command says why. With --force or
+--drain-timeout it waits less for turns (or longer): what still runs then is interrupted and runs again after the
+restart. Both also shorten a restart that is under way.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := o.connect()
@@ -68,11 +75,24 @@ When the new image cannot take over, the restart is called off and this command 
 				}
 				return report(cmd, f.asJSON, map[string]bool{"authorized": true}, "one restart by SIGUSR1 is authorised for 5 s")
 			}
+			if force {
+				f.drain = "0s"
+			}
+			if cmd.Flags().Changed("drain-timeout") {
+				f.drain = drain.String()
+			}
+			f.noWait = f.noWait || !wait
+			f.timeout += drain
 			return c.restart(cmd, f)
 		},
 	}
 	f.add(cmd, 2*time.Minute)
 	cmd.Flags().StringVar(&f.turn, "turn", os.Getenv("GATEWAY_TURN_ID"), "the turn that asks, which the restart then does not wait for")
+	cmd.Flags().DurationVar(&drain, "drain-timeout", 0, "how long to wait for turns that run, instead of lifecycle.drain_timeout")
+	cmd.Flags().BoolVar(&force, "force", false, "do not wait for turns that run: --drain-timeout 0s")
+	cmd.Flags().BoolVar(&wait, "wait", true, "wait until the restart has ended, and say how")
+	cmd.MarkFlagsMutuallyExclusive("drain-timeout", "force")
+	cmd.MarkFlagsMutuallyExclusive("wait", "no-wait")
 	cmd.Flags().BoolVar(&explain, "explain", false, "do not restart, but say what a restart would wait for now, and how it would hand over")
 	cmd.Flags().BoolVar(&authorize, "authorize-signal", false, "do not restart, but permit one restart by SIGUSR1 within 5 s")
 	return cmd
@@ -106,11 +126,14 @@ func (c *client) restart(cmd *cobra.Command, f *lifecycleFlags) error {
 			return err
 		case err != nil: // on its way
 		case s.State == fsm.Running && (s.BootID != before.BootID || s.Generation > before.Generation):
+			if why, fell := since(s, before.Hop, fsm.RespawnFailed); fell && s.BootID == before.BootID {
+				return fmt.Errorf("the gateway has restarted in place, as it was before: the next one could not take over: %s\nTry: mend that, then gateway restart", why)
+			}
 			took := time.Since(began).Round(time.Millisecond)
 			return report(cmd, f.asJSON, map[string]any{"outcome": "restarted", "took_ms": took.Milliseconds(), "status": s.statusDocument},
 				"restarted in %s: pid %d, boot %s, generation %d (%s)", took, s.PID, s.BootID, s.Generation, s.RespawnMode)
 		case s.State == fsm.Running:
-			if why, off := calledOff(s, before.Hop); off {
+			if why, off := since(s, before.Hop, fsm.Resume); off {
 				return fmt.Errorf("the restart was called off, the gateway goes on as it was: %s\nTry: mend that, then gateway restart", why)
 			}
 		case s.Intent == fsm.IntentStop:
@@ -122,10 +145,10 @@ func (c *client) restart(cmd *cobra.Command, f *lifecycleFlags) error {
 	}
 }
 
-// calledOff finds the hop that ended a restart asked for after the hop `since`.
-func calledOff(s snapshot, since uint64) (why string, off bool) {
+// since finds an event after a hop, and its reason.
+func since(s snapshot, hop uint64, event fsm.Event) (why string, found bool) {
 	for _, h := range s.History {
-		if h.Seq > since && h.Event == fsm.Resume {
+		if h.Seq > hop && h.Event == event {
 			return h.Reason, true
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"os"
 	"time"
@@ -29,9 +30,12 @@ state folder, the echo agent.`,
 					source.Flags[key] = value
 				}
 			}
-			if predecessor, reply, asked := process.Asked(); asked {
-				_, err := candidate(source, predecessor)
-				return reply(version(), err)
+			predecessor, err := process.Asked()
+			if err != nil {
+				return err
+			}
+			if predecessor != nil {
+				return runSuccessor(source, predecessor, cmd.OutOrStdout(), cmd.ErrOrStderr())
 			}
 			return runDaemon(source, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
@@ -58,6 +62,36 @@ func runDaemon(source config.Source, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	return d.exit()
+}
+
+// runSuccessor says whether this process could take over from the gateway that asks, and does so when it is
+// told to. What was checked is what runs.
+func runSuccessor(source config.Source, predecessor *process.Predecessor, stdout, stderr io.Writer) error {
+	defer predecessor.Close()
+	loaded, err := candidate(source, predecessor.Question)
+	if err := predecessor.Answer(version(), err); err != nil {
+		return err
+	}
+	inherited, err := predecessor.AwaitGo()
+	if errors.Is(err, process.ErrDismissed) {
+		return nil
+	}
+	if err != nil {
+		predecessor.Failed(err.Error())
+		return err
+	}
+	d, err := newDaemon(source, loaded, inherited, os.Args, stdout, newLogger(loaded.Config.Log.Format, stderr))
+	if err != nil {
+		predecessor.Failed(err.Error())
+		return err
+	}
+	d.predecessor = predecessor
+	return d.exit()
+}
+
+// exit runs the daemon and turns its exit code into an error.
+func (d *daemon) exit() error {
 	code := d.run()
 	if code == fsm.ExitOK {
 		return nil

@@ -15,6 +15,7 @@ import (
 
 	"gateway/fsm"
 	"gateway/internal/agent"
+	"gateway/internal/failpoint"
 	"gateway/internal/process"
 	"gateway/queue"
 	"gateway/server"
@@ -22,13 +23,25 @@ import (
 
 // start takes the lock and the port first, before any work, and posts started once all is there.
 func (d *daemon) start(ctx context.Context, e fsm.Entry) fsm.Outcome {
-	for _, step := range []func(context.Context, fsm.Entry) error{
-		d.takeLock, d.listen, d.serve, d.openQueue, d.publish,
+	for _, step := range []struct {
+		name string
+		do   func(context.Context, fsm.Entry) error
+	}{
+		{"lock", d.takeLock},
+		{"listen", d.listen},
+		{"serve", d.serve},
+		{"store", d.openQueue},
+		{"publish", d.publish},
+		{"take over", d.takeOver},
 	} {
 		if err := context.Cause(ctx); err != nil {
 			return fsm.Outcome{}
 		}
-		if err := step(ctx, e); err != nil {
+		failpoint.At("start." + step.name)
+		if err := step.do(ctx, e); err != nil {
+			if d.predecessor != nil && !d.owns {
+				d.predecessor.Failed(err.Error())
+			}
 			return d.startFailed(err)
 		}
 	}
@@ -74,9 +87,10 @@ func (d *daemon) takeLock(_ context.Context, e fsm.Entry) (err error) {
 	if err != nil {
 		return err
 	}
+	d.owns = d.predecessor == nil
 	journal := process.OpenJournal(dir)
 	for _, h := range d.machine.Hops(0) { // what this image did before, and the end of the one it replaced
-		if h.BootID == d.bootID || h.Event == fsm.Respawned {
+		if h.BootID == d.bootID || (h.Event == fsm.Respawned && d.owns) { // a predecessor that lives writes its own
 			journal.Add(h)
 		}
 	}
@@ -127,7 +141,54 @@ func (d *daemon) listen(ctx context.Context, _ fsm.Entry) (err error) {
 	}
 	address := d.listener.Addr().String()
 	d.address.Store(&address)
-	return d.lock.Describe(process.Owner{PID: os.Getpid(), BootID: d.bootID, Address: address, Since: time.Now()})
+	if d.owns {
+		return d.claim()
+	}
+	return nil
+}
+
+// claim puts the name of this process to the state folder.
+func (d *daemon) claim() error {
+	d.owns = true
+	if err := d.lock.Claim(); err != nil {
+		return err
+	}
+	return d.lock.Describe(process.Owner{PID: os.Getpid(), BootID: d.bootID, Address: d.listeningOn(), Since: time.Now()})
+}
+
+// takeOver waits until the predecessor says that this process may serve. Until then it has touched nothing
+// but the store, whose lanes it keeps still, and the predecessor may kill it and go on.
+func (d *daemon) takeOver(ctx context.Context, _ fsm.Entry) error {
+	p := d.predecessor
+	if p == nil || d.owns {
+		return nil
+	}
+	patience := d.config().Lifecycle.StartTimeout / 2 // this process gives up before its state does
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("it said nothing for %s", patience))
+	defer cancel()
+	if err := p.Ready(ctx); err != nil {
+		return err
+	}
+	d.forwarded.Go(func() { p.Forwarded(d.takeForwarded) })
+	return d.claim()
+}
+
+// endForwarding takes no more of what the predecessor still has to answer.
+func (d *daemon) endForwarding() {
+	if d.predecessor != nil && d.owns {
+		d.predecessor.Close()
+		d.forwarded.Wait()
+		d.predecessor = nil
+	}
+}
+
+// takeForwarded serves connections whose answers have just ended in the predecessor.
+func (d *daemon) takeForwarded(conns []process.HeldConn) {
+	for _, held := range conns {
+		if nc, err := inheritedConn(held.FD); err == nil {
+			d.server.Adopt(server.Parked{Conn: nc, Local: held.Local, Read: held.Read})
+		}
+	}
 }
 
 // listeningOn is the address that clients can reach, empty before it is known.

@@ -21,7 +21,9 @@ func (d *daemon) tellSupervisor(h fsm.Hop) {
 	if h.Reason != "" {
 		status += ": " + firstLine(h.Reason)
 	}
-	switch {
+	switch heir := d.heir.Load(); {
+	case h.Event == fsm.Respawned && heir != nil: // said by the main process, in one message: systemd listens to no other
+		d.supervisor.Tell(sdnotify.SdNotifyReady, fmt.Sprintf("MAINPID=%d", heir.PID), "STATUS="+string(fsm.Running))
 	case h.To == fsm.Running:
 		d.supervisor.Tell(sdnotify.SdNotifyReady, status)
 	case h.To == fsm.Draining:

@@ -47,7 +47,7 @@ type Lifecycle struct {
 	DrainTimeout    time.Duration `yaml:"drain_timeout" env:"DRAIN_TIMEOUT"`
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" env:"SHUTDOWN_TIMEOUT"`
 	RespawnTimeout  time.Duration `yaml:"respawn_timeout" env:"RESPAWN_TIMEOUT"`
-	// Respawn is auto, exec, supervisor or in-process. GATEWAY_NO_RESPAWN=1 makes it in-process.
+	// Respawn is auto, exec, spawn, supervisor or in-process. GATEWAY_NO_RESPAWN=1 makes it in-process.
 	Respawn string `yaml:"respawn" env:"RESPAWN"`
 	// AllowSignalRestart lets SIGUSR1 restart without an authorisation.
 	AllowSignalRestart bool `yaml:"allow_signal_restart" env:"ALLOW_SIGNAL_RESTART"`

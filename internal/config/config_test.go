@@ -106,7 +106,7 @@ func TestEveryMistakeHasAPlaceAndAWayOut(t *testing.T) {
 		"a name":            {"listen: example.org:18789\n", "can be reached from other machines"},
 		"short token":       {"auth: { token: x }\n", "auth.token: shorter than"},
 		"zero deadline":     {"lifecycle: { drain_timeout: 0s }\n", "lifecycle.drain_timeout"},
-		"not built in":      {"lifecycle: { respawn: spawn }\n", "not built in yet"},
+		"unknown mode":      {"lifecycle: { respawn: fork }\n", "auto, exec, spawn, supervisor, in-process"},
 		"other store":       {"store: postgres://localhost/x\n", "store:"},
 		"no agent":          {"default_agent: claude\n", `there is no agent "claude"`},
 		"no program":        {"agents: { a: { type: command } }\n", "agents.a.command"},

@@ -43,12 +43,7 @@ func (c *Config) Validate() error {
 	v.timeout("lifecycle.drain_timeout", c.Lifecycle.DrainTimeout)
 	v.timeout("lifecycle.shutdown_timeout", c.Lifecycle.ShutdownTimeout)
 	v.timeout("lifecycle.respawn_timeout", c.Lifecycle.RespawnTimeout)
-	switch c.Lifecycle.Respawn {
-	case "spawn":
-		v.add("lifecycle.respawn", strconv.Quote(c.Lifecycle.Respawn)+" is not built in yet", "auto, exec, supervisor or in-process")
-	default:
-		v.choice("lifecycle.respawn", c.Lifecycle.Respawn, "auto", "exec", "supervisor", "in-process")
-	}
+	v.choice("lifecycle.respawn", c.Lifecycle.Respawn, "auto", "exec", "spawn", "supervisor", "in-process")
 	v.turns(c.Turns)
 	v.lanes(c.Lanes)
 	v.agents(c)

@@ -4,8 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,13 +20,14 @@ const (
 	handoverLimit = 64 << 20
 )
 
-// Handover is what a process image leaves to the one that replaces it.
+// Handover is what a gateway leaves to the one that replaces it: the next image of this process, or a
+// successor.
 type Handover struct {
-	// BootID is that of the old image.
+	// BootID is that of the gateway that hands over.
 	BootID string `json:"boot_id"`
 	// StateDir is whose lock is handed on.
 	StateDir string `json:"state_dir"`
-	// Lock, Listener and Socket are descriptors; the listener's address is as configured.
+	// Lock, Listener and Socket are descriptors, -1 for none; the listener's address is as configured.
 	Lock          int    `json:"lock"`
 	Listener      int    `json:"listener"`
 	ListenAddress string `json:"listen_address"`
@@ -73,21 +74,11 @@ func Executable(argv0 string) (string, error) {
 // returns only when that failed; the caller's own descriptors are as they were. The document's descriptors
 // must come from [Keep].
 func Exec(path string, argv []string, doc Handover) error {
-	b, err := json.Marshal(doc)
+	f, err := doc.file()
 	if err != nil {
-		return fmt.Errorf("process: hand-over: %w", err)
-	}
-	if len(b) > handoverLimit {
-		return fmt.Errorf("process: hand-over: the document is larger than %d bytes", handoverLimit)
-	}
-	f, err := memoryFile()
-	if err != nil {
-		return fmt.Errorf("process: hand-over: %w", err)
+		return err
 	}
 	defer func() { _ = f.Close() }()
-	if _, err := f.Write(b); err != nil {
-		return fmt.Errorf("process: hand-over: %w", err)
-	}
 	fd, err := Keep(f)
 	if err != nil {
 		return err
@@ -114,23 +105,24 @@ func Inherit() (*Handover, error) {
 		return nil, fmt.Errorf("process: hand-over: %s=%q is not a descriptor", handoverEnv, value)
 	}
 	unix.CloseOnExec(fd)
-	f := os.NewFile(uintptr(fd), "hand-over")
-	defer func() { _ = f.Close() }()
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, fmt.Errorf("process: hand-over: %w", err)
-	}
-	var doc Handover
-	if err := json.NewDecoder(io.LimitReader(f, handoverLimit)).Decode(&doc); err != nil {
-		return nil, fmt.Errorf("process: hand-over: %w", err)
+	doc, err := readHandover(os.NewFile(uintptr(fd), "hand-over"))
+	if err != nil {
+		return nil, err
 	}
 	for _, fd := range doc.descriptors() {
 		unix.CloseOnExec(fd)
 	}
-	return &doc, nil
+	return doc, nil
 }
 
+// descriptors lists what is handed over, in the order in which it travels.
 func (h *Handover) descriptors() []int {
-	fds := []int{h.Lock, h.Listener, h.Socket}
+	var fds []int
+	for _, fd := range []int{h.Lock, h.Listener, h.Socket} {
+		if fd >= 0 {
+			fds = append(fds, fd)
+		}
+	}
 	for _, c := range h.Conns {
 		fds = append(fds, c.FD)
 	}
@@ -139,10 +131,15 @@ func (h *Handover) descriptors() []int {
 
 // Keep duplicates the descriptor of a file, listener or connection so that it survives Exec. Drop closes
 // the duplicate when Exec failed. Nothing may be started between the two: a child would inherit it.
-func Keep(c syscall.Conn) (int, error) {
+func Keep(c syscall.Conn) (int, error) { return duplicate(c, unix.F_DUPFD) }
+
+// Duplicate is Keep for a hand-over to another process: the duplicate does not survive Exec.
+func Duplicate(c syscall.Conn) (int, error) { return duplicate(c, unix.F_DUPFD_CLOEXEC) }
+
+func duplicate(c syscall.Conn, how int) (int, error) {
 	dup := -1
 	var dupErr error
-	err := control(c, func(fd int) { dup, dupErr = unix.FcntlInt(uintptr(fd), unix.F_DUPFD, 3) })
+	err := control(c, func(fd int) { dup, dupErr = unix.FcntlInt(uintptr(fd), how, 3) })
 	if err := errors.Join(err, dupErr); err != nil {
 		return -1, fmt.Errorf("process: keeping a descriptor: %w", err)
 	}
@@ -167,14 +164,11 @@ func control(c syscall.Conn, f func(fd int)) error {
 	return raw.Control(func(fd uintptr) { f(int(fd)) })
 }
 
-func without(env []string, name string) []string {
-	var kept []string
-	for _, kv := range env {
-		if !strings.HasPrefix(kv, name+"=") {
-			kept = append(kept, kv)
-		}
-	}
-	return kept
+func without(env []string, names ...string) []string {
+	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.Contains(names, name)
+	})
 }
 
 // LockFile is the inherited guard of the instance lock, for [Adopt].

@@ -69,7 +69,7 @@ func (e *StateDirError) Unwrap() error { return e.Err }
 type Lock struct {
 	dir   string
 	guard *os.File
-	pid   lockfile.Lockfile
+	pid   lockfile.Lockfile // empty until this process has put its name to the lock
 }
 
 // remnantWait is how long Acquire waits for what is left of a gateway that was killed: a child between fork
@@ -112,11 +112,17 @@ func tryAcquire(dir string) (*Lock, error) {
 			_ = guard.Close()
 			continue
 		}
-		return own(dir, guard)
+		l := &Lock{dir: dir, guard: guard}
+		if err := l.Claim(); err != nil {
+			_ = guard.Close()
+			return nil, err
+		}
+		return l, nil
 	}
 }
 
-// Adopt takes the lock over from the process image before this one, which handed on the descriptor.
+// Adopt takes the lock over from the gateway before this one, which handed on the descriptor. The lockfile
+// still names that one until Claim.
 func Adopt(dir string, guard *os.File) (*Lock, error) {
 	if err := flock(guard); err != nil { // a no-op on a description that holds the lock
 		return nil, fmt.Errorf("process: the inherited instance lock is not held: %w", err)
@@ -124,27 +130,28 @@ func Adopt(dir string, guard *os.File) (*Lock, error) {
 	if !sameFile(guard, filepath.Join(dir, guardName)) {
 		return nil, fmt.Errorf("process: the inherited instance lock is not that of %s", dir)
 	}
-	return own(dir, guard)
+	return &Lock{dir: dir, guard: guard}, nil
 }
 
-func own(dir string, guard *os.File) (*Lock, error) {
-	path := filepath.Join(dir, pidName)
+// Claim puts the name of this process to the lock.
+func (l *Lock) Claim() error {
+	path := filepath.Join(l.dir, pidName)
 	pid, err := lockfile.New(path)
 	if err != nil {
-		_ = guard.Close()
-		return nil, fmt.Errorf("process: instance lock: %w", err)
+		return fmt.Errorf("process: instance lock: %w", err)
 	}
 	err = pid.TryLock()
 	if errors.Is(err, lockfile.ErrBusy) || errors.Is(err, lockfile.ErrNotExist) {
-		// The flock is ours, so the file is stale and its process number was reused.
+		// The flock is ours, so the file is stale and its process number was reused, or it names the
+		// predecessor.
 		_ = os.Remove(path)
 		err = pid.TryLock()
 	}
 	if err != nil {
-		_ = guard.Close()
-		return nil, fmt.Errorf("process: naming the owner of the instance lock: %w", err)
+		return fmt.Errorf("process: naming the owner of the instance lock: %w", err)
 	}
-	return &Lock{dir, guard, pid}, nil
+	l.pid = pid
+	return nil
 }
 
 // Describe writes down who holds the lock, for a second starter to read.
@@ -178,12 +185,18 @@ func ReadOwner(dir string) (Owner, error) {
 
 // Release lets go of the lock. It closes the description and never unlocks it: a successor may share it.
 func (l *Lock) Release() error {
-	err := l.pid.Unlock()
+	var err error
+	if l.pid != "" {
+		err = l.pid.Unlock()
+	}
 	if errors.Is(err, lockfile.ErrRogueDeletion) || errors.Is(err, fs.ErrNotExist) {
 		err = nil // the flock held; the file was for people
 	}
 	return errors.Join(err, l.guard.Close())
 }
+
+// Leave lets go of a lock that a successor has: the lockfile is its own to write.
+func (l *Lock) Leave() error { return l.guard.Close() }
 
 func flock(f *os.File) error {
 	var err error

@@ -40,6 +40,8 @@ func TestMain(m *testing.M) {
 		imageMain()
 	case "relay":
 		relayMain()
+	case "takes over", "fails", "dies prepared", "dies going", "dies ready", "dies told", "hangs going":
+		successorMain(os.Getenv("GATEWAY_TEST_ROLE"))
 	}
 }
 
@@ -283,15 +285,15 @@ func TestTheJournalIsBoundedAndSurvivesATornLine(t *testing.T) {
 }
 
 func candidateMain(role string) {
-	p, reply, ok := Asked()
-	if !ok {
+	p, err := Asked()
+	if err != nil || p == nil {
 		os.Exit(9)
 	}
 	switch role {
 	case "prepared":
-		_ = reply("v2 "+p.StateDir, nil)
+		_ = p.Answer("v2 "+p.StateDir, nil)
 	case "refuses":
-		_ = reply("", errors.New("listen: no such address"))
+		_ = p.Answer("", errors.New("listen: no such address"))
 	case "silent":
 		fmt.Fprintln(os.Stderr, "what is this?")
 	case "hangs":
@@ -304,27 +306,27 @@ func TestPrepareTellsWhyASuccessorCannotTakeOver(t *testing.T) {
 	t.Setenv("X", "1")
 	for role, want := range map[string]string{
 		"refuses": "refuses to take over: listen: no such address",
-		"silent":  "without saying that it is prepared",
+		"silent":  "what is this?",
 		"hangs":   "no answer within",
 	} {
 		t.Setenv("GATEWAY_TEST_ROLE", role)
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Second, errors.New("no answer within 2s"))
-		_, err := Prepare(ctx, os.Args[0], []string{"gateway", "run"}, Predecessor{StateDir: "/state"})
+		_, err := Prepare(ctx, os.Args[0], []string{"gateway", "run"}, Question{StateDir: "/state"})
 		cancel()
 		require.ErrorContains(t, err, want, role)
 	}
 	t.Setenv("GATEWAY_TEST_ROLE", "prepared")
-	v, err := Prepare(t.Context(), os.Args[0], []string{"gateway", "run"}, Predecessor{StateDir: "/state"})
+	v, err := Prepare(t.Context(), os.Args[0], []string{"gateway", "run"}, Question{StateDir: "/state"})
 	require.NoError(t, err)
 	require.Equal(t, "v2 /state", v)
 
 	broken := filepath.Join(t.TempDir(), "gateway")
 	require.NoError(t, os.WriteFile(broken, []byte("not a program"), 0o700))
-	_, err = Prepare(t.Context(), broken, []string{"gateway"}, Predecessor{})
+	_, err = Prepare(t.Context(), broken, []string{"gateway"}, Question{})
 	require.ErrorContains(t, err, "cannot be started")
-	_, err = Prepare(t.Context(), filepath.Join(t.TempDir(), "gone"), []string{"gateway"}, Predecessor{})
+	_, err = Prepare(t.Context(), filepath.Join(t.TempDir(), "gone"), []string{"gateway"}, Question{})
 	require.ErrorContains(t, err, "cannot be started")
-	_, err = Prepare(t.Context(), "/bin/true", []string{"gateway"}, Predecessor{})
+	_, err = Prepare(t.Context(), "/bin/true", []string{"gateway"}, Question{})
 	require.ErrorContains(t, err, "is /bin/true this program?")
 }
 
@@ -544,15 +546,4 @@ func TestTheExecutableIsResolvedWithoutFollowingLinks(t *testing.T) {
 	got, err = Executable("gateway")
 	require.NoError(t, err)
 	require.Equal(t, link, got)
-}
-
-func TestTheModeSaysWhy(t *testing.T) {
-	mode, why := Choose("auto")
-	require.Equal(t, ModeExec, mode)
-	require.Contains(t, why, "auto")
-	mode, _ = Choose("in-process")
-	require.Equal(t, ModeInPlace, mode)
-	t.Setenv("GATEWAY_NO_RESPAWN", "1")
-	_, why = Choose("in-process")
-	require.Equal(t, "GATEWAY_NO_RESPAWN=1", why)
 }

@@ -10,124 +10,248 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gateway/internal/failpoint"
 )
 
 const (
-	// prepareEnv asks a new image to say whether it could take over, and to do nothing else. Its value is
-	// the descriptor for the answer.
-	prepareEnv = "GATEWAY_HANDOVER_PREPARE"
-	// successorEnv carries the Predecessor as JSON.
-	predecessorEnv = "GATEWAY_HANDOVER_PREDECESSOR"
-	// answerLimit bounds the answer and what is kept of standard error, in bytes.
-	answerLimit = 64 << 10
+	// questionEnv carries the Question as JSON to a process that is asked whether it could take over. Its
+	// end of the link is descriptor linkFD.
+	questionEnv = "GATEWAY_HANDOVER_QUESTION"
+	linkFD      = 3
+	// dismissTime is how long a successor that is not needed has to end by itself.
+	dismissTime = 200 * time.Millisecond
+	// tailLimit is how much of a successor's standard error is kept, in bytes.
+	tailLimit = 2048
 )
 
-// Predecessor is what a candidate must know to say whether it could take over.
-type Predecessor struct {
+// Question is what a successor must know to say whether it could take over.
+type Question struct {
 	StateDir      string `json:"state_dir"`
 	ListenAddress string `json:"listen_address"`
+	// Stay: once prepared, it stays and waits for Go. Otherwise only the answer is wanted.
+	Stay bool `json:"stay,omitempty"`
 }
 
-// answer is what a candidate says.
-type answer struct {
-	Prepared bool   `json:"prepared"`
-	Version  string `json:"version,omitempty"`
-	Error    string `json:"error,omitempty"`
+// Successor is another process of this program that has said that it is prepared to take over. Until Go it
+// holds nothing of ours, so it may die or hang at no cost.
+type Successor struct {
+	// Version is the successor's.
+	Version string
+	PID     int
+
+	link   *link
+	ended  chan struct{} // closed when the process has ended and was waited for
+	err    error         // how it ended; valid once ended is closed
+	stderr *tail         // nil when it writes to our own
+	kill   func()
+	once   sync.Once
+	gone   bool // Go has begun: the end of the link would mean that we are dead
 }
 
-// Prepare starts the executable beside this process in order to ask whether it could take over: that the
-// file runs, is this program, and accepts the configuration on disk. It touches nothing and ends. The
-// error says why it could not, for whoever asked for the restart. version is the candidate's.
-func Prepare(ctx context.Context, path string, argv []string, p Predecessor) (version string, err error) {
-	about, err := json.Marshal(p)
+// Spawn starts the executable beside this process and returns once it has said that it is prepared: that
+// the file runs, is this program, and accepts the configuration on disk. The error says why it could not,
+// for whoever asked for the restart. When ctx ends before that, the process is killed.
+func Spawn(ctx context.Context, path string, argv []string, q Question) (*Successor, error) {
+	about, err := json.Marshal(q)
 	if err != nil {
-		return "", fmt.Errorf("process: preparing the successor: %w", err)
+		return nil, fmt.Errorf("process: preparing the successor: %w", err)
 	}
-	r, w, err := os.Pipe()
+	ours, theirs, err := newLink()
 	if err != nil {
-		return "", fmt.Errorf("process: preparing the successor: %w", err)
+		return nil, err
 	}
-	defer func() { _ = r.Close() }()
-	var stderr tail
-	cmd := exec.CommandContext(ctx, path)
+	s := &Successor{link: ours, ended: make(chan struct{})}
+	cmd := exec.Command(path) //nolint:noctx // it may outlive ctx; kill ends it
 	cmd.Args = argv
-	cmd.Env = append(without(without(os.Environ(), handoverEnv), prepareEnv), prepareEnv+"=3", predecessorEnv+"="+string(about))
-	cmd.ExtraFiles = []*os.File{w} // becomes descriptor 3
-	cmd.Stderr = &stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
-	cmd.WaitDelay = time.Second
+	cmd.Env = append(without(os.Environ(), handoverEnv, questionEnv, "WATCHDOG_PID"), questionEnv+"="+string(about))
+	cmd.ExtraFiles = []*os.File{theirs} // becomes linkFD
+	group := 0
+	if q.Stay { // its output is ours from now on, and it stays in our process group: who kills all kills it too
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	} else {
+		s.stderr = &tail{}
+		cmd.Stderr = s.stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	}
+	cmd.WaitDelay = time.Second // a grandchild may hold its standard error
 	err = cmd.Start()
-	_ = w.Close()
+	_ = theirs.Close()
 	if err != nil {
-		return "", fmt.Errorf("the successor cannot be started: %w", err)
+		ours.close()
+		return nil, fmt.Errorf("the successor cannot be started: %w", err)
 	}
-	// A candidate that hangs is killed when ctx ends, which closes its end of the pipe.
-	said := make(chan []byte, 1)
+	s.PID = cmd.Process.Pid
+	if group = s.PID; !q.Stay {
+		group = -s.PID
+	}
+	s.kill = func() { _ = unix.Kill(group, unix.SIGKILL) }
 	go func() {
-		b, _ := io.ReadAll(io.LimitReader(r, answerLimit))
-		said <- b
+		defer close(s.ended)
+		s.err = cmd.Wait()
 	}()
-	waitErr := cmd.Wait()
-	_ = r.SetReadDeadline(time.Now().Add(time.Second)) // a grandchild may hold the pipe open
-	var a answer
-	jsonErr := json.Unmarshal(<-said, &a)
+	failpoint.At("predecessor.asked")
+	m, files, err := s.hear(ctx)
+	Drop(files...)
 	switch {
+	case err == nil && m.Say == sayPrepared:
+		s.Version = m.Version
+		failpoint.At("predecessor.prepared")
+		return s, nil
 	case ctx.Err() != nil:
-		return "", fmt.Errorf("the successor did not say that it is prepared: %w", context.Cause(ctx))
-	case jsonErr == nil && a.Error != "":
-		return "", fmt.Errorf("the successor refuses to take over: %s", a.Error)
-	case waitErr != nil:
-		return "", fmt.Errorf("the successor ended before it was prepared: %w%s", waitErr, stderr.quote())
-	case jsonErr != nil || !a.Prepared:
-		return "", fmt.Errorf("the successor ended without saying that it is prepared; is %s this program?%s", path, stderr.quote())
+		err = fmt.Errorf("the successor did not say that it is prepared: %w", context.Cause(ctx))
+	case err == nil && m.Say == sayRefused:
+		err = fmt.Errorf("the successor refuses to take over: %s", m.Error)
+	default:
+		err = s.early("prepared")
+		if s.stderr != nil {
+			s.Dismiss()
+			err = fmt.Errorf("%w; is %s this program?%s", err, path, s.stderr.quote())
+		}
 	}
-	return a.Version, nil
+	s.Kill()
+	return nil, err
 }
 
-// Asked reports whether this process was started by Prepare, and by whom.
-func Asked() (p Predecessor, reply func(version string, err error) error, ok bool) {
-	value, ok := os.LookupEnv(prepareEnv)
-	if !ok {
-		return Predecessor{}, nil, false
-	}
-	fd, err := strconv.Atoi(value)
-	if err != nil || fd < 3 {
-		return Predecessor{}, nil, false
-	}
-	unix.CloseOnExec(fd)
-	reply = func(version string, err error) error {
-		a := answer{Prepared: err == nil, Version: version}
-		if err != nil {
-			a.Error = err.Error()
+// hear waits for the next message; when ctx ends it returns with an error.
+func (s *Successor) hear(ctx context.Context) (message, []int, error) {
+	stop := context.AfterFunc(ctx, s.link.wake)
+	defer stop()
+	return s.link.receive()
+}
+
+// early says that the successor ended, or closed its end of the link, before it had said something.
+func (s *Successor) early(say string) error {
+	select {
+	case <-s.ended:
+		if s.err != nil {
+			return fmt.Errorf("the successor ended before it was %s: %w", say, s.err)
 		}
-		f := os.NewFile(uintptr(fd), "answer")
-		return errors.Join(json.NewEncoder(f).Encode(a), f.Close())
+		return fmt.Errorf("the successor ended before it was %s", say)
+	case <-time.After(dismissTime):
+		return fmt.Errorf("the successor let go of us before it was %s", say)
 	}
-	if err := json.Unmarshal([]byte(os.Getenv(predecessorEnv)), &p); err != nil {
-		return p, func(string, error) error { return reply("", fmt.Errorf("the predecessor cannot be read: %w", err)) }, true
+}
+
+// Go hands over everything that the document lists and waits until the successor is ready: it holds all,
+// has opened the store, and serves nothing yet. When Go fails, or ctx ends, [Successor.Kill] takes it back:
+// nothing was served, and the descriptors of the document are still the caller's.
+func (s *Successor) Go(ctx context.Context, doc Handover) error {
+	f, err := doc.file()
+	if err != nil {
+		return err
 	}
-	return p, reply, true
+	defer func() { _ = f.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = s.link.c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	s.gone = true
+	files := slices.Concat([]int{int(f.Fd())}, doc.descriptors())
+	if err := s.link.send(message{Say: sayGo}, files...); err != nil {
+		return fmt.Errorf("the successor does not take over: %w", err)
+	}
+	failpoint.At("predecessor.gone")
+	m, files, err := s.hear(ctx)
+	Drop(files...)
+	switch {
+	case err == nil && m.Say == sayReady:
+		failpoint.At("predecessor.ready")
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err == nil && m.Say == sayFailed:
+		return fmt.Errorf("the successor could not start: %s", m.Error)
+	default:
+		return s.early("ready")
+	}
+}
+
+// Serve is the point of no return: from here on all belongs to the successor. An error says that it was
+// gone already, and nothing has changed.
+func (s *Successor) Serve() error {
+	if err := s.link.send(message{Say: sayServe}); err != nil {
+		return errors.Join(s.early("told to serve"), err)
+	}
+	failpoint.At("predecessor.serve")
+	return nil
+}
+
+// Forward hands over further connections, after Serve.
+func (s *Successor) Forward(conns []HeldConn) error {
+	doc := Handover{Lock: -1, Listener: -1, Socket: -1, Conns: conns}
+	f, err := doc.file()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	_ = s.link.c.SetWriteDeadline(time.Now().Add(flushTime))
+	return s.link.send(message{Say: sayMore}, slices.Concat([]int{int(f.Fd())}, doc.descriptors())...)
+}
+
+// Leave ends the conversation after Serve: the successor goes on alone.
+func (s *Successor) Leave() { s.once.Do(s.link.close) }
+
+// Dismiss ends a successor that is not needed and waits until it is gone. One that holds nothing yet may end
+// by itself.
+func (s *Successor) Dismiss() {
+	if !s.gone {
+		s.Leave()
+		select {
+		case <-s.ended:
+		case <-time.After(dismissTime):
+		}
+	}
+	s.Kill()
+}
+
+// Kill ends the successor and waits until it is gone, whatever it does. The link stays open meanwhile: its
+// end would tell the successor that it is alone now.
+func (s *Successor) Kill() {
+	select {
+	case <-s.ended: // its number may be another's by now
+	default:
+		s.kill()
+		<-s.ended
+	}
+	s.Leave()
+}
+
+// Prepare asks the executable whether it could take over, and ends it again. version is the candidate's.
+func Prepare(ctx context.Context, path string, argv []string, q Question) (version string, err error) {
+	q.Stay = false
+	s, err := Spawn(ctx, path, argv, q)
+	if err != nil {
+		return "", err
+	}
+	s.Dismiss()
+	return s.Version, nil
 }
 
 // tail keeps the last bytes written to it.
-type tail struct{ buf bytes.Buffer }
+type tail struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
 
 func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.buf.Write(p)
-	if over := t.buf.Len() - 2048; over > 0 {
+	if over := t.buf.Len() - tailLimit; over > 0 {
 		t.buf.Next(over)
 	}
 	return len(p), nil
 }
 
 func (t *tail) quote() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	s := strings.TrimSpace(t.buf.String())
 	if s == "" {
 		return ""
@@ -141,4 +265,37 @@ func lookPath(name string) (string, error) {
 		return "", err
 	}
 	return filepath.Abs(path)
+}
+
+// file writes the document to an anonymous file.
+func (h *Handover) file() (*os.File, error) {
+	b, err := json.Marshal(h)
+	if err != nil {
+		return nil, fmt.Errorf("process: hand-over: %w", err)
+	}
+	if len(b) > handoverLimit {
+		return nil, fmt.Errorf("process: hand-over: the document is larger than %d bytes", handoverLimit)
+	}
+	f, err := memoryFile()
+	if err != nil {
+		return nil, fmt.Errorf("process: hand-over: %w", err)
+	}
+	if _, err := f.Write(b); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("process: hand-over: %w", err)
+	}
+	return f, nil
+}
+
+// readHandover reads a document and closes the file.
+func readHandover(f *os.File) (*Handover, error) {
+	defer func() { _ = f.Close() }()
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, fmt.Errorf("process: hand-over: %w", err)
+	}
+	var doc Handover
+	if err := json.NewDecoder(io.LimitReader(f, handoverLimit)).Decode(&doc); err != nil {
+		return nil, fmt.Errorf("process: hand-over: %w", err)
+	}
+	return &doc, nil
 }

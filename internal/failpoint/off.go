@@ -1,0 +1,6 @@
+//go:build !failpoints
+
+package failpoint
+
+// At marks a moment.
+func At(string) {}

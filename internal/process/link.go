@@ -1,0 +1,182 @@
+package process
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What a gateway and its successor say to each other, in this order. Each may end the conversation at any
+// moment by dying, which the other reads as the end of the link.
+const (
+	sayPrepared = "prepared" // successor: I run, I am this program, I accept the configuration on disk
+	sayRefused  = "refused"  // successor: I cannot take over, and why
+	sayGo       = "go"       // predecessor: all is closed; here are the lock, the listeners and the connections
+	sayReady    = "ready"    // successor: the store is open and recovered; I serve when you say so
+	sayFailed   = "failed"   // successor: I could not start, and why
+	sayServe    = "serve"    // predecessor: it is yours. The point of no return
+	sayMore     = "more"     // predecessor: another connection, whose answer has just ended here
+)
+
+const (
+	// messageLimit bounds one message, in bytes.
+	messageLimit = 64 << 10
+	// filesAtOnce is how many descriptors go with one write; the system takes 253.
+	filesAtOnce = 200
+	// filesLimit bounds the descriptors of one message.
+	filesLimit = 1 << 20
+)
+
+// message is one line of JSON. Its descriptors travel beside the bytes: the first with the line itself, the
+// others each with an empty line behind it.
+type message struct {
+	Say     string `json:"say"`
+	Version string `json:"version,omitempty"`
+	Error   string `json:"error,omitempty"`
+	Files   int    `json:"files,omitempty"`
+}
+
+// link is one end of a pair of connected sockets. One goroutine may send while another receives.
+type link struct {
+	c     *net.UnixConn
+	read  []byte // received, and not yet a whole line
+	files []int  // received, and not yet taken by a message
+}
+
+// newLink returns one end, and the other as a file for a child.
+func newLink() (ours *link, theirs *os.File, err error) {
+	syscall.ForkLock.RLock()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(fds[0])
+		unix.CloseOnExec(fds[1])
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return nil, nil, fmt.Errorf("process: link to the successor: %w", err)
+	}
+	theirs = os.NewFile(uintptr(fds[1]), "successor's end")
+	if ours, err = openLink(fds[0]); err != nil {
+		_ = theirs.Close()
+		return nil, nil, err
+	}
+	return ours, theirs, nil
+}
+
+// openLink takes over a descriptor.
+func openLink(fd int) (*link, error) {
+	f := os.NewFile(uintptr(fd), "link")
+	defer func() { _ = f.Close() }()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("process: link between gateways: %w", err)
+	}
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		_ = c.Close()
+		return nil, fmt.Errorf("process: link between gateways: a %T", c)
+	}
+	return &link{c: u}, nil
+}
+
+func (l *link) send(m message, files ...int) error {
+	m.Files = len(files)
+	line, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("process: saying %s: %w", m.Say, err)
+	}
+	line = append(line, '\n')
+	for {
+		now := files[:min(len(files), filesAtOnce)]
+		var rights []byte
+		if len(now) > 0 {
+			rights = unix.UnixRights(now...)
+		}
+		n, _, err := l.c.WriteMsgUnix(line, rights, nil)
+		if err == nil && n < len(line) { // the descriptors went with the first byte
+			_, err = l.c.Write(line[n:])
+		}
+		if err != nil {
+			return fmt.Errorf("process: saying %s: %w", m.Say, err)
+		}
+		if files = files[len(now):]; len(files) == 0 {
+			return nil
+		}
+		line = []byte{'\n'}
+	}
+}
+
+// receive returns the next message and its descriptors, which are close-on-exec. io.EOF says that the other
+// side is gone.
+func (l *link) receive() (m message, files []int, err error) {
+	for known := false; ; {
+		if line, rest, whole := bytes.Cut(l.read, []byte{'\n'}); !known && whole {
+			l.read = slices.Clone(rest)
+			if len(line) == 0 {
+				continue
+			}
+			if err := json.Unmarshal(line, &m); err != nil {
+				return m, nil, fmt.Errorf("process: link between gateways: %w", err)
+			}
+			if m.Files < 0 || m.Files > filesLimit {
+				return m, nil, fmt.Errorf("process: link between gateways: %d descriptors announced", m.Files)
+			}
+			known = true
+		}
+		if known && len(l.files) >= m.Files {
+			files, l.files = l.files[:m.Files:m.Files], l.files[m.Files:]
+			return m, files, nil
+		}
+		if len(l.read) > messageLimit {
+			return m, nil, fmt.Errorf("process: link between gateways: a message of more than %d bytes", messageLimit)
+		}
+		if err := l.more(); err != nil {
+			return m, nil, err
+		}
+	}
+}
+
+func (l *link) more() error {
+	buf, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(filesAtOnce*4))
+	n, oobn, flags, _, err := l.c.ReadMsgUnix(buf, oob)
+	l.read = append(l.read, buf[:max(n, 0)]...)
+	if oobn > 0 {
+		controls, err := unix.ParseSocketControlMessage(oob[:oobn])
+		if err != nil {
+			return fmt.Errorf("process: link between gateways: %w", err)
+		}
+		for _, c := range controls {
+			if fds, err := unix.ParseUnixRights(&c); err == nil {
+				l.files = append(l.files, fds...)
+			}
+		}
+	}
+	switch {
+	case flags&unix.MSG_CTRUNC != 0:
+		return errors.New("process: link between gateways: descriptors are missing. Try: a higher limit of open files")
+	case n > 0 || oobn > 0:
+		return nil
+	case err == nil || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET):
+		return io.EOF
+	}
+	return fmt.Errorf("process: link between gateways: %w", err)
+}
+
+// wake makes a receive that waits return with a time-out; later ones too.
+func (l *link) wake() { _ = l.c.SetReadDeadline(time.Unix(1, 0)) }
+
+// close closes this end, and what came over it and nobody took.
+func (l *link) close() {
+	Drop(l.files...)
+	l.files = nil
+	_ = l.c.Close()
+}

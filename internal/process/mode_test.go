@@ -1,0 +1,59 @@
+package process
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestTheModeFollowsTheSurroundingsAndSaysWhy(t *testing.T) {
+	plain := Surroundings{CanExec: true}
+	for _, tt := range []struct {
+		in         Surroundings
+		configured string
+		mode       Mode
+		why        string
+	}{
+		{plain, "auto", ModeExec, "no supervisor notices"},
+		{plain, "exec", ModeExec, "configured"},
+		{plain, "spawn", ModeSpawn, "configured"},
+		{plain, "in-process", ModeInPlace, "configured"},
+		{plain, "supervisor", ModeSupervisor, "configured"},
+		{Surroundings{CanExec: true, NoRespawn: true}, "auto", ModeInPlace, "GATEWAY_NO_RESPAWN=1"},
+		{Surroundings{CanExec: true, NoRespawn: true}, "spawn", ModeInPlace, "GATEWAY_NO_RESPAWN=1"},
+		{Surroundings{CanExec: true, First: true}, "auto", ModeInPlace, "process 1"},
+		{Surroundings{CanExec: true, First: true}, "spawn", ModeInPlace, "process 1"},
+		{Surroundings{CanExec: true, First: true}, "exec", ModeExec, "configured"},
+		{Surroundings{CanExec: true, Supervisor: "systemd", Follows: true}, "auto", ModeExec, "supervised by systemd"},
+		{Surroundings{CanExec: true, Supervisor: "systemd", Follows: true}, "spawn", ModeSpawn, "supervised by systemd"},
+		{Surroundings{CanExec: true, Supervisor: "launchd"}, "spawn", ModeExec, "launchd would take"},
+		{Surroundings{CanExec: true, Supervisor: "launchd"}, "auto", ModeExec, "supervised by launchd"},
+		{Surroundings{}, "auto", ModeInPlace, "cannot replace"},
+		{Surroundings{}, "exec", ModeInPlace, "cannot replace"},
+	} {
+		mode, why := tt.in.Choose(tt.configured)
+		require.Equal(t, tt.mode, mode, "%+v %s", tt.in, tt.configured)
+		require.Contains(t, why, tt.why)
+	}
+}
+
+func TestTheSurroundingsAreReadFromTheEnvironment(t *testing.T) {
+	for _, name := range []string{"NOTIFY_SOCKET", "INVOCATION_ID", "SYSTEMD_EXEC_PID", "XPC_SERVICE_NAME", "GATEWAY_SUPERVISED", "GATEWAY_NO_RESPAWN"} {
+		t.Setenv(name, "")
+	}
+	require.Empty(t, Look().Supervisor)
+	t.Setenv("XPC_SERVICE_NAME", "0")
+	require.Empty(t, Look().Supervisor, "a terminal on macOS")
+	t.Setenv("GATEWAY_SUPERVISED", "1")
+	require.Equal(t, "GATEWAY_SUPERVISED=1", Look().Supervisor)
+	t.Setenv("XPC_SERVICE_NAME", "org.example.gateway")
+	require.Equal(t, "launchd", Look().Supervisor)
+	t.Setenv("INVOCATION_ID", "0123")
+	require.Equal(t, "launchd", Look().Supervisor, "a login session has it too")
+	t.Setenv("SYSTEMD_EXEC_PID", "1")
+	require.Equal(t, "systemd", Look().Supervisor)
+	t.Setenv("NOTIFY_SOCKET", "/run/notify")
+	require.True(t, Look().Follows)
+	t.Setenv("GATEWAY_NO_RESPAWN", "1")
+	require.True(t, Look().NoRespawn)
+}

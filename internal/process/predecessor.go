@@ -1,0 +1,167 @@
+package process
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"gateway/internal/failpoint"
+)
+
+// Predecessor is the gateway that started this process in order to hand over to it, as seen from here.
+type Predecessor struct {
+	Question
+	link *link
+	once sync.Once
+}
+
+// ErrDismissed says that the predecessor does not need this process.
+var ErrDismissed = errors.New("process: the predecessor goes on without this process")
+
+// Asked returns the gateway that asks this process whether it could take over; nil when none does. The
+// environment no longer names it.
+func Asked() (*Predecessor, error) {
+	value, ok := os.LookupEnv(questionEnv)
+	if !ok {
+		return nil, nil
+	}
+	_ = os.Unsetenv(questionEnv)
+	p := &Predecessor{}
+	if err := json.Unmarshal([]byte(value), &p.Question); err != nil {
+		return nil, fmt.Errorf("process: the predecessor's question: %w", err)
+	}
+	var err error
+	if p.link, err = openLink(linkFD); err != nil {
+		return nil, err
+	}
+	failpoint.At("successor.asked")
+	return p, nil
+}
+
+// Answer says whether this process could take over; err says why not.
+func (p *Predecessor) Answer(version string, err error) error {
+	if err != nil {
+		return p.link.send(message{Say: sayRefused, Error: clip(err.Error())})
+	}
+	sent := p.link.send(message{Say: sayPrepared, Version: version})
+	failpoint.At("successor.prepared")
+	return sent
+}
+
+// AwaitGo waits for everything that is handed over. [ErrDismissed] says that it does not come: this process
+// holds nothing and ends.
+func (p *Predecessor) AwaitGo() (*Handover, error) {
+	m, files, err := p.link.receive()
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, ErrDismissed
+	case err != nil:
+		return nil, err
+	case m.Say != sayGo:
+		Drop(files...)
+		return nil, fmt.Errorf("process: hand-over: the predecessor says %q instead of %q", m.Say, sayGo)
+	}
+	failpoint.At("successor.go")
+	return received(files)
+}
+
+// received reads a document whose descriptors came over the link, the first of which is the document's own.
+func received(files []int) (*Handover, error) {
+	if len(files) == 0 {
+		return nil, errors.New("process: hand-over: no document")
+	}
+	doc, err := readHandover(os.NewFile(uintptr(files[0]), "hand-over"))
+	if err == nil {
+		err = doc.renumber(files[1:])
+	}
+	if err != nil {
+		Drop(files[1:]...)
+		return nil, err
+	}
+	return doc, nil
+}
+
+// renumber puts the descriptors' numbers in this process into the document, in the order of descriptors.
+func (h *Handover) renumber(files []int) error {
+	var places []*int
+	for _, fd := range []*int{&h.Lock, &h.Listener, &h.Socket} {
+		if *fd >= 0 {
+			places = append(places, fd)
+		}
+	}
+	for i := range h.Conns {
+		places = append(places, &h.Conns[i].FD)
+	}
+	if len(files) != len(places) {
+		return fmt.Errorf("process: hand-over: %d descriptors for %d places", len(files), len(places))
+	}
+	for i, fd := range places {
+		*fd = files[i]
+	}
+	return nil
+}
+
+// Ready says that this process holds all and has opened the store, and waits until it may serve: the
+// predecessor said so, or is dead. An error says that it may not, because ctx has ended; then the
+// predecessor finds nobody to say it to, and goes on itself.
+func (p *Predecessor) Ready(ctx context.Context) error {
+	if err := p.link.send(message{Say: sayReady}); err != nil {
+		return nil // it is dead, and all is here
+	}
+	failpoint.At("successor.ready")
+	stop := context.AfterFunc(ctx, func() { _ = p.link.c.CloseRead() })
+	defer stop()
+	// After CloseRead nothing more can be said to us, and what was said before is still read.
+	m, files, err := p.link.receive()
+	Drop(files...)
+	switch {
+	case err == nil && m.Say == sayServe:
+		failpoint.At("successor.serve")
+		return nil
+	case err == nil:
+		return fmt.Errorf("process: hand-over: the predecessor says %q instead of %q", m.Say, sayServe)
+	case ctx.Err() != nil:
+		return fmt.Errorf("process: hand-over: the predecessor did not let go: %w", context.Cause(ctx))
+	default:
+		return nil // it is dead
+	}
+}
+
+// Failed says why this process cannot take over.
+func (p *Predecessor) Failed(reason string) {
+	_ = p.link.send(message{Say: sayFailed, Error: clip(reason)}) // it may be dead, or not wait any more
+}
+
+// Forwarded calls take with the connections that the predecessor hands over after the rest, until it has
+// ended or Close is called.
+func (p *Predecessor) Forwarded(take func([]HeldConn)) {
+	for {
+		m, files, err := p.link.receive()
+		if err != nil {
+			return
+		}
+		if m.Say != sayMore {
+			Drop(files...)
+			continue
+		}
+		if doc, err := received(files); err == nil {
+			take(doc.Conns)
+		}
+	}
+}
+
+// Close ends the conversation. A Forwarded that waits returns.
+func (p *Predecessor) Close() { p.once.Do(func() { _ = p.link.c.Close() }) }
+
+// clip bounds what is said over the link.
+func clip(s string) string {
+	const limit = messageLimit / 8 // JSON may write one byte as six
+	if len(s) > limit {
+		return s[:limit] + "…"
+	}
+	return s
+}
