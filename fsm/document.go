@@ -181,6 +181,18 @@ func (t Table) markdown() (string, error) {
 		p.row(m.Name, m.Does)
 	}
 
+	p.heading("How a successor takes over", "Mode spawn, step by step. Until the point of no return the old process can take everything back, because it never let go of it.")
+	p.row("who", "does", "should the old one die here", "should the new one die or hang here")
+	p.rule(4)
+	for _, s := range HandoverSteps() {
+		p.row(s.Who, s.Does, s.OldDies, s.NewDies)
+	}
+	p.line("")
+	p.line("Promises, each checked in every situation that two processes can come into, whoever does the next thing, dies, hangs or is asked to stop:\n")
+	for i, promise := range Promises {
+		p.line("%d. %s", i+1, promise)
+	}
+
 	p.heading("Invariants", "Each holds in every situation that any interleaving of requests, outcomes, deadlines and late outcomes leads to. A test runs them all on the machine itself.")
 	for i, inv := range Invariants {
 		p.line("%d. %s", i+1, inv)

@@ -84,6 +84,10 @@ const (
 	IntentRestart Intent = "restart"
 )
 
+// HandoverStep is one step of a hand-over between two processes: who does it, what it is, and what happens when
+// the old or the new one dies or hangs there.
+type HandoverStep struct{ Who, Does, OldDies, NewDies string }
+
 // Setting names the configuration key of a duration, below `lifecycle`.
 type Setting string
 

@@ -213,6 +213,40 @@ const (
 	InvariantEnd       = "left alone, every situation ends in Running or Stopped; a restart that nothing answers ends after exactly drain_timeout + shutdown_timeout"
 )
 
+// HandoverSteps tells how the mode spawn hands over. What happens when one of the two dies or hangs is what
+// the model of both processes and the tests with the real ones find.
+func HandoverSteps() []HandoverStep {
+	const goesOn = "it goes on as it was: the restart is called off"
+	const inPlace = "the old one kills it after `respawn_timeout` at the latest, and starts again in place"
+	return []HandoverStep{
+		{"old, Draining", "starts the successor with one end of a pair of sockets, and nothing else", "both end; the next start finds everything on disk", goesOn},
+		{"new", "reads and checks the configuration, says `prepared`", "the new one ends", goesOn},
+		{"old, ShuttingDown", "tells clients, interrupts what still runs, closes the store", "the new one ends", "noticed in the next step"},
+		{"old, Respawning", "gives copies of the lock, the listeners and the waiting connections, with what was read from them: `go`", "the new one has all or nothing: it goes on alone, or ends", inPlace},
+		{"new, Starting", "opens the store under a new epoch, says `ready`; touches nothing else", "the new one goes on alone", inPlace},
+		{"old, Respawning", "says `serve`, in one instant with the hop to Stopped: the point of no return", "the new one goes on alone", inPlace},
+		{"new, Running", "accepts, answers what waited, starts turns", "nothing happens: it has no part in it any more", "the gateway has died or hangs, as at any other time"},
+		{"old, Stopped", "ends the answers that it still gives and hands each connection over as it becomes idle", "those answers are cut", "as above"},
+	}
+}
+
+// Promises hold while a gateway hands over to a successor, whoever of the two dies or hangs at whatever moment.
+// A model of both, on two running machines, checks each by its name.
+var Promises = []string{
+	PromiseLanes, PromiseStore, PromiseFence, PromiseAccept, PromiseListener, PromiseLock, PromiseEnd,
+}
+
+// The promises by their names.
+const (
+	PromiseLanes    = "never two owners of the lanes"
+	PromiseStore    = "the store is open in one process at most"
+	PromiseFence    = "whoever owns the lanes opened the store last"
+	PromiseAccept   = "only a process that nobody may take back accepts connections and owns the lanes"
+	PromiseListener = "the listener is open in some process as long as any of them lives and has not stopped"
+	PromiseLock     = "whoever has the store or the listener open has the instance lock"
+	PromiseEnd      = "always eventually exactly one serves, or none after a stop, or when the one in charge was killed or gave up at a deadline of its own; never two"
+)
+
 // Modes lists the ways in which a restart hands over, the setting `lifecycle.respawn`.
 func Modes() []ModeSpec {
 	return []ModeSpec{

@@ -170,7 +170,10 @@ func (d *daemon) takeOver(ctx context.Context, _ fsm.Entry) error {
 		return err
 	}
 	d.forwarded.Go(func() { p.Forwarded(d.takeForwarded) })
-	return d.claim()
+	if err := d.claim(); err != nil { // nobody else serves now, so this process does
+		d.log.Warn().Err(err).Msg("the files that name this process are not up to date")
+	}
+	return nil
 }
 
 // endForwarding takes no more of what the predecessor still has to answer.
