@@ -19,12 +19,13 @@ import (
 	sse "github.com/tmaxmax/go-sse"
 	"golang.org/x/term"
 
+	"gateway/internal/config"
 	"gateway/queue"
 )
 
 const (
-	// inputLimit bounds what is read from standard input, in bytes.
-	inputLimit = 16 << 20
+	// inputLimit bounds what is read from standard input: no gateway takes more.
+	inputLimit = config.MaxInput
 	// absence is how long a gateway that went away may take to come back before `send` stops waiting. The
 	// turn goes on all the same.
 	absence = 30 * time.Second
@@ -83,12 +84,12 @@ func readInput(stdin io.Reader, args []string) (string, error) {
 	if f, ok := stdin.(*os.File); ok && len(args) == 0 && term.IsTerminal(int(f.Fd())) {
 		return "", usageError(errors.New("nothing to send\nTry: gateway send \"hello\", or gateway send - to read standard input"))
 	}
-	b, err := io.ReadAll(io.LimitReader(stdin, inputLimit+1))
+	b, err := io.ReadAll(io.LimitReader(stdin, int64(inputLimit)+1))
 	if err != nil {
 		return "", fmt.Errorf("reading standard input: %w", err)
 	}
-	if len(b) > inputLimit {
-		return "", fmt.Errorf("standard input is larger than %d bytes\nTry: a shorter input", inputLimit)
+	if len(b) > int(inputLimit) {
+		return "", fmt.Errorf("standard input is larger than %s, the most that turns.max_input can be\nTry: a shorter input, or a file that the agent reads by itself", inputLimit)
 	}
 	input := strings.TrimRight(string(b), "\r\n")
 	if input == "" {
