@@ -19,7 +19,7 @@ const slowAgents = `
 default_agent: echo
 agents:
   slow:     { type: command, command: [sleep, "{input}"] }
-  stubborn: { type: command, command: [sh, -c, "trap '' TERM; while :; do sleep 1; done"] }
+  stubborn: { type: command, command: [sh, -c, "trap '' TERM; echo deaf; while :; do sleep 1; done"] }
 `
 
 func TestASecondGatewayIsRefusedAtOnce(t *testing.T) {
@@ -256,7 +256,7 @@ func TestACloseThatHangsIsCutByForceExit(t *testing.T) {
 	h := newHouse(t, "lifecycle: { shutdown_timeout: 300ms }"+slowAgents)
 	h.start()
 	id := h.send("stubborn", "x")
-	h.waitRunning(1)
+	h.eventually("it hears no signal", func() bool { return h.turn(id).LastEvent > 1 })
 	h.signal(syscall.SIGTERM)
 	require.Equal(t, 2, h.wait())
 	require.Contains(t, h.logged(), "shutdown timed out; exiting without full cleanup")
@@ -268,7 +268,7 @@ func TestAStubbornTurnDoesNotHoldTheStop(t *testing.T) {
 	h := newHouse(t, slowAgents)
 	h.start()
 	id := h.send("stubborn", "x")
-	h.waitRunning(1)
+	h.eventually("it hears no signal", func() bool { return h.turn(id).LastEvent > 1 })
 	h.signal(syscall.SIGTERM)
 	require.Equal(t, 0, h.wait())
 	h.start()
