@@ -109,6 +109,7 @@ func printTurn(out io.Writer, t queue.Turn) error {
 	w.row("lane", t.Lane)
 	w.row("agent", t.Agent)
 	w.row("status", fmt.Sprintf("%s, attempt %d", t.Status, t.Attempt))
+	w.row("runs", strconv.Itoa(t.Runs))
 	w.row("created", t.CreatedAt.Local().Format(time.DateTime))
 	if t.StartedAt != nil {
 		w.row("started", t.StartedAt.Local().Format(time.DateTime))

@@ -118,7 +118,7 @@ func (c *command) environment(t queue.Turn) []string {
 		env = append(env, k+"="+v)
 	}
 	return append(env,
-		"GATEWAY_TURN_ID="+t.ID, "GATEWAY_TURN_ATTEMPT="+strconv.Itoa(t.Attempt),
+		"GATEWAY_TURN_ID="+t.ID, "GATEWAY_TURN_ATTEMPT="+strconv.Itoa(t.Attempt), "GATEWAY_TURN_RUN="+strconv.Itoa(t.Runs),
 		"GATEWAY_SESSION="+t.Session, "GATEWAY_LANE="+t.Lane,
 	)
 }
