@@ -46,7 +46,7 @@ func New(agents map[string]config.Agent, log zerolog.Logger) (*Set, error) {
 		case "echo":
 			s.runners[name] = echo{}
 		case "command":
-			s.runners[name] = &command{argv: a.Command, dir: a.Dir, env: a.Env, log: log}
+			s.runners[name] = &command{argv: a.Command, dir: a.Dir, env: a.Env, stateDir: a.StateDir, log: log}
 		case "openai":
 			s.runners[name] = newOpenAI(a, log)
 		default:

@@ -99,10 +99,10 @@ func TestAProgramKnowsItsTurnAndNoSecret(t *testing.T) {
 	t.Setenv("GATEWAY_AUTH_TOKEN", "secret")
 	t.Setenv("NOTIFY_SOCKET", "/run/secret")
 	a := program("env")
-	a.Env = map[string]string{"LANG": "C"}
-	out, err := try(t.Context(), t, a, queue.Turn{ID: "t1", Attempt: 2, Session: "s", Lane: "main"})
+	a.Env, a.StateDir = map[string]string{"LANG": "C"}, "/state"
+	out, err := try(t.Context(), t, a, queue.Turn{ID: "t1", Attempt: 2, Runs: 5, Session: "s", Lane: "main"})
 	require.NoError(t, err)
-	for _, want := range []string{"GATEWAY_TURN_ID=t1", "GATEWAY_TURN_ATTEMPT=2", "GATEWAY_SESSION=s", "GATEWAY_LANE=main", "LANG=C"} {
+	for _, want := range []string{"GATEWAY_TURN_ID=t1", "GATEWAY_TURN_ATTEMPT=2", "GATEWAY_TURN_RUN=5", "GATEWAY_STATE_DIR=/state", "GATEWAY_SESSION=s", "GATEWAY_LANE=main", "LANG=C"} {
 		require.Contains(t, out, want)
 	}
 	require.NotContains(t, out, "secret")
@@ -117,6 +117,22 @@ func TestAFailureSaysTheExitCodeAndTheEndOfStandardError(t *testing.T) {
 	require.ErrorContains(t, err, "ended by SIGSEGV")
 	_, err = try(t.Context(), t, program(filepath.Join(t.TempDir(), "gone")), queue.Turn{})
 	require.ErrorContains(t, err, "Try:")
+}
+
+func TestStandardErrorIsLogged(t *testing.T) {
+	logged := func(script string) string {
+		var log strings.Builder
+		s, err := New(map[string]config.Agent{"a": program("sh", "-c", script)}, zerolog.New(&log))
+		require.NoError(t, err)
+		_ = s.Run(t.Context(), queue.Work{Turn: queue.Turn{ID: "t1", Agent: "a", Runs: 2}, Emit: func(string) error { return nil }})
+		return log.String()
+	}
+	require.JSONEq(t, `{"level": "info", "turn": "t1", "agent": "a", "run": 2, "stderr": "one\ntwo", "message": "the agent wrote to standard error"}`,
+		logged("echo one >&2; echo two >&2"))
+	require.JSONEq(t, `{"level": "warn", "turn": "t1", "agent": "a", "run": 2, "stderr": "two", "message": "the agent wrote to standard error"}`,
+		logged("echo one >&2; echo two >&2; exit 3"))
+	require.Less(t, len(logged("head -c 100000 /dev/zero | tr '\\0' x >&2")), 4096)
+	require.Empty(t, logged("echo quiet; exit 3"))
 }
 
 func TestTheTimeLimitEndsTheWholeGroup(t *testing.T) {

@@ -85,6 +85,8 @@ type Agent struct {
 	// Dir is the working folder; empty means the gateway's own. Relative to the file's folder.
 	Dir string            `yaml:"dir,omitempty"`
 	Env map[string]string `yaml:"env,omitempty"`
+	// StateDir is the gateway's, so that a command finds the gateway that it runs in. Load fills it in.
+	StateDir string `yaml:"-"`
 
 	// BaseURL is an OpenAI-compatible endpoint, up to and including /v1.
 	BaseURL string `yaml:"base_url,omitempty"`

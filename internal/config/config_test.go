@@ -59,7 +59,7 @@ func TestASectionKeepsWhatItDoesNotName(t *testing.T) {
 	want.Lifecycle.DrainTimeout = time.Second
 	want.Turns.MaxInput = 2 << 20
 	want.Lanes["main"], want.Lanes["mail"] = Lane{2}, Lane{3}
-	want.Agents["sum"] = Agent{Type: "command", Command: []string{"bc"}}
+	want.Agents["sum"] = Agent{Type: "command", Command: []string{"bc"}, StateDir: l.Config.StateDir}
 	require.Equal(t, want, l.Config)
 	require.Equal(t, "file:1", l.Origins["lifecycle.drain_timeout"])
 	require.Equal(t, "file:3", l.Origins["turns.max_input"])

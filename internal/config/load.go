@@ -291,8 +291,11 @@ func (r *reading) resolvePaths() {
 	for name, a := range r.Config.Agents {
 		if a.Dir != "" {
 			a.Dir = resolve("agents."+name+".dir", a.Dir)
-			r.Config.Agents[name] = a
 		}
+		if a.Type == "command" {
+			a.StateDir = r.Config.StateDir
+		}
+		r.Config.Agents[name] = a
 	}
 }
 
