@@ -160,10 +160,12 @@ func TestInterruptedAttemptIsGivenBack(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, Queued, stored.Status)
 	require.Zero(t, stored.Attempt)
+	require.Equal(t, 1, stored.Runs, "a run is not given back")
 	q.Resume()
 	work = g.next(t)
 	require.Equal(t, "1", work.Turn.Input, "it is at the head of its session")
 	require.Equal(t, 1, work.Turn.Attempt)
+	require.Equal(t, 2, work.Turn.Runs)
 	require.NoError(t, work.Emit("whole"))
 	work.end <- nil
 	require.Equal(t, "whole", wait(t, q, turn.ID).Output)

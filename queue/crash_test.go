@@ -170,6 +170,7 @@ func TestCrashCostsAnAttemptAndTooManyFailTheTurn(t *testing.T) {
 		work := g.next(t)
 		require.Equal(t, id, work.Turn.ID, "an interrupted turn is at the head of its session")
 		require.Equal(t, n, work.Turn.Attempt)
+		require.Equal(t, n, work.Turn.Runs)
 		crash(t, q, store)
 	}
 	q := openQueue(t, path, testConfig(t, g))
@@ -189,6 +190,7 @@ func TestCrashCostsAnAttemptAndTooManyFailTheTurn(t *testing.T) {
 	require.NoError(t, err)
 	work = g.next(t)
 	require.Equal(t, 1, work.Turn.Attempt)
+	require.Equal(t, 4, work.Turn.Runs, "a retry begins the attempts again, not the runs")
 	work.end <- nil
 	require.Equal(t, Completed, wait(t, q, id).Status)
 }

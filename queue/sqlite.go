@@ -107,8 +107,12 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	}
 	sources := p.ListSources()
 	known := sources[len(sources)-1].Version
-	if stored > known {
-		return &newerSchemaError{stored: stored, known: known}
+	var needed int64
+	if err := db.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&needed); err != nil {
+		return err
+	}
+	if needed > known {
+		return &newerSchemaError{needed: needed, known: known}
 	}
 	if stored < known {
 		_, err = p.Up(ctx)
@@ -116,10 +120,13 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	return err
 }
 
-type newerSchemaError struct{ stored, known int64 }
+// newerSchemaError: migrations add and do not change, so that a store which a newer version has opened can be
+// opened by this one again: a successor may be taken back. A migration that cannot be so sets the database's
+// user_version to the oldest schema that may use it from then on.
+type newerSchemaError struct{ needed, known int64 }
 
 func (e *newerSchemaError) Error() string {
-	return fmt.Sprintf("it was written by a newer version (schema %d, this binary knows %d)", e.stored, e.known)
+	return fmt.Sprintf("it was written by a newer version (schema %d, this binary knows %d)", e.needed, e.known)
 }
 
 // openError says what is wrong with the file and what to try.

@@ -17,7 +17,7 @@ const selectTurn = `SELECT t.seq, t.id, t.session, t.lane, t.agent, t.status, t.
 	t.created_at, t.started_at, t.finished_at, CASE t.status WHEN 'running'
 		THEN max(t.last_event, (SELECT coalesce(max(e.seq), 0) FROM events e WHERE e.turn = t.seq))
 		ELSE t.last_event END,
-	t.error, t.context, t.input, t.output FROM turns t`
+	t.error, t.context, t.input, t.output, t.runs FROM turns t`
 
 // seqTurn is a turn with its place in the order of acceptance.
 type seqTurn struct {
@@ -34,7 +34,7 @@ func scanTurn(row interface{ Scan(...any) error }, seq *int64) (Turn, error) {
 		attached          []byte
 	)
 	err := row.Scan(&number, &t.ID, &t.Session, &t.Lane, &t.Agent, &t.Status, &t.Attempt, &t.IdempotencyKey,
-		&t.OnInterrupt, &created, &started, &finished, &t.LastEvent, &t.Error, &attached, &t.Input, &t.Output)
+		&t.OnInterrupt, &created, &started, &finished, &t.LastEvent, &t.Error, &attached, &t.Input, &t.Output, &t.Runs)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Turn{}, ErrNotFound
 	}

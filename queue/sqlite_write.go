@@ -55,7 +55,7 @@ func newWriter(ctx context.Context, db *sql.DB, epoch int64) (*writer, error) {
 	w.turnByID = prepare(selectTurn + ` WHERE t.id = ?`)
 	w.turnBySeq = prepare(selectTurn + ` WHERE t.seq = ?`)
 
-	w.start = prepare(`UPDATE turns SET status = 'running', attempt = attempt + 1, epoch = ?, started_at = ?,
+	w.start = prepare(`UPDATE turns SET status = 'running', attempt = attempt + 1, runs = runs + 1, epoch = ?, started_at = ?,
 		last_event = last_event + 1 WHERE seq = ? AND status = 'queued'`)
 	w.add1 = prepare(`INSERT INTO events (turn, seq, type, attempt, text, at) VALUES (?, ?, ?, ?, ?, ?)`)
 	w.add2 = prepare(`INSERT INTO events (turn, seq, type, attempt, text, at)
@@ -282,6 +282,7 @@ func (w *writer) applyStart(op *startTurn) error {
 		t = *op.queued
 		t.Status = Running
 		t.Attempt++
+		t.Runs++
 		t.LastEvent++
 		t.StartedAt = &op.at
 	} else {

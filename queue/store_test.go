@@ -5,12 +5,15 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/pressly/goose/v3"
 	"github.com/stretchr/testify/require"
 )
 
@@ -48,12 +51,64 @@ func TestStoreOfANewerVersionIsRefused(t *testing.T) {
 	closeQueue(t, openQueue(t, path, testConfig(t, echo)))
 	db, err := sql.Open("sqlite", path)
 	require.NoError(t, err)
-	_, err = db.ExecContext(t.Context(), `INSERT INTO schema_version (version_id, is_applied) VALUES (9999, 1)`)
+	_, err = db.ExecContext(t.Context(), `PRAGMA user_version = 9999`)
 	require.NoError(t, err)
 	require.NoError(t, db.Close())
 	_, err = Open(t.Context(), path, testConfig(t, echo))
 	require.ErrorContains(t, err, "newer version (schema 9999")
 	require.ErrorContains(t, err, "\nTry: run the newer version")
+}
+
+// A newer version that is rolled back has left its columns behind.
+func TestAStoreThatANewerVersionHasOnlyAddedToIsOpened(t *testing.T) {
+	path := storePath(t)
+	closeQueue(t, openQueue(t, path, testConfig(t, echo)))
+	db, err := sql.Open("sqlite", path)
+	require.NoError(t, err)
+	for _, query := range []string{
+		`ALTER TABLE turns ADD COLUMN mood TEXT NOT NULL DEFAULT 'calm'`,
+		`CREATE TABLE moods (mood TEXT)`,
+		`INSERT INTO schema_version (version_id, is_applied) VALUES (9999, 1)`,
+	} {
+		_, err = db.ExecContext(t.Context(), query)
+		require.NoError(t, err)
+	}
+	require.NoError(t, db.Close())
+	q := openQueue(t, path, testConfig(t, echo))
+	q.Resume()
+	turn := accept(t, q, "s", "x")
+	require.Equal(t, Completed, wait(t, q, turn.ID).Status)
+	closeQueue(t, q)
+}
+
+func TestStoreOfTheFirstVersionGetsItsRunsFromTheLog(t *testing.T) {
+	path := storePath(t)
+	db, err := connect(path, "rwc")
+	require.NoError(t, err)
+	dir, err := fs.Sub(migrations, "migrations")
+	require.NoError(t, err)
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir, goose.WithTableName("schema_version"),
+		goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+	require.NoError(t, err)
+	_, err = p.UpTo(t.Context(), 1)
+	require.NoError(t, err)
+	now := strconv.FormatInt(time.Now().UnixMicro(), 10) // else it is pruned
+	for _, query := range []string{
+		`INSERT INTO turns VALUES (1, 'waits', 's', 'main', 'echo', 'queued', 0, 1, 'k1', 'retry', 1, NULL, NULL, 4, '', NULL, 'in', '')`,
+		`INSERT INTO turns VALUES (2, 'done', 's', 'main', 'echo', 'completed', 2, 1, 'k2', 'retry', 1, 1, ` + now + `, 2, '', NULL, 'in', 'in')`,
+		`INSERT INTO events VALUES (1, 1, 'started', 1, '', 1), (1, 2, 'interrupted', 1, '', 1), (1, 3, 'started', 1, '', 1), (1, 4, 'interrupted', 1, '', 1)`,
+	} {
+		_, err := db.ExecContext(t.Context(), query)
+		require.NoError(t, err)
+	}
+	require.NoError(t, db.Close())
+
+	q := openQueue(t, path, testConfig(t, newGated()))
+	for id, runs := range map[string]int{"waits": 2, "done": 2} {
+		turn, err := q.Turn(t.Context(), id)
+		require.NoError(t, err)
+		require.Equal(t, runs, turn.Runs, id)
+	}
 }
 
 func TestEveryCommitIsSynced(t *testing.T) {

@@ -47,10 +47,12 @@ type Turn struct {
 	Lane    string `json:"lane"`
 	Agent   string `json:"agent"`
 	Status  Status `json:"status"`
-	// Attempt counts the starts that were written down: 0 before the first one. An attempt that the
-	// gateway itself interrupted is given back.
-	Attempt int    `json:"attempt"`
-	Input   string `json:"input"`
+	// Attempt counts the starts that were written down, up to the limit: 0 before the first one. An attempt
+	// that the gateway itself interrupted is given back, and [Queue.Retry] begins at 0 again.
+	Attempt int `json:"attempt"`
+	// Runs counts every start that was written down, whatever became of it. It never goes back.
+	Runs  int    `json:"runs"`
+	Input string `json:"input"`
 	// Output is the whole text of the attempt that completed; while a turn runs it is empty.
 	Output string `json:"output"`
 	// Error says why the turn failed or was cancelled; empty otherwise.

@@ -59,9 +59,9 @@ func parseChat(body []byte) (chatRequest, error) {
 	case n != 1:
 		return q, unsupported("n", "there is one answer to a turn. Try: n = 1")
 	case options != nil && !q.stream:
-		return q, invalid("stream_options", "invalid_value", "stream_options is only possible together with stream = true")
+		return q, invalid("stream_options", "invalid_value", "stream_options is only possible together with stream = true. Try: with it, or without stream_options")
 	case !printable(q.session, maxName):
-		return q, invalid("user", "invalid_value", "user names the session; it must be at most %d printable characters", maxName)
+		return q, invalid("user", "invalid_value", "user names the session; it must be at most %d printable characters. Try: a shorter one, without line breaks", maxName)
 	}
 	q.includeUsage = options != nil && options.IncludeUsage
 	return q, f.rest("")

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -168,11 +169,21 @@ func (s *Server) logFault(r *http.Request, e *apiError, err error) {
 
 // reply writes a JSON document. The client has writeTimeout to take it.
 func reply(w http.ResponseWriter, status int, document any) error {
-	body, err := json.Marshal(document)
+	body, err := encode(document)
 	if err != nil {
 		return fmt.Errorf("server: encoding an answer: %w", err)
 	}
-	return replyText(w, status, "application/json", append(body, '\n'))
+	return replyText(w, status, "application/json", body)
+}
+
+// encode is json.Marshal with a newline at the end, which leaves <, > and & as they are: people read addresses
+// in the answers, and none of these is a page.
+func encode(document any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(document)
+	return b.Bytes(), err
 }
 
 func replyText(w http.ResponseWriter, status int, contentType string, body []byte) error {
@@ -201,7 +212,7 @@ func misrouted(h http.Handler, w http.ResponseWriter, r *http.Request) *apiError
 			message: fmt.Sprintf("%s is not possible on %s. Try: %s", r.Method, clip(r.URL.Path), allow),
 		}
 	}
-	return notFound("unknown_path", "", "there is nothing at %s. Try: GET /v1/models, or see the manual for the list of endpoints", clip(r.URL.Path))
+	return notFound("unknown_path", "", "there is nothing at %s. Try: POST /v1/responses, POST /v1/chat/completions, GET /v1/models, GET /v1/turns, GET /v1/lanes, GET /v1/sessions, GET /v1/lifecycle", clip(r.URL.Path))
 }
 
 // headersOnly keeps an answer's headers and drops its body.

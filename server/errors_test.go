@@ -37,6 +37,10 @@ func TestEveryRefusalHasTheShapeOfOpenAI(t *testing.T) {
 		"body too large":         {"POST", chat, fmt.Sprintf(`{"messages":[{"role":"user","content":%q}]}`, strings.Repeat("a", 80_000))},
 		"broken JSON":            {"POST", chat, `{"messages":[}`},
 		"trailing":               {"POST", chat, turn + turn},
+		"not UTF-8":              {"POST", chat, strings.Replace(turn, "hi", "h\xff", 1)},
+		"limit":                  {"GET", "/v1/turns?limit=0", ""},
+		"narrowed":               {"GET", "/v1/turns?colour=red", ""},
+		"path with an ampersand": {"GET", "/v1/a&b", ""},
 		"form":                   {"POST", chat, turn, "Content-Type", "application/x-www-form-urlencoded"},
 		"tools":                  {"POST", chat, `{"messages":[{"role":"user","content":"hi"}],"tools":[{"type":"function"}]}`},
 		"starting_after, plain":  {"GET", "/v1/responses/ID?starting_after=1", ""},
@@ -55,6 +59,8 @@ func TestEveryRefusalHasTheShapeOfOpenAI(t *testing.T) {
 		c := cases[name]
 		status, header, body := g.do(c[0], strings.ReplaceAll(c[1], "ID", id), c[2], c[3:]...)
 		require.Equal(t, "application/json", header.Get("Content-Type"), name)
+		require.Equal(t, 1, strings.Count(body, ". Try: "), body)
+		require.NotContains(t, body, `\u0026`)
 		fmt.Fprintf(&page, "# %s\n%d", name, status)
 		for _, h := range []string{"Allow", "Retry-After", "X-Should-Retry"} {
 			if v := header.Get(h); v != "" {

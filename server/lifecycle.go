@@ -20,7 +20,7 @@ func (s *Server) healthy(w http.ResponseWriter, _ *http.Request) error {
 
 func (s *Server) showMetrics(w http.ResponseWriter, r *http.Request) error {
 	if s.opts.Metrics == nil {
-		return notFound("unknown_path", "", "there are no metrics here")
+		return notFound("unknown_path", "", "there are no metrics here. Try: GET /v1/lifecycle")
 	}
 	s.opts.Metrics.ServeHTTP(w, r)
 	return nil
@@ -125,9 +125,9 @@ func (s *Server) requestEvent(event string) func(http.ResponseWriter, *http.Requ
 		}
 		switch {
 		case !printable(reason, maxReason):
-			return invalid("reason", "invalid_value", "reason must be at most %d printable characters", maxReason)
+			return invalid("reason", "invalid_value", "reason must be at most %d printable characters. Try: a shorter one, without line breaks", maxReason)
 		case !printable(turn, maxID):
-			return invalid("turn", "invalid_value", "turn is not the id of a turn")
+			return invalid("turn", "invalid_value", "turn is not the id of a turn. Try: what GATEWAY_TURN_ID says, or without it")
 		case authorize && event != "restart":
 			return invalid("authorize_signal", "invalid_value", "only a restart can be authorised. Try: POST /v1/lifecycle/restart")
 		}

@@ -19,7 +19,7 @@ type message struct {
 func parseMessages(raw json.RawMessage, param string, textTypes ...string) (all []message, input string, err error) {
 	var items []fields
 	if err := json.Unmarshal(raw, &items); err != nil {
-		return nil, "", invalid(param, "invalid_type", "%s must be an array of messages", param)
+		return nil, "", invalid(param, "invalid_type", "%s is not an array of messages. Try: [{\"role\":\"user\",\"content\":\"hello\"}]", param)
 	}
 	if len(items) == 0 {
 		return nil, "", invalid(param, "missing_parameter", "%s is empty. Try: at least one message of role user", param)
@@ -33,10 +33,10 @@ func parseMessages(raw json.RawMessage, param string, textTypes ...string) (all 
 	}
 	last := all[len(all)-1]
 	if last.Role != "user" {
-		return nil, "", invalid(fmt.Sprintf("%s[%d].role", param, len(all)-1), "invalid_value", "the last message must be the user's: it is what the agent is asked")
+		return nil, "", invalid(fmt.Sprintf("%s[%d].role", param, len(all)-1), "invalid_value", "the last message is not the user's; it is what the agent is asked. Try: a last message of role user")
 	}
 	if last.Content == "" {
-		return nil, "", invalid(fmt.Sprintf("%s[%d].content", param, len(all)-1), "invalid_value", "the last message has no text")
+		return nil, "", invalid(fmt.Sprintf("%s[%d].content", param, len(all)-1), "invalid_value", "the last message has no text. Try: {\"role\":\"user\",\"content\":\"hello\"}")
 	}
 	return all, last.Content, nil
 }
@@ -45,7 +45,7 @@ func parseMessage(item fields, where string, textTypes []string) (message, error
 	var m message
 	var kind string
 	if item == nil {
-		return m, invalid(where, "invalid_type", "%s must be a message", where)
+		return m, invalid(where, "invalid_type", "%s is not a message. Try: {\"role\":\"user\",\"content\":\"hello\"}", where)
 	}
 	content := item["content"]
 	item.drop("content", "id", "status") // an earlier answer's own are of no use to the agent
@@ -63,13 +63,13 @@ func parseMessage(item fields, where string, textTypes []string) (message, error
 	case "tool", "function":
 		return m, unsupported(where+".role", "tools are not supported yet. Try: a conversation without them")
 	default:
-		return m, invalid(where+".role", "invalid_value", "%s.role must be system, developer, user or assistant", where)
+		return m, invalid(where+".role", "invalid_value", "%s.role is not known. Try: system, developer, user or assistant", where)
 	}
 	if err := item.take("name", &m.Name); err != nil {
 		return m, nested(err, where)
 	}
 	if !printable(m.Name, maxName) {
-		return m, invalid(where+".name", "invalid_value", "%s.name must be at most %d printable characters", where, maxName)
+		return m, invalid(where+".name", "invalid_value", "%s.name must be at most %d printable characters. Try: a shorter one, without line breaks", where, maxName)
 	}
 	if err := item.rest(where + "."); err != nil {
 		return m, err
@@ -82,7 +82,7 @@ func parseMessage(item fields, where string, textTypes []string) (message, error
 // parseContent reads a string or an array of text parts.
 func parseContent(raw json.RawMessage, where string, textTypes []string) (string, error) {
 	if len(raw) == 0 || string(raw) == "null" {
-		return "", invalid(where, "missing_parameter", "%s is missing", where)
+		return "", invalid(where, "missing_parameter", "%s is missing. Try: \"content\":\"hello\"", where)
 	}
 	var whole string
 	if json.Unmarshal(raw, &whole) == nil {
@@ -93,7 +93,7 @@ func parseContent(raw json.RawMessage, where string, textTypes []string) (string
 		Text *string `json:"text"`
 	}
 	if json.Unmarshal(raw, &parts) != nil {
-		return "", invalid(where, "invalid_type", "%s must be a string or an array of text parts", where)
+		return "", invalid(where, "invalid_type", "%s is neither a string nor an array of text parts. Try: \"content\":\"hello\"", where)
 	}
 	texts := make([]string, 0, len(parts))
 	for i, part := range parts {
@@ -101,7 +101,7 @@ func parseContent(raw json.RawMessage, where string, textTypes []string) (string
 			return "", unsupported(fmt.Sprintf("%s[%d].type", where, i), fmt.Sprintf("parts of type %q are not understood. Try: text only", clip(part.Type)))
 		}
 		if part.Text == nil {
-			return "", invalid(fmt.Sprintf("%s[%d].text", where, i), "missing_parameter", "%s[%d].text is missing", where, i)
+			return "", invalid(fmt.Sprintf("%s[%d].text", where, i), "missing_parameter", "%s[%d].text is missing. Try: \"text\":\"hello\"", where, i)
 		}
 		texts = append(texts, *part.Text)
 	}

@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -78,7 +79,7 @@ type submission struct {
 func accept(w http.ResponseWriter, r *http.Request, b *Backend, sub submission) (queue.Turn, error) {
 	key := r.Header.Get(idempotencyHeader)
 	if !printable(key, maxKey) {
-		return queue.Turn{}, invalid(idempotencyHeader, "invalid_header", "%s must be at most %d printable characters", idempotencyHeader, maxKey)
+		return queue.Turn{}, invalid(idempotencyHeader, "invalid_header", "%s must be at most %d printable characters. Try: a fresh UUID", idempotencyHeader, maxKey)
 	}
 	agent, err := agentFor(b, sub.model)
 	if err != nil {
@@ -94,7 +95,7 @@ func accept(w http.ResponseWriter, r *http.Request, b *Backend, sub submission) 
 	session := sub.session
 	if name := r.Header.Get("X-Session-Id"); name != "" {
 		if !printable(name, maxName) {
-			return queue.Turn{}, invalid("X-Session-Id", "invalid_header", "X-Session-Id must be at most %d printable characters", maxName)
+			return queue.Turn{}, invalid("X-Session-Id", "invalid_header", "X-Session-Id must be at most %d printable characters. Try: a shorter one, without line breaks", maxName)
 		}
 		session = name
 	}
@@ -162,9 +163,41 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 		if _, large := errors.AsType[*http.MaxBytesError](err); large {
 			return nil, err
 		}
-		return nil, &apiError{status: http.StatusBadRequest, kind: typeInvalid, code: "incomplete_body", message: "the body could not be read whole", cause: err}
+		return nil, &apiError{status: http.StatusBadRequest, kind: typeInvalid, code: "incomplete_body", message: "the body could not be read whole. Try: the same request again", cause: err}
+	}
+	if at := notText(body); at >= 0 {
+		return nil, invalid("", "invalid_encoding", "the body is not UTF-8 at byte %d, and would not reach the agent as it is. Try: encode it as UTF-8", at)
 	}
 	return body, nil
+}
+
+// notText is where the first byte is that is no UTF-8; -1 when there is none. JSON's decoder would replace it.
+func notText(body []byte) int {
+	if utf8.Valid(body) {
+		return -1
+	}
+	at := 0
+	for {
+		r, size := utf8.DecodeRune(body[at:])
+		if r == utf8.RuneError && size <= 1 {
+			return at
+		}
+		at += size
+	}
+}
+
+// sample is what may stand where a value of type t is taken.
+func sample(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string"
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	default:
+		return "a number"
+	}
 }
 
 // fields is a JSON object whose members are taken one by one; what is left was not understood.
@@ -178,12 +211,12 @@ func parseFields(body []byte) (fields, error) {
 	var f fields
 	if err := json.Unmarshal(body, &f); err != nil {
 		if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-			return nil, invalid("", "invalid_json", "the body is not valid JSON at byte %d: %s", syntax.Offset, syntax)
+			return nil, invalid("", "invalid_json", "the body is not valid JSON at byte %d: %s. Try: jq . on it, which shows the place", syntax.Offset, syntax)
 		}
-		return nil, invalid("", "invalid_json", "the body must be a JSON object")
+		return nil, invalid("", "invalid_json", "the body is not a JSON object. Try: {\"input\": \"hello\"}")
 	}
 	if f == nil {
-		return nil, invalid("", "invalid_json", "the body must be a JSON object")
+		return nil, invalid("", "invalid_json", "the body is not a JSON object. Try: {\"input\": \"hello\"}")
 	}
 	return f, nil
 }
@@ -197,9 +230,9 @@ func (f fields) take(name string, into any) error {
 	}
 	if err := json.Unmarshal(raw, into); err != nil {
 		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			return invalid(name, "invalid_type", "%s cannot be a %s", name, wrong.Value)
+			return invalid(name, "invalid_type", "%s cannot be a %s. Try: %s", name, wrong.Value, sample(wrong.Type))
 		}
-		return invalid(name, "invalid_type", "%s is not valid: %s", name, err)
+		return invalid(name, "invalid_type", "%s is not valid: %s. Try: without it", name, err)
 	}
 	return nil
 }
@@ -262,7 +295,7 @@ func (f fields) takeSampling(names []string, rename map[string]string) (map[stri
 			continue
 		}
 		if want := complaint(name, raw); want != "" {
-			return nil, invalid(name, "invalid_value", "%s must be %s", name, want)
+			return nil, invalid(name, "invalid_value", "%s must be %s. Try: without it", name, want)
 		}
 		if params == nil {
 			params = make(map[string]json.RawMessage)
@@ -325,9 +358,9 @@ func count(query url.Values, name string, low, high, missing int64) (int64, erro
 	n, err := strconv.ParseInt(given, 10, 64)
 	if err != nil || n < low || n > high {
 		if high == math.MaxInt64 {
-			return 0, invalid(name, "invalid_value", "%s must be a whole number from %d", name, low)
+			return 0, invalid(name, "invalid_value", "%s must be a whole number from %d. Try: %[2]d, or without it", name, low)
 		}
-		return 0, invalid(name, "invalid_value", "%s must be a whole number from %d to %d", name, low, high)
+		return 0, invalid(name, "invalid_value", "%s must be a whole number from %d to %d. Try: one in between, or without it", name, low, high)
 	}
 	return n, nil
 }

@@ -58,6 +58,7 @@ func TestWhatAChatCannotDoIsRefusedByName(t *testing.T) {
 			e := asAPIError(t, err)
 			require.Equal(t, http.StatusBadRequest, e.status)
 			require.Equal(t, c.code, e.code, e.message)
+			require.Equal(t, 1, strings.Count(e.message, ". Try: "), e.message)
 			require.Equal(t, c.param, e.param, e.message)
 		})
 	}
@@ -97,6 +98,7 @@ func TestWhatAResponseCannotDoIsRefusedByName(t *testing.T) {
 			e := asAPIError(t, err)
 			require.Equal(t, http.StatusBadRequest, e.status)
 			require.Equal(t, c.code, e.code, e.message)
+			require.Equal(t, 1, strings.Count(e.message, ". Try: "), e.message)
 			require.Equal(t, c.param, e.param, e.message)
 		})
 	}

@@ -43,7 +43,7 @@ func parseResponses(body []byte) (responsesRequest, error) {
 		}
 	}
 	if q.input == "" {
-		return q, invalid("input", "invalid_value", "input has no text")
+		return q, invalid("input", "invalid_value", "input has no text. Try: \"input\": \"hello\"")
 	}
 	q.context.Params, err = f.takeSampling([]string{"temperature", "top_p", "max_output_tokens"},
 		map[string]string{"max_output_tokens": "max_completion_tokens"})
@@ -76,9 +76,9 @@ func parseResponses(body []byte) (responsesRequest, error) {
 	case text.Format.Type != "" && text.Format.Type != "text":
 		return q, unsupported("text.format", "answers are plain text. Try: without it")
 	case !printable(user, maxName):
-		return q, invalid("user", "invalid_value", "user names the session; it must be at most %d printable characters", maxName)
+		return q, invalid("user", "invalid_value", "user names the session; it must be at most %d printable characters. Try: a shorter one, without line breaks", maxName)
 	case !printable(q.context.PreviousResponseID, maxID):
-		return q, invalid("previous_response_id", "invalid_value", "previous_response_id is not the id of a response")
+		return q, invalid("previous_response_id", "invalid_value", "previous_response_id is not the id of a response. Try: the id that POST /v1/responses answered with")
 	}
 	if err := checkMetadata(q.context.Metadata); err != nil {
 		return q, err
@@ -97,11 +97,11 @@ func parseResponses(body []byte) (responsesRequest, error) {
 
 func checkMetadata(pairs map[string]string) error {
 	if len(pairs) > maxMetadata {
-		return invalid("metadata", "invalid_value", "metadata has more than %d pairs", maxMetadata)
+		return invalid("metadata", "invalid_value", "metadata has more than %d pairs. Try: fewer", maxMetadata)
 	}
 	for key, value := range pairs {
 		if key == "" || len(key) > maxMetadataKey || len(value) > maxMetadataValue {
-			return invalid("metadata", "invalid_value", "metadata: a key has 1 to %d bytes and a value at most %d", maxMetadataKey, maxMetadataValue)
+			return invalid("metadata", "invalid_value", "metadata: a key has 1 to %d bytes and a value at most %d. Try: shorter ones", maxMetadataKey, maxMetadataValue)
 		}
 	}
 	return nil
@@ -118,12 +118,12 @@ func conversationName(raw json.RawMessage) (string, error) {
 			ID string `json:"id"`
 		}
 		if json.Unmarshal(raw, &object) != nil || object.ID == "" {
-			return "", invalid("conversation", "invalid_type", "conversation must be an id or {\"id\": …}")
+			return "", invalid("conversation", "invalid_type", "conversation is neither an id nor an object that has one. Try: \"conversation\": \"NAME\"")
 		}
 		name = object.ID
 	}
 	if !printable(name, maxName) {
-		return "", invalid("conversation", "invalid_value", "conversation names the session; it must be at most %d printable characters", maxName)
+		return "", invalid("conversation", "invalid_value", "conversation names the session; it must be at most %d printable characters. Try: a shorter one, without line breaks", maxName)
 	}
 	return name, nil
 }
@@ -177,7 +177,7 @@ func (s *Server) showResponse(w http.ResponseWriter, r *http.Request, b *Backend
 	var stream bool
 	if given := query.Get("stream"); given != "" {
 		if stream, err = strconv.ParseBool(given); err != nil {
-			return invalid("stream", "invalid_value", "stream must be true or false")
+			return invalid("stream", "invalid_value", "stream is neither true nor false. Try: stream=true")
 		}
 	}
 	body, err := readBody(w, r, maxSmallBody)
@@ -197,7 +197,7 @@ func (s *Server) showResponse(w http.ResponseWriter, r *http.Request, b *Backend
 		return s.streamResponse(w, r, b, t, after)
 	}
 	if after >= 0 {
-		return invalid("starting_after", "invalid_value", "starting_after is only possible together with stream=true")
+		return invalid("starting_after", "invalid_value", "starting_after is only possible together with stream=true. Try: both, or neither")
 	}
 	return reply(w, http.StatusOK, responseOf(t))
 }

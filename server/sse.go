@@ -1,8 +1,8 @@
 package server
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -58,11 +58,11 @@ func (s *stream) begin() error {
 // send writes one event whose data is a JSON document; name and id may be empty. It is on its way once
 // flush returned.
 func (s *stream) send(name, id string, document any) error {
-	data, err := json.Marshal(document)
+	data, err := encode(document)
 	if err != nil {
 		return fmt.Errorf("server: encoding an event: %w", err)
 	}
-	return s.sendText(name, id, string(data))
+	return s.sendText(name, id, string(bytes.TrimSuffix(data, []byte("\n"))))
 }
 
 func (s *stream) sendText(name, id, data string) error {
@@ -137,7 +137,7 @@ func (s *Server) cutShort(r *http.Request, err error, resume string) (e *apiErro
 	}
 	code, message := "gateway_restarting", "the gateway restarts; the turn is safe and goes on. Try: "
 	if stop.RestartExpectedMS == nil {
-		code, message = "gateway_stopping", "the gateway stops; the turn is safe and goes on when it is back. Try, then: "
+		code, message = "gateway_stopping", "the gateway stops; the turn is safe and goes on when it is back. Try: once it is, "
 	}
 	return &apiError{status: http.StatusServiceUnavailable, kind: typeServer, code: code, message: message + resume}, stop
 }

@@ -36,10 +36,10 @@ func (s *Server) listTurns(w http.ResponseWriter, r *http.Request, b *Backend) e
 		switch name {
 		case "session", "lane", "agent", "status", "limit", "before":
 		default:
-			return unsupported(clip(name), "turns are narrowed by session, lane, agent, status, limit and before")
+			return unsupported(clip(name), "turns are not narrowed by it. Try: session, lane, agent, status, limit or before")
 		}
 		if !printable(query.Get(name), maxName) {
-			return invalid(name, "invalid_value", "%s must be at most %d printable characters", name, maxName)
+			return invalid(name, "invalid_value", "%s must be at most %d printable characters. Try: a shorter one, without line breaks", name, maxName)
 		}
 	}
 	limit, err := count(query, "limit", 1, maxPage, defaultPage)

@@ -167,6 +167,13 @@ func (c *client) request(ctx context.Context, method, path string, body any, hea
 	if json.Unmarshal(text, &doc) != nil || doc.Error.Message == "" {
 		doc.Error.Message = fmt.Sprintf("%s answered %s, which is no gateway's answer\nTry: another --url", c.name(), resp.Status)
 	}
+	if resp.StatusCode == http.StatusUnauthorized && doc.Error.Code == "invalid_api_key" {
+		doc.Error.Message = c.base + " asks for a token"
+		if c.token != "" {
+			doc.Error.Message = c.base + " does not accept this token"
+		}
+		doc.Error.Message += "\nTry: GATEWAY_TOKEN or --token, with what auth.token is on its machine"
+	}
 	doc.Error.status = resp.StatusCode
 	return nil, &doc.Error
 }

@@ -100,6 +100,18 @@ func TestATokenGoesToTheURLAndNowhereElse(t *testing.T) {
 	require.Equal(t, []string{"Bearer correct-horse", ""}, seen)
 }
 
+func TestAWrongTokenSaysWhereToSetIt(t *testing.T) {
+	srv := httptest.NewServer(document(http.StatusUnauthorized, map[string]any{"error": map[string]any{"message": "no", "code": "invalid_api_key"}}))
+	t.Cleanup(srv.Close)
+	for token, says := range map[string]string{"": "asks for a token", "wrong": "does not accept this token"} {
+		o := &options{url: srv.URL, token: token}
+		c, err := o.connect()
+		require.NoError(t, err)
+		_, err = c.snapshot(t.Context())
+		require.EqualError(t, err, srv.URL+" "+says+"\nTry: GATEWAY_TOKEN or --token, with what auth.token is on its machine")
+	}
+}
+
 func TestWhatIsNoGatewayIsSaidToBeNone(t *testing.T) {
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "<html>")

@@ -15,11 +15,14 @@ import (
 
 func newCheckCommand(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use: "check", Short: "Say whether the configuration is valid", Args: cobra.NoArgs,
+		Use: "check", Short: "Say whether the configuration is valid, and warn of programs that are not there", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := config.Load(o.source())
 			if err != nil {
 				return &exitError{fsm.ExitConfig, err}
+			}
+			for _, w := range l.Warnings() {
+				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "gateway: warning: %s\n", w)
 			}
 			from := "no file; the defaults"
 			if l.File != "" {

@@ -19,7 +19,7 @@ const slowAgents = `
 default_agent: echo
 agents:
   slow:     { type: command, command: [sleep, "{input}"] }
-  stubborn: { type: command, command: [sh, -c, "trap '' TERM; while :; do sleep 1; done"] }
+  stubborn: { type: command, command: [sh, -c, "trap '' TERM; echo deaf; while :; do sleep 1; done"] }
 `
 
 func TestASecondGatewayIsRefusedAtOnce(t *testing.T) {
@@ -256,7 +256,7 @@ func TestACloseThatHangsIsCutByForceExit(t *testing.T) {
 	h := newHouse(t, "lifecycle: { shutdown_timeout: 300ms }"+slowAgents)
 	h.start()
 	id := h.send("stubborn", "x")
-	h.waitRunning(1)
+	h.eventually("it hears no signal", func() bool { return h.turn(id).LastEvent > 1 })
 	h.signal(syscall.SIGTERM)
 	require.Equal(t, 2, h.wait())
 	require.Contains(t, h.logged(), "shutdown timed out; exiting without full cleanup")
@@ -268,7 +268,7 @@ func TestAStubbornTurnDoesNotHoldTheStop(t *testing.T) {
 	h := newHouse(t, slowAgents)
 	h.start()
 	id := h.send("stubborn", "x")
-	h.waitRunning(1)
+	h.eventually("it hears no signal", func() bool { return h.turn(id).LastEvent > 1 })
 	h.signal(syscall.SIGTERM)
 	require.Equal(t, 0, h.wait())
 	h.start()
@@ -278,12 +278,10 @@ func TestAStubbornTurnDoesNotHoldTheStop(t *testing.T) {
 	require.Equal(t, "cancelled", h.turn(id).Status)
 }
 
+// The program knows by itself which gateway it runs in, which turn it is, and whether it ran before.
 func TestATurnThatAsksForTheRestartIsNotWaitedFor(t *testing.T) {
-	h := newHouse(t, "agents:\n  self: { type: command, command: [sh, -c, \"if [ $GATEWAY_TURN_ATTEMPT = 1 ] && [ ! -e $MARK ]; then touch $MARK; $GATEWAY --state-dir $STATE restart --no-wait --turn $GATEWAY_TURN_ID; sleep 600; fi; echo done\"], env: { MARK: \""+
-		filepath.Join(t.TempDir(), "mark")+"\", GATEWAY: \""+binary+"\", STATE: STATE_DIR } }\n")
-	b, err := os.ReadFile(h.config)
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(h.config, []byte(strings.ReplaceAll(string(b), "STATE_DIR", h.state())), 0o600))
+	h := newHouse(t, "agents:\n  self: { type: command, command: [sh, -c, \"if [ $GATEWAY_TURN_RUN = 1 ]; then $PROGRAM restart --no-wait; sleep 600; fi; echo run $GATEWAY_TURN_RUN, attempt $GATEWAY_TURN_ATTEMPT\"], env: { PROGRAM: \""+
+		binary+"\" } }\n")
 	h.start()
 	before := h.waitState("Running")
 	began := time.Now()
@@ -294,6 +292,9 @@ func TestATurnThatAsksForTheRestartIsNotWaitedFor(t *testing.T) {
 	})
 	require.Less(t, time.Since(began), 25*time.Second, "well before the drain's deadline of 30 s")
 	h.eventually("the turn goes on after the restart", func() bool { return h.turn(id).Status == "completed" })
+	out, _, _ := h.gateway("turns", "show", "--json", id)
+	require.Contains(t, out, `"runs": 2,`)
+	require.Contains(t, out, `"output": "run 2, attempt 1"`)
 }
 
 func TestReadyzFollowsTheState(t *testing.T) {

@@ -190,6 +190,7 @@ func (h *house) askByCommand(session, agent, input, key string) (a answer, err e
 type turnJSON struct {
 	ID, Session, Status, Output, Error string
 	Attempt                            int
+	LastEvent                          int        `json:"last_event"`
 	CreatedAt                          time.Time  `json:"created_at"`
 	StartedAt                          *time.Time `json:"started_at"`
 	FinishedAt                         *time.Time `json:"finished_at"`

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"gateway/fsm"
 	"gateway/internal/config"
@@ -46,7 +47,9 @@ func newRootCommand(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
+	root.SetFlagErrorFunc(flagError)
+	root.Version = version()
+	root.SetVersionTemplate(versionLine() + "\n")
 	flags := root.PersistentFlags()
 	flags.StringVar(&o.configFile, "config", "", "configuration file (GATEWAY_CONFIG)")
 	flags.StringVar(&o.stateDir, "state-dir", "", "state folder (GATEWAY_STATE_DIR)")
@@ -66,14 +69,45 @@ func wrapArgs(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		wrapArgs(sub)
 	}
+	cmd.SuggestionsMinimumDistance = 2
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
-			if err := check(cmd, args); err != nil {
-				return usageError(fmt.Errorf("%w\nTry: %s --help", err, cmd.CommandPath()))
+			err := check(cmd, args)
+			if err == nil {
+				return nil
 			}
-			return nil
+			try := cmd.CommandPath() + " --help"
+			switch {
+			case len(args) == 0:
+			case strings.HasPrefix(err.Error(), "unknown command") && !cmd.HasSubCommands():
+				err = fmt.Errorf("%s takes no arguments, but got %q", cmd.CommandPath(), args[0])
+			default:
+				if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+					try = cmd.CommandPath() + " " + strings.Join(near, ", or "+cmd.CommandPath()+" ")
+				}
+			}
+			return usageError(withTry(err, try))
 		}
 	}
+}
+
+// withTry adds what to try, unless the error says so itself.
+func withTry(err error, try string) error {
+	if strings.Contains(err.Error(), "Try:") {
+		return err
+	}
+	return fmt.Errorf("%w\nTry: %s", err, try)
+}
+
+// flagError says what a flag would have taken, in words that are not Go's.
+func flagError(cmd *cobra.Command, err error) error {
+	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		flag := invalid.GetFlag()
+		if value, ok := map[string]string{"int": "4", "duration": "30s", "bool": "true"}[flag.Value.Type()]; ok {
+			return usageError(fmt.Errorf("%q cannot be the value of --%s\nTry: a value such as --%s=%s", invalid.GetValue(), flag.Name, flag.Name, value))
+		}
+	}
+	return usageError(withTry(err, cmd.CommandPath()+" --help"))
 }
 
 // exitError is an error with the process's exit code. What a person reads of it ends in a Try line.
@@ -92,10 +126,7 @@ func (e *exitError) Error() string {
 func (e *exitError) Unwrap() error { return e.err }
 
 func usageError(err error) error {
-	if !strings.Contains(err.Error(), "Try:") {
-		err = fmt.Errorf("%w\nTry: gateway --help", err)
-	}
-	return &exitError{fsm.ExitUsage, err}
+	return &exitError{fsm.ExitUsage, withTry(err, "gateway --help")}
 }
 
 // exitCode says what the error is to a script: 1 unless it knows better.
@@ -119,11 +150,7 @@ func complain(w io.Writer, err error) {
 	if err == nil || (errors.As(err, &e) && e.err == nil) {
 		return
 	}
-	text := err.Error()
-	if !strings.Contains(text, "Try:") {
-		text += "\nTry: gateway --help"
-	}
-	_, _ = fmt.Fprintf(w, "gateway: %s\n", text)
+	_, _ = fmt.Fprintf(w, "gateway: %s\n", withTry(err, "gateway --help"))
 }
 
 // interruptible returns the command's context, which the first Ctrl-C ends: what waits can then say what

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +22,10 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	defer tick.Stop()
 	for {
 		_ = ts.Exec("gateway", "status") // not running yet is an error too
-		if strings.Contains(ts.ReadFile("stdout"), args[0]) {
+		if slices.ContainsFunc(strings.Split(ts.ReadFile("stdout"), "\n"), func(line string) bool {
+			words := strings.Fields(line)
+			return len(words) > 1 && words[0] == "state" && words[1] == args[0] // not what was "last seen"
+		}) {
 			return
 		}
 		select {

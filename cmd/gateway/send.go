@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/rs/xid"
@@ -19,17 +20,21 @@ import (
 	sse "github.com/tmaxmax/go-sse"
 	"golang.org/x/term"
 
+	"gateway/internal/config"
 	"gateway/queue"
 )
 
 const (
-	// inputLimit bounds what is read from standard input, in bytes.
-	inputLimit = 16 << 20
+	// inputLimit bounds what is read from standard input: no gateway takes more.
+	inputLimit = config.MaxInput
 	// absence is how long a gateway that went away may take to come back before `send` stops waiting. The
 	// turn goes on all the same.
 	absence = 30 * time.Second
 	// eventLimit bounds one event of a stream, in bytes: the last one holds the whole answer.
 	eventLimit = 512 << 20
+	// handOver is what a turn gets to be accepted, however short the wait for its answer: with its id one
+	// can come back.
+	handOver = 2 * time.Second
 )
 
 type sending struct {
@@ -45,8 +50,16 @@ func newSendCommand(o *options) *cobra.Command {
 		Short: "Hand a turn to an agent and print the answer as it comes",
 		Long: `Hand a turn to an agent and print the answer as it comes. With - or without TEXT the input is read from
 standard input. A restart of the gateway does not disturb it.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return fmt.Errorf("%d arguments are given, but TEXT is one\nTry: gateway send %s", len(args), strconv.Quote(strings.Join(args, " ")))
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("session") && f.session == "" {
+				return usageError(errors.New("--session is empty\nTry: --session NAME, or without it for the session main"))
+			}
 			input, err := readInput(cmd.InOrStdin(), args)
 			if err != nil {
 				return err
@@ -57,11 +70,6 @@ standard input. A restart of the gateway does not disturb it.`,
 			}
 			ctx, stop := interruptible(cmd)
 			defer stop()
-			if f.timeout > 0 {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeoutCause(ctx, f.timeout, fmt.Errorf("no answer within %s", f.timeout))
-				defer cancel()
-			}
 			return c.send(ctx, cmd, f, input)
 		},
 	}
@@ -76,19 +84,34 @@ standard input. A restart of the gateway does not disturb it.`,
 	return cmd
 }
 
+// bounded is ctx with the time limit, which is at least the given one; without a time limit it is ctx.
+func (f *sending) bounded(ctx context.Context, least time.Duration) (context.Context, context.CancelFunc) {
+	if f.timeout <= 0 {
+		return context.WithCancel(ctx)
+	}
+	limit := max(f.timeout, least)
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %s", limit))
+}
+
 func readInput(stdin io.Reader, args []string) (string, error) {
 	if len(args) == 1 && args[0] != "-" {
+		if !utf8.ValidString(args[0]) {
+			return "", usageError(errors.New("TEXT is not UTF-8, and would not reach the agent as it is\nTry: iconv -f LATIN1 -t UTF-8 FILE | gateway send -"))
+		}
 		return args[0], nil
 	}
 	if f, ok := stdin.(*os.File); ok && len(args) == 0 && term.IsTerminal(int(f.Fd())) {
 		return "", usageError(errors.New("nothing to send\nTry: gateway send \"hello\", or gateway send - to read standard input"))
 	}
-	b, err := io.ReadAll(io.LimitReader(stdin, inputLimit+1))
+	b, err := io.ReadAll(io.LimitReader(stdin, int64(inputLimit)+1))
 	if err != nil {
 		return "", fmt.Errorf("reading standard input: %w", err)
 	}
-	if len(b) > inputLimit {
-		return "", fmt.Errorf("standard input is larger than %d bytes\nTry: a shorter input", inputLimit)
+	if len(b) > int(inputLimit) {
+		return "", fmt.Errorf("standard input is larger than %s, the most that turns.max_input can be\nTry: a shorter input, or a file that the agent reads by itself", inputLimit)
+	}
+	if !utf8.Valid(b) {
+		return "", usageError(errors.New("standard input is not UTF-8, and would not reach the agent as it is\nTry: iconv -f LATIN1 -t UTF-8 FILE | gateway send -, or the path of a file that the agent reads by itself"))
 	}
 	input := strings.TrimRight(string(b), "\r\n")
 	if input == "" {
@@ -98,27 +121,29 @@ func readInput(stdin io.Reader, args []string) (string, error) {
 }
 
 func (c *client) send(ctx context.Context, cmd *cobra.Command, f *sending, input string) error {
-	id, err := c.submit(ctx, f, input)
+	accepting, done := f.bounded(ctx, handOver)
+	defer done()
+	ctx, stop := f.bounded(ctx, 0)
+	defer stop()
+	id, err := c.submit(accepting, f, input)
 	if err != nil {
 		return err
-	}
-	kept := func(err error) error {
-		why, _, _ := strings.Cut(err.Error(), "\nTry:")
-		return fmt.Errorf("%s; turn %s is accepted and goes on\nTry: gateway turns show %s", why, id, id)
 	}
 	if f.noWait && !f.asJSON {
 		_, err := fmt.Fprintln(cmd.OutOrStdout(), id)
 		return err
 	}
-	if !f.noWait {
+	if f.noWait {
+		ctx = accepting // there is nothing to wait for but the document
+	} else {
 		a := &answerPrinter{out: cmd.OutOrStdout(), notes: cmd.ErrOrStderr(), quiet: f.asJSON, last: -1}
 		if err := c.follow(ctx, id, a); err != nil {
-			return kept(err)
+			return kept(id, err)
 		}
 	}
 	var t queue.Turn
 	if err := c.persist(ctx, func() error { return c.call(ctx, http.MethodGet, "/v1/turns/"+url.PathEscape(id), nil, &t, nil) }); err != nil {
-		return kept(err)
+		return kept(id, err)
 	}
 	if f.asJSON {
 		if err := printJSON(cmd.OutOrStdout(), map[string]any{
@@ -135,6 +160,15 @@ func (c *client) send(ctx context.Context, cmd *cobra.Command, f *sending, input
 	default:
 		return nil
 	}
+}
+
+// kept says of a turn that was accepted where it can be found although err ended the wait for it.
+func kept(id string, err error) error {
+	if absent, ok := errors.AsType[*absentError](err); ok {
+		return fmt.Errorf("%s any more; turn %s is accepted, and goes on when one does again\nTry: %s, then gateway turns show %s", absent.where, id, absent.try, id)
+	}
+	why, _, _ := strings.Cut(err.Error(), "\nTry:")
+	return fmt.Errorf("%s; turn %s is accepted and goes on\nTry: gateway turns show %s", why, id, id)
 }
 
 // submit hands the turn over; its key makes it safe to do so again after a lost answer.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -170,6 +171,13 @@ func TestSendThatIsGivenUpSaysThatTheTurnGoesOn(t *testing.T) {
 		require.Equal(t, 1, cmd.ProcessState.ExitCode())
 		require.Contains(t, stderr.String(), "turn t1 is accepted and goes on\nTry: gateway turns show t1\n")
 	})
+}
+
+func TestATurnIsKeptWhenItsGatewayIsGone(t *testing.T) {
+	require.EqualError(t, kept("t1", &absentError{"no gateway runs with the state folder /state", "gateway run"}),
+		"no gateway runs with the state folder /state any more; turn t1 is accepted, and goes on when one does again\nTry: gateway run, then gateway turns show t1")
+	require.EqualError(t, kept("t1", errors.New("no answer within 1s\nTry: something else")),
+		"no answer within 1s; turn t1 is accepted and goes on\nTry: gateway turns show t1")
 }
 
 func TestSendThatCannotPrintEndsOnTheSecondCtrlC(t *testing.T) {

@@ -218,7 +218,7 @@ func inheritedListener[L net.Listener](fd int, name string) (l L, err error) {
 
 func (d *daemon) openQueue(ctx context.Context, _ fsm.Entry) (err error) {
 	c := d.config()
-	if d.agents, err = agent.New(c.Agents, d.subsystem("agent")); err != nil {
+	if d.agents, err = agent.New(c.Agents, c.StateDir, d.subsystem("agent")); err != nil {
 		return err
 	}
 	lanes := make(map[string]int)

@@ -32,7 +32,7 @@ func newStatesCommand(o *options) *cobra.Command {
 			}
 			s, err := fsm.Lifecycle().Render(format)
 			if err != nil {
-				return usageError(err)
+				return usageError(withTry(err, "gateway states --format "+fsm.Formats[0]))
 			}
 			_, err = fmt.Fprint(cmd.OutOrStdout(), s)
 			return err

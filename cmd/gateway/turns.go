@@ -88,9 +88,18 @@ func newTurnCommand(o *options, use, short, method, action string) *cobra.Comman
 			if err != nil {
 				return err
 			}
-			var t queue.Turn
-			if err := c.call(cmd.Context(), method, "/v1/turns/"+url.PathEscape(args[0])+action, nil, &t, nil); err != nil {
+			path := "/v1/turns/" + url.PathEscape(args[0])
+			var before, t queue.Turn
+			if action == "/cancel" { // which answers the same when there was nothing to cancel any more
+				if err := c.call(cmd.Context(), http.MethodGet, path, nil, &before, nil); err != nil {
+					return err
+				}
+			}
+			if err := c.call(cmd.Context(), method, path+action, nil, &t, nil); err != nil {
 				return err
+			}
+			if before.Status == queue.Cancelled && before.FinishedAt != nil {
+				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "gateway: turn %s was cancelled already, at %s\n", t.ID, before.FinishedAt.Local().Format(time.DateTime))
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), t)
@@ -109,6 +118,7 @@ func printTurn(out io.Writer, t queue.Turn) error {
 	w.row("lane", t.Lane)
 	w.row("agent", t.Agent)
 	w.row("status", fmt.Sprintf("%s, attempt %d", t.Status, t.Attempt))
+	w.row("runs", strconv.Itoa(t.Runs))
 	w.row("created", t.CreatedAt.Local().Format(time.DateTime))
 	if t.StartedAt != nil {
 		w.row("started", t.StartedAt.Local().Format(time.DateTime))
@@ -122,9 +132,9 @@ func printTurn(out io.Writer, t queue.Turn) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(out, "\n%s\n", t.Input)
+	_, err := fmt.Fprintf(out, "\ninput:\n%s\n", t.Input)
 	if err == nil && t.Output != "" {
-		_, err = fmt.Fprintf(out, "\n%s\n", t.Output)
+		_, err = fmt.Fprintf(out, "\noutput:\n%s\n", t.Output)
 	}
 	return err
 }

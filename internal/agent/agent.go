@@ -33,8 +33,9 @@ type Set struct {
 	idle    chan struct{} // closed when running falls to 0; nil while nobody waits
 }
 
-// New prepares the agents; it starts nothing and connects to nothing.
-func New(agents map[string]config.Agent, log zerolog.Logger) (*Set, error) {
+// New prepares the agents; it starts nothing and connects to nothing. A command finds the gateway that it runs
+// in through stateDir.
+func New(agents map[string]config.Agent, stateDir string, log zerolog.Logger) (*Set, error) {
 	s := &Set{runners: make(map[string]runner), timeouts: make(map[string]time.Duration)}
 	for name, a := range agents {
 		timeout := a.Timeout
@@ -46,7 +47,7 @@ func New(agents map[string]config.Agent, log zerolog.Logger) (*Set, error) {
 		case "echo":
 			s.runners[name] = echo{}
 		case "command":
-			s.runners[name] = &command{argv: a.Command, dir: a.Dir, env: a.Env, log: log}
+			s.runners[name] = &command{argv: a.Command, dir: a.Dir, env: a.Env, stateDir: stateDir, log: log}
 		case "openai":
 			s.runners[name] = newOpenAI(a, log)
 		default:

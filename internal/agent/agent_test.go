@@ -28,7 +28,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if script := os.Getenv("AGENT_TEST_SCRIPT"); script != "" { // a gateway that is about to be killed
-		s, err := New(map[string]config.Agent{"a": {Type: "command", Command: []string{"sh", "-c", script}}}, zerolog.Nop())
+		s, err := New(map[string]config.Agent{"a": {Type: "command", Command: []string{"sh", "-c", script}}}, "/state", zerolog.Nop())
 		if err != nil {
 			os.Exit(1)
 		}
@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 // try runs one attempt of an agent and returns what it emitted.
 func try(ctx context.Context, t *testing.T, a config.Agent, turn queue.Turn) (string, error) {
 	t.Helper()
-	s, err := New(map[string]config.Agent{"a": a}, zerolog.Nop())
+	s, err := New(map[string]config.Agent{"a": a}, "/state", zerolog.Nop())
 	require.NoError(t, err)
 	turn.Agent = "a"
 	var mu sync.Mutex
@@ -100,9 +100,9 @@ func TestAProgramKnowsItsTurnAndNoSecret(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "/run/secret")
 	a := program("env")
 	a.Env = map[string]string{"LANG": "C"}
-	out, err := try(t.Context(), t, a, queue.Turn{ID: "t1", Attempt: 2, Session: "s", Lane: "main"})
+	out, err := try(t.Context(), t, a, queue.Turn{ID: "t1", Attempt: 2, Runs: 5, Session: "s", Lane: "main"})
 	require.NoError(t, err)
-	for _, want := range []string{"GATEWAY_TURN_ID=t1", "GATEWAY_TURN_ATTEMPT=2", "GATEWAY_SESSION=s", "GATEWAY_LANE=main", "LANG=C"} {
+	for _, want := range []string{"GATEWAY_TURN_ID=t1", "GATEWAY_TURN_ATTEMPT=2", "GATEWAY_TURN_RUN=5", "GATEWAY_STATE_DIR=/state", "GATEWAY_SESSION=s", "GATEWAY_LANE=main", "LANG=C"} {
 		require.Contains(t, out, want)
 	}
 	require.NotContains(t, out, "secret")
@@ -117,6 +117,22 @@ func TestAFailureSaysTheExitCodeAndTheEndOfStandardError(t *testing.T) {
 	require.ErrorContains(t, err, "ended by SIGSEGV")
 	_, err = try(t.Context(), t, program(filepath.Join(t.TempDir(), "gone")), queue.Turn{})
 	require.ErrorContains(t, err, "Try:")
+}
+
+func TestStandardErrorIsLogged(t *testing.T) {
+	logged := func(script string) string {
+		var log strings.Builder
+		s, err := New(map[string]config.Agent{"a": program("sh", "-c", script)}, "/state", zerolog.New(&log))
+		require.NoError(t, err)
+		_ = s.Run(t.Context(), queue.Work{Turn: queue.Turn{ID: "t1", Agent: "a", Runs: 2}, Emit: func(string) error { return nil }})
+		return log.String()
+	}
+	require.JSONEq(t, `{"level": "info", "turn": "t1", "agent": "a", "run": 2, "stderr": "one\ntwo", "message": "the agent wrote to standard error"}`,
+		logged("echo one >&2; echo two >&2"))
+	require.JSONEq(t, `{"level": "warn", "turn": "t1", "agent": "a", "run": 2, "stderr": "two", "message": "the agent wrote to standard error"}`,
+		logged("echo one >&2; echo two >&2; exit 3"))
+	require.Less(t, len(logged("head -c 100000 /dev/zero | tr '\\0' x >&2")), 4096)
+	require.Empty(t, logged("echo quiet; exit 3"))
 }
 
 func TestTheTimeLimitEndsTheWholeGroup(t *testing.T) {
@@ -178,7 +194,7 @@ func TestAProgramInheritsNoDescriptor(t *testing.T) {
 }
 
 func TestAnOutputThatIsNotTakenEndsTheProgram(t *testing.T) {
-	s, err := New(map[string]config.Agent{"a": program("yes")}, zerolog.Nop())
+	s, err := New(map[string]config.Agent{"a": program("yes")}, "/state", zerolog.Nop())
 	require.NoError(t, err)
 	full := errors.New("the output is larger than allowed")
 	err = s.Run(t.Context(), queue.Work{Turn: queue.Turn{Agent: "a"}, Emit: func(string) error { return full }})
@@ -186,7 +202,7 @@ func TestAnOutputThatIsNotTakenEndsTheProgram(t *testing.T) {
 }
 
 func TestAnUnknownAgentSaysWhichAreKnown(t *testing.T) {
-	s, err := New(config.Default().Agents, zerolog.Nop())
+	s, err := New(config.Default().Agents, "/state", zerolog.Nop())
 	require.NoError(t, err)
 	err = s.Run(t.Context(), queue.Work{Turn: queue.Turn{Agent: "gone"}})
 	require.ErrorContains(t, err, "known are echo")

@@ -29,7 +29,7 @@ const (
 	// pipeGrace is how long output may still come after the program has ended: a child of it that left its
 	// process group may hold the pipe open.
 	pipeGrace = time.Second
-	// stderrTail is how much of standard error goes into the failure, in bytes.
+	// stderrTail is how much of standard error goes into the failure or the log, in bytes.
 	stderrTail = 2 << 10
 )
 
@@ -40,10 +40,11 @@ var private = []string{"GATEWAY_", "NOTIFY_SOCKET=", "WATCHDOG_", "LISTEN_PID=",
 // command runs a program for each turn, in a process group of its own. It inherits no descriptor but the
 // standard three: everything that the gateway opens is close-on-exec, the instance lock above all.
 type command struct {
-	argv []string
-	dir  string
-	env  map[string]string
-	log  zerolog.Logger
+	argv     []string
+	dir      string
+	env      map[string]string
+	stateDir string
+	log      zerolog.Logger
 }
 
 func (c *command) run(ctx context.Context, w queue.Work) error {
@@ -79,6 +80,7 @@ func (c *command) run(ctx context.Context, w queue.Work) error {
 	err := cmd.Wait()
 	close(ended)
 	<-killed
+	c.report(w.Turn, stderr.String(), err != nil && ctx.Err() == nil)
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -88,6 +90,20 @@ func (c *command) run(ctx context.Context, w queue.Work) error {
 		return failure(c.argv[0], err, stderr.String())
 	}
 	return out.finish()
+}
+
+// report logs what the program wrote to standard error, of a failure the last line: the error has the rest.
+func (c *command) report(t queue.Turn, stderr string, failed bool) {
+	stderr = strings.TrimSpace(stderr)
+	if stderr == "" {
+		return
+	}
+	level := zerolog.InfoLevel
+	if failed {
+		level = zerolog.WarnLevel
+		stderr = stderr[strings.LastIndexByte(stderr, '\n')+1:]
+	}
+	c.log.WithLevel(level).Str("turn", t.ID).Str("agent", t.Agent).Int("run", t.Runs).Str("stderr", stderr).Msg("the agent wrote to standard error")
 }
 
 func (c *command) build(w queue.Work) (cmd *exec.Cmd, takesInput bool) {
@@ -106,7 +122,8 @@ func (c *command) build(w queue.Work) (cmd *exec.Cmd, takesInput bool) {
 	return cmd, takesInput
 }
 
-// environment is the gateway's own without its settings and secrets, and what the turn is.
+// environment is the gateway's own without its settings and secrets, what the turn is, and where the gateway
+// is found by the commands that talk to it.
 func (c *command) environment(t queue.Turn) []string {
 	var env []string
 	for _, kv := range os.Environ() {
@@ -118,7 +135,8 @@ func (c *command) environment(t queue.Turn) []string {
 		env = append(env, k+"="+v)
 	}
 	return append(env,
-		"GATEWAY_TURN_ID="+t.ID, "GATEWAY_TURN_ATTEMPT="+strconv.Itoa(t.Attempt),
+		"GATEWAY_STATE_DIR="+c.stateDir,
+		"GATEWAY_TURN_ID="+t.ID, "GATEWAY_TURN_ATTEMPT="+strconv.Itoa(t.Attempt), "GATEWAY_TURN_RUN="+strconv.Itoa(t.Runs),
 		"GATEWAY_SESSION="+t.Session, "GATEWAY_LANE="+t.Lane,
 	)
 }

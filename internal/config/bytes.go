@@ -14,16 +14,11 @@ type Bytes int64
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (b *Bytes) UnmarshalText(text []byte) error {
 	n, err := humanize.ParseBytes(strings.TrimSpace(string(text)))
-	if err != nil || n > math.MaxInt32 {
-		return fmt.Errorf("%q is not a size; write for example 512KiB or 1MiB, at most 2GiB", text)
+	if err != nil || n > math.MaxInt64 {
+		return fmt.Errorf("%q is not a size; write for example 512KiB or 1MiB", text)
 	}
 	*b = Bytes(n)
 	return nil
-}
-
-// UnmarshalYAML implements yaml.BytesUnmarshaler.
-func (b *Bytes) UnmarshalYAML(text []byte) error {
-	return b.UnmarshalText([]byte(strings.Trim(strings.TrimSpace(string(text)), `"'`)))
 }
 
 // MarshalText implements encoding.TextMarshaler.

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -9,15 +8,12 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/caarlos0/env/v11"
-	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
 )
 
 const (
@@ -52,39 +48,87 @@ type Loaded struct {
 	// Origins maps the path of each key that is not at its default to where it comes from: "file:7",
 	// "env:GATEWAY_LISTEN", "flag:--listen".
 	Origins map[string]string
+	places  map[string]string // line:column of each key of the file
 }
 
-// Load reads, merges and checks the configuration. The error lists everything that is wrong, each with
-// what to try.
+// reading is a configuration that is being put together, with all that is wrong so far.
+type reading struct {
+	Loaded
+	problems Problems
+}
+
+func newReading() *reading {
+	return &reading{Loaded: Loaded{Config: Default(), Origins: make(map[string]string), places: make(map[string]string)}}
+}
+
+// Load reads, merges and checks the configuration. The error lists everything that is wrong, as [Problems].
 func Load(s Source) (Loaded, error) {
 	environ := s.Environ
 	if environ == nil {
 		environ = os.Environ()
 	}
 	vars := env.ToMap(environ)
-	l := Loaded{Config: Default(), Origins: make(map[string]string)}
-	if err := l.readFile(s.File, vars); err != nil {
+	r := newReading()
+	if err := r.readFile(s.File, vars); err != nil {
 		return Loaded{}, err
 	}
-	if err := l.readEnvironment(vars); err != nil {
+	if err := r.readEnvironment(vars); err != nil {
 		return Loaded{}, err
 	}
-	if err := l.readFlags(s.Flags); err != nil {
+	if err := r.readFlags(s.Flags); err != nil {
 		return Loaded{}, err
 	}
-	if err := l.resolvePaths(); err != nil {
-		return Loaded{}, err
+	r.resolvePaths()
+	r.validate()
+	if len(r.problems) > 0 {
+		return Loaded{}, r.problems
 	}
-	if err := l.Config.Validate(); err != nil {
-		if l.File != "" {
-			return Loaded{}, fmt.Errorf("%s: %w", l.File, err)
-		}
-		return Loaded{}, err
-	}
-	return l, nil
+	return r.Loaded, nil
 }
 
-func (l *Loaded) readFile(path string, vars map[string]string) error {
+// add notes a problem and where the key's value comes from.
+func (r *reading) add(key, what, try string) {
+	r.problems = append(r.problems, Problem{At: r.at(key), Key: key, What: what, Try: try})
+}
+
+// at is where the key, or what it is part of, was given; empty for a default.
+func (l Loaded) at(key string) string {
+	for {
+		origin, given := strings.CutPrefix(l.Origins[key], "env:")
+		if !given {
+			origin, given = strings.CutPrefix(l.Origins[key], "flag:")
+		}
+		if given {
+			return origin
+		}
+		if place, ok := l.places[key]; ok {
+			return l.File + ":" + place
+		}
+		end := strings.LastIndexByte(key, '.')
+		if end < 0 {
+			return ""
+		}
+		key = key[:end]
+	}
+}
+
+// validate adds what is wrong with the whole, but for keys whose value could not even be read.
+func (r *reading) validate() {
+	unread := r.problems
+	for _, p := range r.Config.problems() {
+		if !slices.ContainsFunc(unread, func(u Problem) bool { return u.Key != "" && (within(p.Key, u.Key) || within(u.Key, p.Key)) }) {
+			r.add(p.Key, p.What, p.Try)
+		}
+	}
+}
+
+// within reports whether key is section or part of it.
+func within(key, section string) bool {
+	rest, ok := strings.CutPrefix(key, section)
+	return ok && (rest == "" || rest[0] == '.')
+}
+
+func (r *reading) readFile(path string, vars map[string]string) error {
 	optional := false
 	if path == "" {
 		path = vars["GATEWAY_CONFIG"]
@@ -104,176 +148,102 @@ func (l *Loaded) readFile(path string, vars map[string]string) error {
 	if optional && errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("config: there is no file %s\nTry: gateway config init %s", path, path)
+	}
 	if err != nil {
-		return fmt.Errorf("config: %w\nTry: gateway config init %s", err, path)
+		return fmt.Errorf("config: %w\nTry: ls -l %s, for who may read it", err, path)
 	}
 	defer func() { _ = f.Close() }()
 	text, err := io.ReadAll(io.LimitReader(f, fileLimit+1))
 	if err != nil {
-		return fmt.Errorf("config: %w", err)
+		return fmt.Errorf("config: %w\nTry: another file with --config", err)
 	}
 	if len(text) > fileLimit {
 		return fmt.Errorf("config: %s is larger than %s\nTry: check that it is a configuration file", path, Bytes(fileLimit))
 	}
-	l.File = path
-	return l.decode(path, text)
-}
-
-// decode merges a file over the defaults.
-func (l *Loaded) decode(path string, text []byte) error {
-	c := l.Config
-	c.Lanes, c.Agents = nil, nil
-	err := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict()).Decode(&c)
-	if errors.Is(err, io.EOF) {
-		return nil // empty, or nothing but comments: the decoder has zeroed c
-	}
-	if err != nil {
-		return fileError(path, text, err)
-	}
-	file, err := parser.ParseBytes(text, 0)
-	if err != nil {
-		return fileError(path, text, err)
-	}
-	if len(file.Docs) > 1 {
-		return fmt.Errorf("config: %s holds %d documents\nTry: keep one", path, len(file.Docs))
-	}
-	for _, doc := range file.Docs {
-		l.origins("", doc.Body)
-	}
-	lanes, agents := l.Config.Lanes, l.Config.Agents
-	maps.Copy(lanes, c.Lanes)
-	maps.Copy(agents, c.Agents)
-	c.Lanes, c.Agents = lanes, agents
-	l.Config = c
+	r.File = path
+	r.decode(text)
 	return nil
 }
 
-// fileError shows the place: file, line, column, and the lines around it with a caret.
-func fileError(path string, text []byte, err error) error {
-	var at yaml.Error
-	if !errors.As(err, &at) || at.GetToken() == nil {
-		if line, key := badDuration(text); key != "" {
-			return fmt.Errorf("config: %s:%d: %s: %w\nTry: a duration such as 500ms, 30s or 1h30m", path, line, key, err)
-		}
-		return fmt.Errorf("config: %s: %w\nTry: gateway config init, for a commented example", path, err)
-	}
-	pos := at.GetToken().Position
-	_, excerpt, _ := strings.Cut(at.FormatError(false, true), "\n")
-	return fmt.Errorf("config: %s:%d:%d: %s\n%s\nTry: gateway config init, for a commented example of every key",
-		path, pos.Line, pos.Column, at.GetMessage(), strings.TrimRight(excerpt, "\n"))
-}
-
-// badDuration finds the key whose value is no duration: that error of the decoder has no position.
-func badDuration(text []byte) (line int, key string) {
-	file, err := parser.ParseBytes(text, 0)
-	if err != nil {
-		return 0, ""
-	}
-	for _, doc := range file.Docs {
-		for _, n := range ast.Filter(ast.MappingValueType, doc) {
-			v, ok := n.(*ast.MappingValueNode)
-			if !ok {
-				continue
-			}
-			name := v.Key.GetToken().Value
-			if !strings.HasSuffix(name, "timeout") && name != "retention" {
-				continue
-			}
-			if _, err := time.ParseDuration(v.Value.GetToken().Value); err != nil {
-				return v.Value.GetToken().Position.Line, name
-			}
-		}
-	}
-	return 0, ""
-}
-
-// origins notes the line of every leaf of the file.
-func (l *Loaded) origins(path string, n ast.Node) {
-	var values []*ast.MappingValueNode
-	switch n := n.(type) {
-	case *ast.MappingNode:
-		values = n.Values
-	case *ast.MappingValueNode:
-		values = []*ast.MappingValueNode{n}
-	default:
-		if path != "" {
-			l.Origins[path] = "file:" + strconv.Itoa(n.GetToken().Position.Line)
-		}
-		return
-	}
-	for _, v := range values {
-		key := v.Key.GetToken().Value
-		if path != "" {
-			key = path + "." + key
-		}
-		l.origins(key, v.Value)
-	}
-}
-
-func (l *Loaded) readEnvironment(vars map[string]string) error {
+func (r *reading) readEnvironment(vars map[string]string) error {
 	known, err := keys()
 	if err != nil {
 		return err
 	}
-	given := make(map[string]string)
-	var unknown []string
-	for name, value := range vars {
-		if !strings.HasPrefix(name, envPrefix) {
-			continue
-		}
-		if key, ok := known[name]; ok {
-			given[name] = value
-			l.Origins[key] = "env:" + name
-		} else if !slices.ContainsFunc(own, func(o string) bool {
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
+		key, ok := known[name]
+		switch {
+		case ok:
+			r.Origins[key] = "env:" + name
+			r.set(name, key, vars[name])
+		case !strings.HasPrefix(name, envPrefix), slices.ContainsFunc(own, func(o string) bool {
 			head, all := strings.CutSuffix(o, "*")
 			return name == o || (all && strings.HasPrefix(name, head))
-		}) {
-			unknown = append(unknown, name)
+		}):
+		default:
+			r.problems = append(r.problems, Problem{
+				At: name, What: "no key of the configuration has this variable",
+				Try: "unset " + name + ", or one of " + strings.Join(siblings(name, known), ", "),
+			})
 		}
 	}
-	if len(unknown) > 0 {
-		slices.Sort(unknown)
-		return fmt.Errorf("config: the environment sets %s, which is no key of the configuration\nTry: gateway config show, for the keys; GATEWAY_ and the path in upper case is the variable", strings.Join(unknown, ", "))
-	}
-	if err := l.set(given); err != nil {
-		return err
-	}
 	if vars["GATEWAY_NO_RESPAWN"] == "1" {
-		l.Config.Lifecycle.Respawn = "in-process"
-		l.Origins["lifecycle.respawn"] = "env:GATEWAY_NO_RESPAWN"
+		r.Config.Lifecycle.Respawn = "in-process"
+		r.Origins["lifecycle.respawn"] = "env:GATEWAY_NO_RESPAWN"
 	}
 	return nil
 }
 
-func (l *Loaded) readFlags(flags map[string]string) error {
+// siblings are the variables of the section that a misspelt one seems to mean.
+func siblings(name string, known map[string]string) []string {
+	section := ""
+	for _, key := range known {
+		if s, _, inner := strings.Cut(key, "."); inner && strings.HasPrefix(name, envPrefix+strings.ToUpper(s)+"_") {
+			section = s + "."
+		}
+	}
+	var names []string
+	for variable, key := range known {
+		if strings.HasPrefix(key, section) && !strings.Contains(key[len(section):], ".") {
+			names = append(names, variable)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (r *reading) readFlags(flags map[string]string) error {
 	known, err := keys()
 	if err != nil {
 		return err
 	}
-	given := make(map[string]string)
 	for name, key := range known {
 		if value, ok := flags[key]; ok {
-			given[name] = value
-			l.Origins[key] = "flag:--" + strings.ReplaceAll(strings.ReplaceAll(key, ".", "-"), "_", "-")
+			r.Origins[key] = "flag:--" + strings.ReplaceAll(strings.ReplaceAll(key, ".", "-"), "_", "-")
+			r.set(name, key, value)
 		}
 	}
-	return l.set(given)
+	return nil
 }
 
-// set parses variables into the configuration; what is not given stays.
-func (l *Loaded) set(vars map[string]string) error {
-	err := env.ParseWithOptions(&l.Config, env.Options{Environment: vars, Prefix: envPrefix})
+// set parses the text of one variable into the configuration.
+func (r *reading) set(name, key, text string) {
+	err := env.ParseWithOptions(&r.Config, env.Options{Environment: map[string]string{name: text}, Prefix: envPrefix})
 	if err == nil {
-		return nil
+		return
 	}
+	var kind reflect.Type
 	if all, ok := errors.AsType[env.AggregateError](err); ok {
 		for _, one := range all.Errors {
 			if parse, ok := errors.AsType[env.ParseError](one); ok {
-				return fmt.Errorf("config: the environment or a flag gives %s a value that cannot be used: %w\nTry: gateway config show, for values that can", parse.Name, parse.Err)
+				kind = parse.Type
 			}
 		}
 	}
-	return fmt.Errorf("config: the environment: %w", err)
+	want := expected(kind)
+	r.add(key, strconv.Quote(text)+" is not "+want.what, want.try)
 }
 
 // keys maps the name of each variable to its key.
@@ -296,43 +266,34 @@ func keys() (map[string]string, error) {
 }
 
 // resolvePaths makes every path absolute: those of the file are relative to it.
-func (l *Loaded) resolvePaths() error {
-	base := "."
-	if l.File != "" {
-		base = filepath.Dir(l.File)
-	}
-	resolve := func(path, base string) (string, error) {
+func (r *reading) resolvePaths() {
+	resolve := func(key, path string) string {
+		var err error
 		if path == "~" || strings.HasPrefix(path, "~/") {
-			home, err := os.UserHomeDir()
-			if err != nil {
-				return "", fmt.Errorf("config: %s: %w\nTry: write the path in full", path, err)
+			var home string
+			if home, err = os.UserHomeDir(); err == nil {
+				return filepath.Join(home, path[1:])
 			}
-			return filepath.Join(home, path[1:]), nil
+		} else if !filepath.IsAbs(path) {
+			if strings.HasPrefix(r.Origins[key], "file:") {
+				path = filepath.Join(filepath.Dir(r.File), path)
+			}
+			path, err = filepath.Abs(path)
 		}
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(base, path)
+		if err != nil {
+			r.add(key, err.Error(), "write the path in full")
 		}
-		return filepath.Abs(path)
+		return path
 	}
-	var err error
-	if l.Config.StateDir != "" {
-		from := "."
-		if strings.HasPrefix(l.Origins["state_dir"], "file:") {
-			from = base
-		}
-		if l.Config.StateDir, err = resolve(l.Config.StateDir, from); err != nil {
-			return err
-		}
+	if r.Config.StateDir != "" {
+		r.Config.StateDir = resolve("state_dir", r.Config.StateDir)
 	}
-	for name, a := range l.Config.Agents {
+	for name, a := range r.Config.Agents {
 		if a.Dir != "" {
-			if a.Dir, err = resolve(a.Dir, base); err != nil {
-				return err
-			}
-			l.Config.Agents[name] = a
+			a.Dir = resolve("agents."+name+".dir", a.Dir)
 		}
+		r.Config.Agents[name] = a
 	}
-	return nil
 }
 
 // StateDir finds the state folder without reading more than it must: the commands that talk to a running
@@ -343,36 +304,26 @@ func StateDir(s Source) (string, error) {
 		environ = os.Environ()
 	}
 	vars := env.ToMap(environ)
-	l := Loaded{Config: Default(), Origins: make(map[string]string)}
+	r := newReading()
 	switch flag, ok := s.Flags["state_dir"]; {
 	case ok:
-		l.Config.StateDir = flag
+		r.Config.StateDir = flag
 	case vars["GATEWAY_STATE_DIR"] != "":
-		l.Config.StateDir = vars["GATEWAY_STATE_DIR"]
+		r.Config.StateDir = vars["GATEWAY_STATE_DIR"]
 	default:
-		var only struct {
-			StateDir string `yaml:"state_dir"`
+		if err := r.readFile(s.File, vars); err != nil {
+			return "", err
 		}
-		file := Loaded{Config: Default(), Origins: make(map[string]string)}
-		if err := file.readFile(s.File, vars); file.File == "" {
-			if err != nil {
-				return "", err
-			}
-			break
-		}
-		l.File = file.File
-		text, err := os.ReadFile(l.File)
-		if err != nil {
-			return "", fmt.Errorf("config: %w", err)
-		}
-		_ = yaml.Unmarshal(text, &only) // as far as it can be read
-		if only.StateDir != "" {
-			l.Config.StateDir, l.Origins["state_dir"] = only.StateDir, "file:"
+		r.problems = nil // of other keys
+	}
+	if r.Config.StateDir == "" {
+		return "", Problems{noHome}
+	}
+	r.resolvePaths()
+	for _, p := range r.problems {
+		if p.Key == "state_dir" {
+			return "", Problems{p}
 		}
 	}
-	if l.Config.StateDir == "" {
-		return "", Problem{"state_dir", "there is no home folder to keep state in", "set state_dir or GATEWAY_STATE_DIR"}
-	}
-	err := l.resolvePaths()
-	return l.Config.StateDir, err
+	return r.Config.StateDir, nil
 }

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -13,28 +12,73 @@ import (
 	"time"
 )
 
+// MaxInput is the most that turns.max_input can be.
+const MaxInput Bytes = 16 << 20
+
 const (
-	maxTimeout     = 24 * time.Hour
-	maxConcurrency = 10_000
-	minToken       = 8
+	maxOutput      Bytes = 256 << 20
+	maxTimeout           = 24 * time.Hour
+	maxConcurrency       = 10_000
+	minToken             = 8
 )
 
 var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // Problem is one thing that is wrong.
-type Problem struct{ Key, What, Try string }
+type Problem struct {
+	// At is where it was given: file:line:column, a variable or a flag. Empty for a default.
+	At string
+	// Key is the path of the key, such as turns.max_input. Empty when it is about no key.
+	Key string
+	// What is wrong; Try is what would be right.
+	What, Try string
+}
 
-func (p Problem) Error() string { return fmt.Sprintf("%s: %s\n  Try: %s", p.Key, p.What, p.Try) }
+func (p Problem) Error() string { return p.what() + "\nTry: " + p.Try }
 
-// Validate reports everything that is wrong, as joined [Problem]s.
+func (p Problem) what() string {
+	text := p.What
+	for _, head := range []string{p.Key, p.At} {
+		if head != "" {
+			text = head + ": " + text
+		}
+	}
+	return text
+}
+
+// Problems is everything that is wrong.
+type Problems []Problem
+
+func (ps Problems) Error() string {
+	if len(ps) == 1 {
+		return "config: " + ps[0].Error()
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "config: %d problems", len(ps))
+	for _, p := range ps {
+		fmt.Fprintf(&b, "\n%s\n  Try: %s", p.what(), p.Try)
+	}
+	return b.String()
+}
+
+var noHome = Problem{Key: "state_dir", What: "there is no home folder to keep state in", Try: "set state_dir or GATEWAY_STATE_DIR"}
+
+// Validate reports everything that is wrong, as [Problems].
 func (c *Config) Validate() error {
+	if ps := c.problems(); len(ps) > 0 {
+		return ps
+	}
+	return nil
+}
+
+func (c *Config) problems() Problems {
 	var v validator
 	v.listen(c)
 	v.choice("store", c.Store, "sqlite")
 	v.choice("log.level", c.Log.Level, "trace", "debug", "info", "warn", "error")
 	v.choice("log.format", c.Log.Format, "auto", "console", "json")
 	if c.StateDir == "" {
-		v.add("state_dir", "there is no home folder to keep state in", "set state_dir or GATEWAY_STATE_DIR")
+		v.problems = append(v.problems, noHome)
 	}
 	if n := len(c.Auth.Token); n > 0 && n < minToken {
 		v.add("auth.token", fmt.Sprintf("shorter than %d characters", minToken), "auth: { token: … } from: openssl rand -hex 32")
@@ -47,13 +91,13 @@ func (c *Config) Validate() error {
 	v.turns(c.Turns)
 	v.lanes(c.Lanes)
 	v.agents(c)
-	return errors.Join(v.problems...)
+	return v.problems
 }
 
-type validator struct{ problems []error }
+type validator struct{ problems Problems }
 
 func (v *validator) add(key, what, try string) {
-	v.problems = append(v.problems, Problem{key, what, try})
+	v.problems = append(v.problems, Problem{Key: key, What: what, Try: try})
 }
 
 func (v *validator) choice(key, got string, allowed ...string) {
@@ -71,6 +115,12 @@ func (v *validator) timeout(key string, d time.Duration) {
 func (v *validator) between(key string, n, least, most int64) {
 	if n < least || n > most {
 		v.add(key, fmt.Sprintf("%d is not between %d and %d", n, least, most), fmt.Sprintf("a number from %d to %d", least, most))
+	}
+}
+
+func (v *validator) size(key string, n, most Bytes) {
+	if n < 1 || n > most {
+		v.add(key, fmt.Sprintf("%s is not between 1 and %s", n, most), "a size of at most "+most.String())
 	}
 }
 
@@ -99,8 +149,8 @@ func (v *validator) turns(t Turns) {
 	v.choice("turns.on_interrupt", t.OnInterrupt, "retry", "fail")
 	v.between("turns.max_queued", int64(t.MaxQueued), 1, 10_000_000)
 	v.between("turns.max_queued_per_session", int64(t.MaxQueuedPerSession), 1, 10_000_000)
-	v.between("turns.max_input", int64(t.MaxInput), 1, 16<<20)
-	v.between("turns.max_output", int64(t.MaxOutput), 1, 256<<20)
+	v.size("turns.max_input", t.MaxInput, MaxInput)
+	v.size("turns.max_output", t.MaxOutput, maxOutput)
 	if t.Retention < time.Minute {
 		v.add("turns.retention", fmt.Sprintf("%s is shorter than a minute", t.Retention), "168h")
 	}
@@ -118,7 +168,7 @@ func (v *validator) lanes(lanes map[string]Lane) {
 
 func (v *validator) name(key, name string) {
 	if !nameForm.MatchString(name) {
-		v.add(key, strconv.Quote(name)+" is not a name", "letters, digits, dot, dash and underscore, at most 64")
+		v.add(key+"."+name, strconv.Quote(name)+" is not a name", "letters, digits, dot, dash and underscore, at most 64")
 	}
 }
 
@@ -135,6 +185,12 @@ func (v *validator) agents(c *Config) {
 func (v *validator) agent(key string, a Agent) {
 	if a.Timeout < 0 || a.Timeout > 7*maxTimeout {
 		v.add(key+".timeout", a.Timeout.String()+" is not between 0s and 168h", "30m")
+	}
+	for name := range a.Env {
+		if name == "" || strings.ContainsAny(name, "=: \t\r\n\x00") {
+			v.add(key+".env", "what stands here is no name of a variable with a value", "env: { NAME: value }") // not quoted: it may hold the value
+			break
+		}
 	}
 	command := len(a.Command) > 0 || a.Dir != "" || len(a.Env) > 0
 	openai := a.BaseURL != "" || a.Model != "" || a.APIKey != "" || a.System != ""
@@ -153,7 +209,7 @@ func (v *validator) agent(key string, a Agent) {
 	case "openai":
 		u, err := url.Parse(a.BaseURL)
 		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-			v.add(key+".base_url", strconv.Quote(a.BaseURL)+" is not an address of an endpoint", "http://127.0.0.1:11434/v1")
+			v.add(key+".base_url", "this is not the address of an endpoint", "http://127.0.0.1:11434/v1") // not quoted: it may hold a password
 		}
 		if a.Model == "" {
 			v.add(key+".model", "no model is named", "model: llama3.2")
