@@ -15,6 +15,7 @@ import (
 
 	"gateway/fsm"
 	"gateway/internal/agent"
+	"gateway/internal/child"
 	"gateway/internal/config"
 	"gateway/internal/process"
 	"gateway/queue"
@@ -120,6 +121,8 @@ func newDaemon(source config.Source, loaded config.Loaded, inherited *process.Ha
 func (d *daemon) run() int {
 	d.signals = process.Listen(d.signalled, lifecycleSignals()...)
 	defer d.signals.Close()
+	reaper := child.NewReaper(d.subsystem("child"))
+	defer reaper.Close()
 	watched, stopWatch := context.WithCancel(context.Background())
 	var watchdog sync.WaitGroup
 	watchdog.Go(func() { d.feedWatchdog(watched) })

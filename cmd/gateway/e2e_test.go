@@ -56,6 +56,7 @@ type house struct {
 	dir      string
 	config   string
 	env      []string
+	place    func(*exec.Cmd) // where gateways run; nil for beside the test
 	cmd      *exec.Cmd
 	log      string // a file: a successor writes to it too
 	exited   chan struct{}
@@ -118,6 +119,9 @@ func (h *house) launch() {
 	h.cmd.Env = append(h.cmd.Env, h.env...)
 	h.cmd.Stderr = log
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if h.place != nil {
+		h.place(h.cmd)
+	}
 	require.NoError(h.t, h.cmd.Start())
 	h.groups = append(h.groups, h.cmd.Process.Pid)
 	h.exited = make(chan struct{})

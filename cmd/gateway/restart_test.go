@@ -4,12 +4,11 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
-	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"gateway/internal/process"
 )
 
 // restartable answers a restart as the decision says, and GET /v1/lifecycle with the snapshots in turn.
@@ -107,10 +106,12 @@ func TestStopWaitsUntilTheStateFolderIsFree(t *testing.T) {
 	}
 
 	dir := stoppable(t)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "gateway.pid"), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600))
+	lock, err := process.Acquire(dir)
+	require.NoError(t, err)
 	_, stderr, code := gatewayAt(t, dir, "stop", "--timeout", "200ms")
-	require.Equal(t, 1, code, "the process that the folder names is alive")
+	require.Equal(t, 1, code, "the lock of the folder is held")
 	require.Contains(t, stderr, "has not stopped within 200ms")
+	require.NoError(t, lock.Release())
 
 	stdout, stderr, code := gatewayAt(t, stoppable(t), "stop")
 	require.Equal(t, 0, code, stderr)

@@ -18,6 +18,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"gateway/internal/child"
 	"gateway/queue"
 )
 
@@ -67,7 +68,7 @@ func (c *command) run(ctx context.Context, w queue.Work) error {
 	out := &textWriter{emit: w.Emit}
 	stderr := &tail{limit: stderrTail}
 	cmd.Stdout, cmd.Stderr = out, stderr
-	if err := cmd.Start(); err != nil {
+	if err := child.Start(cmd); err != nil {
 		return fmt.Errorf("starting %s: %w. Try: check the command and its path", c.argv[0], err)
 	}
 	group := cmd.Process.Pid
@@ -77,7 +78,7 @@ func (c *command) run(ctx context.Context, w queue.Work) error {
 		defer close(killed)
 		killGroup(ctx, group, ended)
 	}()
-	err := cmd.Wait()
+	err := child.Wait(cmd)
 	close(ended)
 	<-killed
 	c.report(w.Turn, stderr.String(), err != nil && ctx.Err() == nil)

@@ -2,7 +2,12 @@
 package arrows
 
 import (
+	"bytes"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -15,9 +20,10 @@ var allowed = map[string][]string{
 	"gateway/fsm":                {},
 	"gateway/queue":              {},
 	"gateway/server":             {"gateway/queue"},
-	"gateway/internal/agent":     {"gateway/queue", "gateway/internal/config"},
+	"gateway/internal/agent":     {"gateway/queue", "gateway/internal/config", "gateway/internal/child"},
 	"gateway/internal/config":    {},
-	"gateway/internal/process":   {"gateway/internal/failpoint"},
+	"gateway/internal/process":   {"gateway/internal/failpoint", "gateway/internal/child"},
+	"gateway/internal/child":     {},
 	"gateway/internal/failpoint": {},
 	"gateway/internal/arrows":    {},
 }
@@ -39,4 +45,24 @@ func TestArrowsPointOneWay(t *testing.T) {
 		}
 	}
 	require.Equal(t, len(allowed)+1, seen)
+}
+
+// A program that is started past gateway/internal/child may lose its exit status to the reaper of orphans.
+func TestProgramsAreStartedByOneRoom(t *testing.T) {
+	starts := regexp.MustCompile(`\.(Start|Run|Output|CombinedOutput|Wait)\(\)`)
+	seen := 0
+	require.NoError(t, filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil || !bytes.Contains(b, []byte(`"os/exec"`)) || filepath.Base(filepath.Dir(path)) == "child" {
+			return err
+		}
+		seen++
+		require.False(t, starts.Match(b), "%s: use gateway/internal/child", path)
+		require.NotContains(t, string(b), "os.StartProcess", path)
+		return nil
+	}))
+	require.NotZero(t, seen)
 }

@@ -76,14 +76,18 @@ type Lock struct {
 // and exec has the lock's descriptor for an instant longer.
 const remnantWait = 2 * time.Second
 
+// asks is how often Acquire tries when the owner seems alive: [Owned] holds the lock for an instant, and
+// after a reboot, or in a container, the process number of a dead owner is often that of a living process.
+const asks = 3
+
 // Acquire takes the lock of the state folder, an absolute path which it creates with mode 0700 when it is
-// missing. A lock that another gateway holds is a [HeldError], at once; one whose owner is dead is waited
-// for, at most two seconds.
+// missing. A lock that another gateway holds is a [HeldError], within some 20 ms; one whose owner is dead is
+// waited for, at most two seconds.
 func Acquire(dir string) (*Lock, error) {
 	deadline := time.Now().Add(remnantWait)
-	for {
+	for asked := 1; ; asked++ {
 		l, err := tryAcquire(dir)
-		if _, held := errors.AsType[*HeldError](err); !held || Owned(dir) || time.Now().After(deadline) {
+		if _, held := errors.AsType[*HeldError](err); !held || (asked >= asks && namesLiving(dir)) || time.Now().After(deadline) {
 			return l, err
 		}
 		<-time.After(10 * time.Millisecond)

@@ -1,19 +1,40 @@
 package process
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
-	"github.com/nightlyone/lockfile"
+	"golang.org/x/sys/unix"
 )
 
-// Owned reports whether the process that the lockfile of a state folder names is alive. It is for who waits
-// for the end of a gateway: the lockfile is the last that a clean end removes, after the socket and the
-// store. Whether one may start, only [Acquire] says.
+// Owned reports whether a gateway, or what is left of one, holds the instance lock of a state folder. It is
+// for who waits for the end of a gateway: the lock is the last that an end lets go of, after the socket and
+// the store. Whether one may start, only [Acquire] says.
+//
+// It asks the lock and not the lockfile: a process number means another process in another namespace, so
+// that the gateway of a container looks dead from outside, or alive for ever when it was process 1. It does
+// so by taking the lock for an instant, shared; a gateway that starts in that instant tries again.
 func Owned(dir string) bool {
-	pid, err := lockfile.New(filepath.Join(dir, pidName))
+	guard, err := os.Open(filepath.Join(dir, guardName))
 	if err != nil {
 		return false
 	}
-	_, err = pid.GetOwner()
-	return err == nil
+	defer func() { _ = guard.Close() }() // which lets go of it
+	var held error
+	err = control(guard, func(fd int) { held = unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) })
+	return err == nil && errors.Is(held, unix.EWOULDBLOCK)
+}
+
+// namesLiving reports whether the process that the lockfile of a state folder names is alive, as far as can
+// be told from this process namespace. One that may not be signalled is.
+func namesLiving(dir string) bool {
+	b, err := os.ReadFile(filepath.Join(dir, pidName))
+	if err != nil {
+		return false
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	return err == nil && pid > 0 && !errors.Is(unix.Kill(pid, 0), unix.ESRCH)
 }

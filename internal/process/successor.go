@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gateway/internal/child"
 	"gateway/internal/failpoint"
 )
 
@@ -82,7 +83,7 @@ func Spawn(ctx context.Context, path string, argv []string, q Question) (*Succes
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	}
 	cmd.WaitDelay = time.Second // a grandchild may hold its standard error
-	err = cmd.Start()
+	err = child.Start(cmd)
 	_ = theirs.Close()
 	if err != nil {
 		ours.close()
@@ -95,7 +96,7 @@ func Spawn(ctx context.Context, path string, argv []string, q Question) (*Succes
 	s.kill = func() { _ = unix.Kill(group, unix.SIGKILL) }
 	go func() {
 		defer close(s.ended)
-		s.err = cmd.Wait()
+		s.err = child.Wait(cmd)
 	}()
 	failpoint.At("predecessor.asked")
 	m, files, err := s.hear(ctx)
