@@ -35,6 +35,7 @@ type conn struct {
 	parking bool
 	done    bool
 	fresh   bool // carried over idle: nothing was read here yet
+	used    bool // something was read here
 }
 
 // Read remembers what it returns.
@@ -43,6 +44,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	if len(c.replay) > 0 {
 		n := copy(p, c.replay)
 		c.replay = c.replay[n:]
+		c.used = true
 		c.mu.Unlock()
 		return n, nil
 	}
@@ -51,6 +53,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.fresh = c.fresh && n == 0
+	c.used = c.used || n > 0
 	if !c.lost {
 		c.pending = append(c.pending, p[:n]...)
 		if len(c.pending) > replayLimit {
@@ -160,6 +163,13 @@ func (c *conn) endParking() {
 		c.parking = false
 		_ = c.Conn.SetReadDeadline(time.Time{})
 	}
+}
+
+// untouched reports whether nothing has been read from the client here.
+func (c *conn) untouched() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.used && !c.serving
 }
 
 // interruptible reports whether nothing but the client's next bytes is waited for.

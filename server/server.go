@@ -218,6 +218,11 @@ func (s *Server) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, closeGrace)
 	defer cancel()
 	s.http.SetKeepAlivesEnabled(false)
+	for _, c := range s.roster.all() { // net/http waits five seconds for a first request
+		if c.untouched() {
+			_ = c.Close()
+		}
+	}
 	err := s.http.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = s.http.Close() // what is cut here was told to end and did not

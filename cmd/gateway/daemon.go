@@ -64,9 +64,10 @@ type daemon struct {
 	server      *server.Server
 	carried     []server.Parked // connections that the next open hands to the server
 	successor   *preparation
-	hurry       chan time.Duration // a shorter time for the drain that is under way
-	failure     error              // why the exit code is not 0, for people
-	broken      atomic.Bool        // the server failed on the TCP listener
+	hurry       chan time.Duration   // a shorter time for the drain that is under way
+	before      process.FailedStarts // what counted against this start
+	failure     error                // why the exit code is not 0, for people
+	broken      atomic.Bool          // the server failed on the TCP listener
 }
 
 type respawnMode struct {

@@ -35,7 +35,8 @@ const (
 )
 
 // open makes Running what its name says.
-func (d *daemon) open(context.Context, fsm.Entry) fsm.Outcome {
+func (d *daemon) open(_ context.Context, e fsm.Entry) fsm.Outcome {
+	d.startEnded(e.Hop)
 	d.queue.Load().Resume()
 	d.takeBacklog()
 	d.server.Resume(d.carried)
@@ -131,8 +132,11 @@ func (d *daemon) resume(context.Context, fsm.Entry) fsm.Outcome {
 
 // close ends what this generation serves. On a restart the listeners stay open and requests wait at the
 // gate; on a stop the server is closed as well.
-func (d *daemon) close(ctx context.Context, _ fsm.Entry) fsm.Outcome {
+func (d *daemon) close(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	stop := d.machine.Snapshot().Intent == fsm.IntentStop
+	if e.Hop.From == fsm.Starting {
+		d.startEnded(e.Hop)
+	}
 	if d.server != nil {
 		expected := restartExpected
 		notice := server.Notice{Reason: "gateway restarting", RestartExpectedMS: &expected}
@@ -232,6 +236,9 @@ func (d *daemon) release(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	if heir := d.heir.Load(); heir != nil {
 		d.leaveTo(ctx, heir)
 		return fsm.Outcome{}
+	}
+	if e.Hop.Event == fsm.StartFailed {
+		d.startEnded(e.Hop)
 	}
 	if e.Hop.Event == fsm.StartFailed && d.failure == nil {
 		d.failure = fmt.Errorf("the start failed: %s\nTry: raise lifecycle.start_timeout, and see the log", e.Hop.Reason)

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -39,11 +40,16 @@ func streamThenCut(first int, kindsAndDeltas ...string) http.HandlerFunc {
 }
 
 // recorder remembers what was asked.
-type recorder struct{ asked []string }
+type recorder struct {
+	mu    sync.Mutex
+	asked []string
+}
 
 func (rec *recorder) of(what func(r *http.Request) string, h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		rec.mu.Lock()
 		rec.asked = append(rec.asked, what(r))
+		rec.mu.Unlock()
 		h(w, r)
 	}
 }

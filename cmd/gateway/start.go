@@ -28,6 +28,7 @@ func (d *daemon) start(ctx context.Context, e fsm.Entry) fsm.Outcome {
 		do   func(context.Context, fsm.Entry) error
 	}{
 		{"lock", d.takeLock},
+		{"hold off", d.holdOff},
 		{"listen", d.listen},
 		{"serve", d.serve},
 		{"store", d.openQueue},

@@ -121,16 +121,34 @@ func (c *client) printAbsence(w io.Writer, asJSON bool) error {
 		return err
 	}
 	var last *hopDocument
+	seen := make(map[string]bool) // boots
 	if err := process.ReadJournal(c.stateDir, func(line []byte) {
 		var h hopDocument
-		if json.Unmarshal(line, &h) == nil && h.To != "" {
+		if json.Unmarshal(line, &h) != nil || h.To == "" {
+			return
+		}
+		// A predecessor writes its last hop beside the first ones of its successor.
+		if last == nil || h.BootID == last.BootID || !seen[h.BootID] {
 			last = &h
 		}
+		seen[h.BootID] = true
 	}); err != nil {
 		return err
 	}
+	failed := process.ReadFailedStarts(c.stateDir)
 	if asJSON {
-		return printJSON(w, map[string]any{"state": "not running", "state_dir": c.stateDir, "last_hop": last})
+		doc := map[string]any{"state": "not running", "state_dir": c.stateDir, "last_hop": last}
+		if failed.Count > 0 {
+			doc["failed_starts"] = failed
+		}
+		return printJSON(w, doc)
+	}
+	if failed.Count > 0 {
+		_, _ = fmt.Fprintf(w, "the last start has failed: %s\n", failed.Reason)
+		_, _ = fmt.Fprintf(w, "failed starts, one after another: %d, the last at %s\n", failed.Count, failed.Last.Local().Format(time.DateTime))
+		if process.Owned(c.stateDir) && failed.Until.After(time.Now()) {
+			_, _ = fmt.Fprintf(w, "the next one waits until %s\n", failed.Until.Local().Format(time.TimeOnly))
+		}
 	}
 	_, _ = fmt.Fprintf(w, "not running (state folder %s)\n", c.stateDir)
 	if last != nil {

@@ -72,8 +72,10 @@ func successorMain(role string) {
 func pairs(t *testing.T, n int, read string) (ours []net.Conn, held []HeldConn) {
 	t.Helper()
 	for i := range n {
-		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 		require.NoError(t, err)
+		unix.CloseOnExec(fds[0])
+		unix.CloseOnExec(fds[1])
 		f := os.NewFile(uintptr(fds[0]), "ours")
 		c, err := net.FileConn(f)
 		require.NoError(t, err)
