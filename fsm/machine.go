@@ -48,6 +48,8 @@ type Config struct {
 	Previous []Hop
 	// OnHop is told each hop in order, before its effect begins. It must not block. Nil tells nobody.
 	OnHop func(Hop)
+	// OnDecision is told what became of each request. It must not block. Nil tells nobody.
+	OnDecision func(Request, Decision)
 	// LastResort is called when a state outlived its deadlines by some seconds, so the machine itself must
 	// be stuck. It runs outside of the machine and should end the process. Nil does nothing.
 	LastResort func(Snapshot)

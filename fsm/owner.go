@@ -129,6 +129,9 @@ func (m *Machine) request(in mail) {
 	}
 	m.publish()
 	d.State, d.Hop = m.state, m.history.last()
+	if m.cfg.OnDecision != nil {
+		m.cfg.OnDecision(r.Request, d)
+	}
 	if d.Outcome != "accepted" {
 		m.cfg.Log.Info().Str("actor", r.Actor).Str("event", string(r.Event)).Str("state", string(m.state)).Str("why", d.Message).
 			Msg("received " + r.Actor + " while " + string(m.state) + "; " + d.Outcome)

@@ -109,6 +109,7 @@ func newDaemon(source config.Source, loaded config.Loaded, inherited *process.Ha
 		BootID:     d.bootID,
 		Previous:   previous,
 		OnHop:      d.recordHop,
+		OnDecision: d.metrics.decided,
 		LastResort: d.lastResort,
 		Log:        log.With().Str("subsystem", "lifecycle").Logger(),
 	})
@@ -126,7 +127,7 @@ func (d *daemon) run() int {
 	defer reaper.Close()
 	watched, stopWatch := context.WithCancel(context.Background())
 	var watchdog sync.WaitGroup
-	watchdog.Go(func() { d.feedWatchdog(watched) })
+	watchdog.Go(func() { d.attendSupervisor(watched) })
 	code := d.machine.Run()
 	stopWatch()
 	watchdog.Wait()

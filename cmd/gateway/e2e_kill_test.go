@@ -13,14 +13,21 @@ import (
 )
 
 // TestAKillAtAnyMomentOfARestartLosesNothing kills the gateway at a random moment of each of a number of
-// restarts (GATEWAY_TEST_KILLS makes it more) and starts it again, as a supervisor or a person would.
+// restarts (GATEWAY_TEST_KILLS makes it more) and starts it again, as a supervisor or a person would, unless a
+// successor has taken over.
 func TestAKillAtAnyMomentOfARestartLosesNothing(t *testing.T) {
+	for _, mode := range []string{"exec", "spawn"} {
+		t.Run(mode, func(t *testing.T) { killAtAnyMoment(t, mode) })
+	}
+}
+
+func killAtAnyMoment(t *testing.T, mode string) {
 	rounds := envInt(t, "GATEWAY_TEST_KILLS", 10)
-	h := newHouse(t, "turns: { max_attempts: 1000, max_queued_per_session: 100000 }\nagents: { slow: { type: command, command: [sh, -c, \"sleep 0.03; cat\"] } }\n")
+	h := newHouse(t, "lifecycle: { respawn: "+mode+" }\nturns: { max_attempts: 1000, max_queued_per_session: 100000 }\nagents: { slow: { type: command, command: [sh, -c, \"sleep 0.03; cat\"] } }\n")
 	acked := make(map[string]string) // turn id → answer
-	var died []string                // the states in which it died
+	died := make(map[string]int)     // the states in which it died
+	h.start()
 	for round := range rounds {
-		h.start()
 		s := h.waitState("Running")
 		for i := range 3 {
 			want := fmt.Sprintf("%d.%d", round, i)
@@ -30,13 +37,23 @@ func TestAKillAtAnyMomentOfARestartLosesNothing(t *testing.T) {
 		}
 		h.restartWithoutWaiting()
 		<-time.After(rand.N(60 * time.Millisecond)) // the moment is what is tried, not waited for
-		h.signal(syscall.SIGKILL)
-		h.wait()
+		_ = syscall.Kill(s.PID, syscall.SIGKILL)
+		tookOver := false
+		h.eventually("a successor serves, or nobody is left", func() bool {
+			after, err := h.status()
+			tookOver = err == nil && after.State == "Running" && after.PID != s.PID
+			return tookOver || len(h.alive()) == 0
+		})
+		if tookOver {
+			died["a successor had taken over"]++
+			continue
+		}
 		out, _, code := h.gateway("status")
 		require.Equal(t, 3, code, out)
-		died = append(died, lastState(out))
+		died[lastState(out)]++
+		h.cmd = nil
+		h.start()
 	}
-	h.start()
 	h.eventually("every turn has ended", func() bool {
 		s, err := h.status()
 		return err == nil && s.Turns.Queued == 0 && s.Turns.Running == 0
@@ -50,9 +67,12 @@ func TestAKillAtAnyMomentOfARestartLosesNothing(t *testing.T) {
 	for i := range 3 {
 		h.checkOrder(fmt.Sprintf("desk%d", i))
 	}
-	h.signal(syscall.SIGTERM)
-	require.Equal(t, 0, h.wait())
-	t.Logf("%d kills, %d turns; it died in %s", rounds, len(acked), strings.Join(died, " "))
+	require.Len(t, h.alive(), 1, "exactly one gateway")
+	out, stderr, code := h.gateway("stop")
+	require.Zero(t, code, "%s%s", out, stderr)
+	require.Empty(t, h.alive())
+	h.cmd = nil
+	t.Logf("%d kills, %d turns; it died in %v", rounds, len(acked), died)
 }
 
 func (h *house) restartWithoutWaiting() {

@@ -320,6 +320,10 @@ func TestMetricsFollowTheLifecycle(t *testing.T) {
 	s := h.waitState("Running")
 	h.send("slow", "600")
 	h.waitRunning(1)
+	_, _, code := h.gateway("resume")
+	require.Equal(t, 1, code, "there is nothing to call off")
+	h.signal(syscall.SIGUSR1)
+	h.eventually("a warning", func() bool { return strings.Contains(h.logged(), "received SIGUSR1; refused") })
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.Address+"/metrics", nil)
 	require.NoError(t, err)
 	resp, err := http.DefaultClient.Do(req)
@@ -330,7 +334,8 @@ func TestMetricsFollowTheLifecycle(t *testing.T) {
 	for _, line := range []string{
 		`gateway_state{state="Running"} 1`, `gateway_state{state="Draining"} 0`, "gateway_ready 1", "gateway_hops_total 2",
 		`gateway_turns{status="running"} 1`, `gateway_lane_running{lane="main"} 1`, "gateway_impossible_events_total 0",
-		`gateway_state_duration_seconds_count{state="Starting"} 1`,
+		`gateway_state_duration_seconds_count{state="Starting"} 1`, `gateway_lifecycle_requests_total{event="resume",outcome="ignored"} 1`,
+		`gateway_refused_signals_total{signal="SIGUSR1"} 1`,
 	} {
 		require.Contains(t, string(b), line+"\n")
 	}

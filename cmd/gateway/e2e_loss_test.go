@@ -20,7 +20,7 @@ import (
 )
 
 // TestNothingAcceptedIsLost is the promise: real programs answer under load while the gateway is restarted
-// in both modes, stopped and killed. An outside witness, the agents themselves, writes down what ran.
+// in every mode, stopped and killed. An outside witness, the agents themselves, writes down what ran.
 // GATEWAY_TEST_TURNS and GATEWAY_TEST_SESSIONS make it longer.
 func TestNothingAcceptedIsLost(t *testing.T) {
 	turns, sessions := envInt(t, "GATEWAY_TEST_TURNS", 400), envInt(t, "GATEWAY_TEST_SESSIONS", 20)
@@ -34,14 +34,15 @@ echo "begin $GATEWAY_TURN_ID $GATEWAY_TURN_ATTEMPT $line" >> "$WITNESS/$GATEWAY_
 printf '%s\n' "$line" | tr a-z A-Z
 echo "end $GATEWAY_TURN_ID $GATEWAY_TURN_ATTEMPT $line" >> "$WITNESS/$GATEWAY_SESSION"
 `), 0o700))
-	h := newHouse(t, fmt.Sprintf(`
+	config := fmt.Sprintf(`
 lanes: { main: { concurrency: 4 }, cron: { concurrency: 1 } }
 turns: { max_attempts: 20 }
 agents:
   sum:    { type: command, command: [bc] }
   field:  { type: command, command: [jq, -r, .n] }
   upper:  { type: command, command: [%s], env: { WITNESS: %s } }
-`, script, witness))
+`, script, witness)
+	h := newHouse(t, config)
 	h.start()
 
 	var address atomic.Value
@@ -112,8 +113,8 @@ agents:
 			return float64(sent.Load()) >= share*float64(turns/sessions*sessions)
 		})
 	}
-	part := func(i int) float64 { return 0.3 * float64(i) / float64(rounds/2) }
-	// Every kind of restart under the load: exec first, then in place after a new start.
+	part := func(i int) float64 { return 0.2 * float64(i) / float64(rounds/2) }
+	// Every kind of restart under the load: exec, then spawn, then in place after a new start.
 	restart := func(mode string) {
 		out, stderr, code := h.gateway("restart", "--reason", "under load")
 		require.Zero(t, code, "%s%s", out, stderr)
@@ -126,17 +127,24 @@ agents:
 		progress(part(i))
 		restart("exec")
 	}
-	progress(0.35)
+	h.configure("lifecycle: { respawn: spawn }" + config)
+	for i := range rounds/2 + 1 { // the first is the last by exec
+		progress(0.2 + part(i))
+		restart("spawn")
+	}
+	progress(0.45)
 	disturbed.Store(true)
-	h.signal(syscall.SIGTERM)
+	require.NoError(t, syscall.Kill(h.waitState("Running").PID, syscall.SIGTERM))
+	h.eventually("nobody is left", func() bool { return len(h.alive()) == 0 })
 	require.Equal(t, 0, h.wait())
+	require.Empty(t, leftovers(t, h.state()))
 	h.env = append(h.env, "GATEWAY_NO_RESPAWN=1")
 	h.start()
 	address.Store(h.waitState("Running").Address)
 	transport.CloseIdleConnections()
 	disturbed.Store(false)
 	for i := range rounds / 2 {
-		progress(0.4 + part(i))
+		progress(0.5 + part(i))
 		restart("in-process")
 	}
 	progress(0.75)
@@ -152,7 +160,7 @@ agents:
 		s, err := h.status()
 		return err == nil && s.Turns.Queued == 0 && s.Turns.Running == 0
 	})
-	t.Logf("%d turns in %d sessions, %d restarts, one SIGTERM and one SIGKILL in %s", sent.Load(), sessions, rounds, time.Since(began).Round(time.Millisecond))
+	t.Logf("%d turns in %d sessions, %d restarts, one SIGTERM and one SIGKILL in %s", sent.Load(), sessions, 3*(rounds/2)+1, time.Since(began).Round(time.Millisecond))
 	require.Zero(t, failures.Load(), "requests failed while nothing but restarts happened")
 
 	n := 0

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -47,7 +49,7 @@ func (s *notifySocket) order() (order []string) {
 	defer s.mu.Unlock()
 	for _, m := range s.messages {
 		first, _, _ := strings.Cut(m, "\n")
-		if first == "WATCHDOG=1" || strings.HasPrefix(first, "STATUS=") {
+		if first == "WATCHDOG=1" || strings.HasPrefix(first, "STATUS=") || strings.HasPrefix(first, "EXTEND_TIMEOUT_USEC=") {
 			continue
 		}
 		order = append(order, first)
@@ -78,6 +80,37 @@ func TestASupervisorSeesARestartAsAReload(t *testing.T) {
 		require.True(t, notify.contains("EXTEND_TIMEOUT_USEC="))
 		require.True(t, notify.contains("STATUS=Stopped"))
 	}
+}
+
+// The main process says in one message that another one is the main process now, and ready: a supervisor that
+// listens to the main process alone hears it.
+func TestASupervisorIsToldOfASuccessor(t *testing.T) {
+	notify, path := newNotifySocket(t)
+	h := newHouse(t, "lifecycle: { respawn: spawn }", "NOTIFY_SOCKET="+path)
+	h.start()
+	require.Contains(t, h.runGateway("status"), "spawn (configured; supervised by systemd")
+	out, stderr, code := h.gateway("restart")
+	require.Zero(t, code, "%s%s", out, stderr)
+	after := h.waitState("Running")
+	h.eventually("the main process has changed", func() bool {
+		return notify.contains(fmt.Sprintf("READY=1\nMAINPID=%d\nSTATUS=Running", after.PID))
+	})
+	require.Equal(t, 0, h.wait())
+	out, stderr, code = h.gateway("stop")
+	require.Zero(t, code, "%s%s", out, stderr)
+	h.eventually("it says that it stops", func() bool { return slices.Contains(notify.order(), "STOPPING=1") })
+	for _, supervisor := range []string{"GATEWAY_SUPERVISED=1", "XPC_SERVICE_NAME=org.example.gateway"} {
+		h := newHouse(t, "lifecycle: { respawn: spawn }", supervisor)
+		h.start()
+		require.Equal(t, "exec", h.waitState("Running").RespawnMode, supervisor)
+	}
+}
+
+func (h *house) runGateway(args ...string) string {
+	h.t.Helper()
+	out, stderr, code := h.gateway(args...)
+	require.Zero(h.t, code, "%s%s", out, stderr)
+	return out
 }
 
 func TestSupervisorModeAsksForAFreshStart(t *testing.T) {

@@ -126,6 +126,7 @@ func (d *daemon) signalled(sig os.Signal) {
 		d.machine.Notify(fsm.Request{Event: fsm.Stop, Actor: name})
 	case unix.SIGHUP:
 		if _, err := candidate(d.source, d.question()); err != nil {
+			d.metrics.signals.WithLabelValues(name).Inc()
 			d.log.Warn().Err(err).Msg("received SIGHUP; refused, the gateway goes on as it was")
 			return
 		}
@@ -139,6 +140,7 @@ func (d *daemon) signalled(sig os.Signal) {
 			d.machine.Notify(fsm.Request{Event: fsm.Restart, Actor: name, Reason: "authorised by " + actor})
 			return
 		}
+		d.metrics.signals.WithLabelValues(name).Inc()
 		d.log.Warn().Msg("received SIGUSR1; refused: no restart was authorised. Try: gateway restart, or gateway restart --authorize-signal before the signal, or lifecycle.allow_signal_restart: true")
 	}
 }

@@ -16,6 +16,8 @@ type metrics struct {
 	d        *daemon
 	registry *prometheus.Registry
 	lasted   *prometheus.HistogramVec
+	requests *prometheus.CounterVec
+	signals  *prometheus.CounterVec
 
 	state, ready, hops, late, ignored, impossible *prometheus.Desc
 	turns, laneRunning, laneQueued, build         *prometheus.Desc
@@ -31,6 +33,13 @@ func newMetrics(d *daemon) *metrics {
 			Name: "gateway_state_duration_seconds", Help: "How long a state lasted before it was left.",
 			Buckets: []float64{.001, .005, .02, .1, .5, 1, 5, 30, 300, 3600},
 		}, []string{"state"}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gateway_lifecycle_requests_total",
+			Help: "Stops, restarts and resumes that were asked for, by what became of them: accepted, coalesced, postponed or ignored.",
+		}, []string{"event", "outcome"}),
+		signals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gateway_refused_signals_total", Help: "Signals that were refused: not authorised, or an invalid configuration on disk.",
+		}, []string{"signal"}),
 		state:       desc("state", "1 for the state that the lifecycle is in, 0 for the others.", "state"),
 		ready:       desc("ready", "1 when queued turns are started."),
 		hops:        desc("hops_total", "Hops of the lifecycle, those of the process images before this one included."),
@@ -42,7 +51,7 @@ func newMetrics(d *daemon) *metrics {
 		laneQueued:  desc("lane_queued", "Turns that wait in the lane.", "lane"),
 		build:       desc("build_info", "1; the version is the label.", "version", "boot_id"),
 	}
-	m.registry.MustRegister(m, m.lasted, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m, m.lasted, m.requests, m.signals, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -55,6 +64,11 @@ func (m *metrics) observe(h fsm.Hop) {
 	if h.From != "" && h.From != h.To {
 		m.lasted.WithLabelValues(string(h.From)).Observe(h.LastedMS / 1000)
 	}
+}
+
+// decided counts what became of a request.
+func (m *metrics) decided(r fsm.Request, d fsm.Decision) {
+	m.requests.WithLabelValues(string(r.Event), d.Outcome).Inc()
 }
 
 // Describe implements prometheus.Collector.

@@ -11,6 +11,9 @@ import (
 	"gateway/internal/process"
 )
 
+// attendEvery is how often the supervisor hears of a state that lasts.
+const attendEvery = 5 * time.Second
+
 // extendSlack is what a supervisor is asked for beyond the state's own deadline.
 const extendSlack = 10 * time.Second
 
@@ -36,11 +39,15 @@ func (d *daemon) tellSupervisor(h fsm.Hop) {
 	}
 }
 
-// feedWatchdog gives a sign of life as long as the owner of the machine answers.
-func (d *daemon) feedWatchdog(ctx context.Context) {
-	every := d.supervisor.Watchdog / 2
-	if every <= 0 {
+// attendSupervisor gives a sign of life as long as the owner of the machine answers, and asks for more time as
+// long as a state has some left: one request does not cover a drain that was asked to last.
+func (d *daemon) attendSupervisor(ctx context.Context) {
+	if !d.supervisor.Present() {
 		return
+	}
+	every := attendEvery
+	if w := d.supervisor.Watchdog; w > 0 {
+		every = min(every, w/2)
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -52,6 +59,9 @@ func (d *daemon) feedWatchdog(ctx context.Context) {
 				d.supervisor.Tell(sdnotify.SdNotifyWatchdog)
 			}
 			cancel()
+			if at := d.machine.Snapshot().Deadline; !at.IsZero() {
+				d.supervisor.Tell(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (time.Until(at) + extendSlack).Microseconds()))
+			}
 		case <-ctx.Done():
 			return
 		}

@@ -414,6 +414,13 @@ func relayMain() {
 	fail(err)
 	doc, err := Inherit()
 	fail(err)
+	asked, err := Asked()
+	fail(err)
+	if asked != nil {
+		fail(asked.Answer("", nil))
+		doc, err = asked.AwaitGo()
+		fail(err)
+	}
 	var lock *Lock
 	if doc == nil {
 		lock, err = Acquire(dir)
@@ -422,15 +429,30 @@ func relayMain() {
 		lock, err = Adopt(dir, doc.LockFile())
 	}
 	fail(err)
+	if asked != nil {
+		fail(asked.Ready(context.Background()))
+		fail(lock.Claim())
+	}
 	if left == 0 {
 		fmt.Println("handed over")
-		_, _ = io.Copy(io.Discard, os.Stdin)
+		_, err := os.ReadFile(filepath.Join(dir, "until")) // a named pipe: until the test opens it too
+		fail(err)
 		fail(lock.Release())
 		return
 	}
-	fd, err := Keep(lock)
+	next := []string{os.Args[0], dir, strconv.Itoa(left - 1)}
+	if left%2 == 0 { // by exec and by spawn in turn
+		fd, err := Keep(lock)
+		fail(err)
+		fail(Exec(os.Args[0], next, Handover{Lock: fd, Listener: -1, Socket: -1}))
+	}
+	s, err := Spawn(context.Background(), os.Args[0], next, Question{StateDir: dir, Stay: true})
 	fail(err)
-	fail(Exec(os.Args[0], []string{os.Args[0], dir, strconv.Itoa(left - 1)}, Handover{Lock: fd, Listener: -1, Socket: -1}))
+	fd, err := Duplicate(lock)
+	fail(err)
+	fail(s.Go(context.Background(), Handover{Lock: fd, Listener: -1, Socket: -1}))
+	fail(s.Serve())
+	fail(lock.Leave())
 }
 
 // GATEWAY_TEST_HANDOVERS makes it longer.
@@ -443,8 +465,7 @@ func TestAContenderNeverGetsTheLockDuringHandOvers(t *testing.T) {
 	}
 	dir := t.TempDir()
 	cmd := self(t, "relay", dir, strconv.Itoa(n))
-	in, err := cmd.StdinPipe()
-	require.NoError(t, err)
+	require.NoError(t, unix.Mkfifo(filepath.Join(dir, "until"), 0o600))
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
@@ -458,7 +479,7 @@ func TestAContenderNeverGetsTheLockDuringHandOvers(t *testing.T) {
 	}()
 	tries := 0
 	for end := ""; end == ""; tries++ {
-		_, err := Acquire(dir)
+		_, err := tryAcquire(dir)
 		var held *HeldError
 		require.ErrorAs(t, err, &held, "the contender has the lock after %d tries", tries)
 		select {
@@ -467,7 +488,7 @@ func TestAContenderNeverGetsTheLockDuringHandOvers(t *testing.T) {
 		default:
 		}
 	}
-	require.NoError(t, in.Close())
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "until"), nil, 0o600))
 	require.NoError(t, cmd.Wait())
 	t.Logf("%d hand-overs against %d tries", n, tries)
 }

@@ -52,6 +52,9 @@ func NewSupervisor() *Supervisor {
 	return s
 }
 
+// Present reports whether there is a supervisor that listens.
+func (s *Supervisor) Present() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
+
 // Tell sends assignments such as READY=1, all in one message.
 func (s *Supervisor) Tell(assignments ...string) {
 	if s.messages == nil {
