@@ -25,6 +25,7 @@ var allowed = map[string][]string{
 	"gateway/internal/process":   {"gateway/internal/failpoint", "gateway/internal/child"},
 	"gateway/internal/child":     {},
 	"gateway/internal/failpoint": {},
+	"gateway/internal/service":   {},
 	"gateway/internal/arrows":    {},
 }
 

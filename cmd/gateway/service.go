@@ -1,0 +1,291 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gateway/internal/child"
+	"gateway/internal/config"
+	"gateway/internal/process"
+	"gateway/internal/service"
+)
+
+const (
+	// serviceSlack is what the manager waits beyond the gateway's own deadlines.
+	serviceSlack = 15 * time.Second
+	// serviceTime bounds a call of systemctl.
+	serviceTime = 90 * time.Second
+)
+
+type serviceFlags struct {
+	user, system bool
+	name         string
+}
+
+func newServiceCommand(o *options) *cobra.Command {
+	f := &serviceFlags{}
+	cmd := &cobra.Command{
+		Use:   "service",
+		Short: "Run the gateway under systemd",
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:  cobra.NoArgs,
+	}
+	flags := cmd.PersistentFlags()
+	flags.BoolVar(&f.user, "user", false, "for this user (the default, unless root asks)")
+	flags.BoolVar(&f.system, "system", false, "for the whole machine")
+	flags.StringVar(&f.name, "name", "gateway", "name of the service")
+	cmd.MarkFlagsMutuallyExclusive("user", "system")
+	cmd.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if runtime.GOOS != "linux" {
+			return errors.New("services are written for systemd, which is not here\nTry: a service of your system that runs: gateway run")
+		}
+		f.system = f.system || (!f.user && os.Getuid() == 0)
+		return nil
+	}
+	cmd.AddCommand(newServiceInstallCommand(o, f), newServiceUninstallCommand(f), newServiceStatusCommand(f))
+	return cmd
+}
+
+func newServiceInstallCommand(o *options, f *serviceFlags) *cobra.Command {
+	var runAs string
+	var socket, show, now bool
+	cmd := &cobra.Command{
+		Use:   "install",
+		Short: "Write the unit files; --now starts the service",
+		Long: `Write the unit files of systemd. The service restarts without loss on "systemctl reload", is watched, and is
+started again when it dies, but not when a person must act first. With --socket systemd opens the address, so
+that connections wait even while no gateway runs.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			u, err := o.unit(f, runAs, socket)
+			if err != nil {
+				return err
+			}
+			dir, err := service.Dir(f.system)
+			if err != nil {
+				return err
+			}
+			files, err := u.Files(dir)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			if show {
+				for _, file := range files {
+					_, _ = fmt.Fprintf(out, "# %s\n%s\n", file.Path, file.Text)
+				}
+				return nil
+			}
+			if err := service.Write(files); err != nil {
+				return err
+			}
+			for _, file := range files {
+				_, _ = fmt.Fprintf(out, "wrote %s\n", file.Path)
+			}
+			unit := filepath.Base(files[len(files)-1].Path) // the socket, when there is one
+			units := []string{f.name + ".service"}
+			if socket {
+				units = append(units, unit)
+			}
+			try := f.systemctl("daemon-reload") + " && " + f.systemctl(append([]string{"enable", "--now"}, units...)...)
+			if !now {
+				_, _ = fmt.Fprintf(out, "start it with: %s\n", try)
+				return nil
+			}
+			if _, err := f.call(cmd.Context(), "daemon-reload"); err != nil {
+				return fmt.Errorf("%w\nTry: %s", err, try)
+			}
+			if _, err := f.call(cmd.Context(), append([]string{"enable", "--now"}, units...)...); err != nil {
+				return fmt.Errorf("%w\nTry: %s", err, f.systemctl("status", units[0]))
+			}
+			_, _ = fmt.Fprintf(out, "%s runs\n", units[0])
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&runAs, "run-as", "", "user of a system service; without it one that exists while the service runs")
+	cmd.Flags().BoolVar(&socket, "socket", false, "let systemd open the address")
+	cmd.Flags().BoolVar(&show, "print", false, "print the files and change nothing")
+	cmd.Flags().BoolVar(&now, "now", false, "start the service too, and at every boot")
+	return cmd
+}
+
+// unit describes the service of this executable with the configuration on disk, which must be valid.
+func (o *options) unit(f *serviceFlags, runAs string, socket bool) (service.Unit, error) {
+	executable, err := process.Executable(os.Args[0])
+	if err != nil {
+		return service.Unit{}, err
+	}
+	loaded, err := config.Load(o.source())
+	if err != nil {
+		return service.Unit{}, err
+	}
+	l := loaded.Config.Lifecycle
+	u := service.Unit{
+		Name: f.name, System: f.system, RunAs: runAs, Executable: filepath.Clean(executable), Socket: socket, Listen: loaded.Config.Listen,
+		Start: l.StartTimeout + serviceSlack, Stop: l.ShutdownTimeout + serviceSlack,
+	}
+	if runAs != "" && !f.system {
+		return u, errors.New("--run-as is for a system service\nTry: --system")
+	}
+	if u.Config, err = absolute(loaded.File); err != nil {
+		return u, err
+	}
+	if _, chosen := loaded.Origins["state_dir"]; chosen {
+		u.StateDir = loaded.Config.StateDir
+	}
+	return u, nil
+}
+
+func absolute(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	return filepath.Abs(path)
+}
+
+func newServiceUninstallCommand(f *serviceFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "uninstall",
+		Short: "Stop the service and take its unit files away; its state stays",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := service.Dir(f.system)
+			if err != nil {
+				return err
+			}
+			// Errors: it may not be enabled, or no manager runs; the files go all the same.
+			_, disabled := f.call(cmd.Context(), "disable", "--now", f.name+".service", f.name+".socket")
+			removed, err := service.Remove(dir, f.name)
+			if err != nil {
+				return err
+			}
+			if len(removed) == 0 {
+				return fmt.Errorf("there is no service %s in %s\nTry: gateway service status", f.name, dir)
+			}
+			for _, path := range removed {
+				_, _ = fmt.Fprintf(cmd.OutOrStdout(), "removed %s\n", path)
+			}
+			if _, err := f.call(cmd.Context(), "daemon-reload"); err != nil && disabled != nil {
+				_, _ = fmt.Fprintf(cmd.OutOrStdout(), "systemd could not be told: %s\n", firstLine(err.Error()))
+			}
+			return nil
+		},
+	}
+}
+
+// serviceDocument is the contract of `gateway service status --json`.
+type serviceDocument struct {
+	Name      string   `json:"name"`
+	System    bool     `json:"system"`
+	Files     []string `json:"files"`
+	Reachable bool     `json:"reachable"` // systemd answers
+	Why       string   `json:"why,omitempty"`
+	Active    string   `json:"active,omitempty"`
+	Enabled   string   `json:"enabled,omitempty"`
+	MainPID   string   `json:"main_pid,omitempty"`
+	Restarts  string   `json:"restarts,omitempty"`
+	Status    string   `json:"status,omitempty"`
+}
+
+func newServiceStatusCommand(f *serviceFlags) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what systemd knows of the service",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := service.Dir(f.system)
+			if err != nil {
+				return err
+			}
+			doc := serviceDocument{Name: f.name, System: f.system, Files: []string{}}
+			for _, suffix := range []string{".service", ".socket"} {
+				if path := filepath.Join(dir, f.name+suffix); exists(path) {
+					doc.Files = append(doc.Files, path)
+				}
+			}
+			text, err := f.call(cmd.Context(), "show", "-p", "ActiveState,UnitFileState,MainPID,NRestarts,StatusText", f.name+".service")
+			doc.Reachable = err == nil
+			if err != nil {
+				doc.Why = firstLine(err.Error())
+			}
+			for line := range strings.Lines(text) {
+				name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+				switch name {
+				case "ActiveState":
+					doc.Active = value
+				case "UnitFileState":
+					doc.Enabled = value
+				case "MainPID":
+					doc.MainPID = value
+				case "NRestarts":
+					doc.Restarts = value
+				case "StatusText":
+					doc.Status = value
+				}
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), doc)
+			}
+			w := table(cmd.OutOrStdout(), "SERVICE", f.name)
+			w.row("files", cmp.Or(strings.Join(doc.Files, ", "), "none; gateway service install writes them"))
+			if !doc.Reachable {
+				w.row("systemd", "does not answer: "+doc.Why)
+				return w.Flush()
+			}
+			w.row("active", doc.Active)
+			w.row("enabled", cmp.Or(doc.Enabled, "no"))
+			w.row("main process", doc.MainPID)
+			w.row("restarts by systemd", doc.Restarts)
+			w.row("it says", doc.Status)
+			return w.Flush()
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// systemctl is the command for a person to type.
+func (f *serviceFlags) systemctl(args ...string) string {
+	return strings.Join(append(append([]string{"systemctl"}, f.scope()...), args...), " ")
+}
+
+func (f *serviceFlags) scope() []string {
+	if f.system {
+		return nil
+	}
+	return []string{"--user"}
+}
+
+// call runs systemctl and returns what it prints.
+func (f *serviceFlags) call(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, serviceTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "systemctl", append(f.scope(), args...)...)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	err := child.Start(cmd)
+	if err == nil {
+		err = child.Wait(cmd)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w: %s", f.systemctl(args...), err, strings.TrimSpace(errOut.String()))
+	}
+	return out.String(), nil
+}
