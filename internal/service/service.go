@@ -56,6 +56,9 @@ func (u Unit) Files(dir string) ([]File, error) {
 			return nil, fmt.Errorf("service: %q has a character that cannot stand in a unit file\nTry: another path", path)
 		}
 	}
+	if strings.ContainsAny(u.Executable, `"'\`) {
+		return nil, fmt.Errorf("service: systemd runs no program whose path has a quotation mark or a backslash: %s\nTry: a link to it", u.Executable)
+	}
 	templates := []struct{ suffix, text string }{{".service", serviceText}}
 	if u.Socket {
 		templates = append(templates, struct{ suffix, text string }{".socket", socketText})
@@ -63,7 +66,7 @@ func (u Unit) Files(dir string) ([]File, error) {
 	var files []File
 	for _, t := range templates {
 		tmpl, err := template.New(t.suffix).Funcs(template.FuncMap{
-			"arg": quote, "seconds": func(d time.Duration) int { return int((d + time.Second - 1) / time.Second) },
+			"arg": quote, "program": program, "seconds": func(d time.Duration) int { return int((d + time.Second - 1) / time.Second) },
 		}).Parse(t.text)
 		if err != nil {
 			return nil, fmt.Errorf("service: %w", err)
@@ -80,6 +83,11 @@ func (u Unit) Files(dir string) ([]File, error) {
 // quote makes one word of a command line, as systemd.service(5) and systemd.syntax(7) read it.
 func quote(word string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `%`, `%%`, `$`, `$$`).Replace(word) + `"`
+}
+
+// program is quote for the first word, in which systemd replaces no variables.
+func program(path string) string {
+	return `"` + strings.ReplaceAll(path, "%", "%%") + `"`
 }
 
 // Dir is the folder in which the manager looks for what an administrator or user has installed.
