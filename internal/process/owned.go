@@ -36,5 +36,5 @@ func namesLiving(dir string) bool {
 		return false
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	return err == nil && pid > 0 && !errors.Is(unix.Kill(pid, 0), unix.ESRCH)
+	return err == nil && pid > 0 && !errors.Is(unix.Kill(pid, 0), unix.ESRCH) && !dying(pid)
 }

@@ -94,6 +94,18 @@ func TestTheLockDiesWithItsProcess(t *testing.T) {
 	require.NoError(t, l.Release())
 }
 
+func TestAProcessThatIsKilledIsOnItsWayOut(t *testing.T) {
+	cmd := self(t, "hold", t.TempDir())
+	_, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	require.False(t, dying(cmd.Process.Pid))
+	require.NoError(t, cmd.Process.Kill())
+	require.Eventually(t, func() bool { return dying(cmd.Process.Pid) }, 10*time.Second, time.Millisecond, "a zombie until it is waited for")
+	_ = cmd.Wait()
+	require.False(t, dying(cmd.Process.Pid), "there is no such process any more")
+}
+
 func TestTheRemnantOfAKilledGatewayIsWaitedForAndNotForEver(t *testing.T) {
 	dir := t.TempDir()
 	remnant, err := os.OpenFile(filepath.Join(dir, guardName), os.O_RDWR|os.O_CREATE, 0o600)
