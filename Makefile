@@ -37,6 +37,7 @@ test: deps lint ## install what the tests need, and run them all
 # The agents of the tests are real programs. Installed where it may be done, skipped with a word where not.
 deps:
 	@missing=; for p in bc jq; do command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+	command -v systemd-analyze >/dev/null || missing="$$missing systemd"; \
 	if [ -n "$$missing" ]; then \
 	  sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo -n'; \
 	  { $$sudo apt-get update -qq && $$sudo apt-get install -y -qq $$missing; } </dev/null \
