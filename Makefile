@@ -34,10 +34,10 @@ unit:
 test: deps lint ## install what the tests need, and run them all
 	go test -v -race -count=1 -timeout 20m ./...
 
-# The agents of the tests are real programs. Installed where it may be done, skipped with a word where not.
+# The agents of the tests are real programs, and so is systemd. Installed where it may be done, skipped with a word where not.
 deps:
-	@missing=; for p in bc jq; do command -v $$p >/dev/null || missing="$$missing $$p"; done; \
-	command -v systemd-analyze >/dev/null || missing="$$missing systemd"; \
+	@missing=; for p in bc:bc jq:jq systemctl:systemd pgrep:procps unshare:util-linux; do \
+	  command -v $${p%:*} >/dev/null || missing="$$missing $${p#*:}"; done; \
 	if [ -n "$$missing" ]; then \
 	  sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo -n'; \
 	  { $$sudo apt-get update -qq && $$sudo apt-get install -y -qq $$missing; } </dev/null \

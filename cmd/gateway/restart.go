@@ -124,6 +124,9 @@ func (c *client) restart(cmd *cobra.Command, f *lifecycleFlags) error {
 			return context.Cause(ctx)
 		case errors.As(err, &refused) && !refused.passing():
 			return err
+		case err != nil && before.RespawnMode == process.ModeSupervisor && os.Getenv("MAINPID") != "":
+			// We are systemd's ExecReload: it starts the next one once this command has ended.
+			return report(cmd, f.asJSON, map[string]any{"outcome": "left to the supervisor"}, "left to the supervisor")
 		case err != nil: // on its way
 		case s.State == fsm.Running && (s.BootID != before.BootID || s.Generation > before.Generation):
 			if why, fell := since(s, before.Hop, fsm.RespawnFailed); fell && s.BootID == before.BootID {

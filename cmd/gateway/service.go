@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,7 +69,7 @@ started again when it dies, but not when a person must act first. With --socket 
 that connections wait even while no gateway runs.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			u, err := o.unit(f, runAs, socket)
+			u, elsewhere, err := o.unit(f, runAs, socket)
 			if err != nil {
 				return err
 			}
@@ -79,6 +80,9 @@ that connections wait even while no gateway runs.`,
 			files, err := u.Files(dir)
 			if err != nil {
 				return err
+			}
+			for _, name := range elsewhere {
+				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "gateway: warning: %s is set here and will not be for the service\nTry: the configuration file, or EnvironmentFile= in a drop-in\n", name)
 			}
 			out := cmd.OutOrStdout()
 			if show {
@@ -120,34 +124,41 @@ that connections wait even while no gateway runs.`,
 	return cmd
 }
 
-// unit describes the service of this executable with the configuration on disk, which must be valid.
-func (o *options) unit(f *serviceFlags, runAs string, socket bool) (service.Unit, error) {
+// unit describes the service of this executable with the configuration on disk, which must be valid, and names
+// the variables that decide something here and will not there.
+func (o *options) unit(f *serviceFlags, runAs string, socket bool) (u service.Unit, elsewhere []string, err error) {
 	executable, err := process.Executable(os.Args[0])
 	if err != nil {
-		return service.Unit{}, err
+		return u, nil, err
 	}
 	loaded, err := config.Load(o.source())
 	if err != nil {
-		return service.Unit{}, err
+		return u, nil, err
 	}
 	l := loaded.Config.Lifecycle
-	u := service.Unit{
+	u = service.Unit{
 		Name: f.name, System: f.system, RunAs: runAs, Executable: filepath.Clean(executable), Socket: socket, Listen: loaded.Config.Listen,
 		Start: l.StartTimeout + serviceSlack, Stop: l.ShutdownTimeout + serviceSlack,
 	}
 	if runAs != "" && !f.system {
-		return u, errors.New("--run-as is for a system service\nTry: --system")
+		return u, nil, errors.New("--run-as is for a system service\nTry: --system")
 	}
 	if !f.system {
 		u.Path = os.Getenv("PATH")
 	}
 	if u.Config, err = absolute(loaded.File); err != nil {
-		return u, err
+		return u, nil, err
 	}
+	for key, origin := range loaded.Origins {
+		if name, env := strings.CutPrefix(origin, "env:"); env && key != "state_dir" {
+			elsewhere = append(elsewhere, name)
+		}
+	}
+	slices.Sort(elsewhere)
 	if _, chosen := loaded.Origins["state_dir"]; chosen {
 		u.StateDir = loaded.Config.StateDir
 	}
-	return u, nil
+	return u, elsewhere, nil
 }
 
 func absolute(path string) (string, error) {

@@ -63,8 +63,8 @@ func (u Unit) Files(dir string) ([]File, error) {
 			return nil, fmt.Errorf("service: %q has a character that cannot stand in a unit file\nTry: another path", path)
 		}
 	}
-	if strings.ContainsAny(u.Executable, `"'\\`) {
-		return nil, fmt.Errorf("service: systemd runs no program with quotes in its path: %s\nTry: move the program, or make a link to it", u.Executable)
+	if strings.ContainsAny(u.Executable, `"'\`) {
+		return nil, fmt.Errorf("service: systemd runs no program whose path has a quotation mark or a backslash: %s\nTry: a link to it", u.Executable)
 	}
 	templates := []struct{ suffix, text string }{{".service", serviceText}}
 	if u.Socket {
@@ -77,7 +77,7 @@ func (u Unit) Files(dir string) ([]File, error) {
 	var files []File
 	for _, t := range templates {
 		tmpl, err := template.New(t.suffix).Funcs(template.FuncMap{
-			"arg": quote, "specifiers": specifiers, "seconds": func(d time.Duration) int { return int((d + time.Second - 1) / time.Second) },
+			"arg": quote, "program": program, "setting": setting, "seconds": func(d time.Duration) int { return int((d + time.Second - 1) / time.Second) },
 		}).Parse(t.text)
 		if err != nil {
 			return nil, fmt.Errorf("service: %w", err)
@@ -91,13 +91,20 @@ func (u Unit) Files(dir string) ([]File, error) {
 	return files, nil
 }
 
-// quote makes one word, as systemd.service(5) and systemd.syntax(7) read it. A dollar sign stays: the commands
-// begin with a colon, because $$ means one dollar sign in an argument and two in the path of the program.
+// quote makes one word of a command line, as systemd.service(5) and systemd.syntax(7) read it.
 func quote(word string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `%`, `%%`).Replace(word) + `"`
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `%`, `%%`, `$`, `$$`).Replace(word) + `"`
 }
 
-func specifiers(text string) string { return strings.ReplaceAll(text, "%", "%%") }
+// program is quote for the first word, in which systemd replaces no variables.
+func program(path string) string {
+	return `"` + strings.ReplaceAll(path, "%", "%%") + `"`
+}
+
+// setting is quote for what is no command: systemd replaces no variables there either.
+func setting(word string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `%`, `%%`).Replace(word) + `"`
+}
 
 // stream is the address as a socket unit takes it: numbers only.
 func stream(listen string) (string, error) {
@@ -117,7 +124,7 @@ func stream(listen string) (string, error) {
 	if _, err := netip.ParseAddr(host); err != nil {
 		return "", fmt.Errorf("service: systemd cannot hold a port at the name %q\nTry: an address of numbers in listen, or leave out --socket", host)
 	}
-	return net.JoinHostPort(host, port), nil
+	return strings.ReplaceAll(net.JoinHostPort(host, port), "%", "%%"), nil
 }
 
 // Dir is the folder in which the manager looks for what an administrator or user has installed.
