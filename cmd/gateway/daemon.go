@@ -41,12 +41,13 @@ type daemon struct {
 	metrics    *metrics
 
 	// Read by anyone.
-	loaded  atomic.Pointer[config.Loaded]
-	queue   atomic.Pointer[queue.Queue]
-	mode    atomic.Pointer[respawnMode]
-	address atomic.Pointer[string]
-	journal atomic.Pointer[process.Journal]   // nil until the lock is taken: the folder may be another gateway's
-	heir    atomic.Pointer[process.Successor] // who this process has handed over to
+	loaded    atomic.Pointer[config.Loaded]
+	queue     atomic.Pointer[queue.Queue]
+	mode      atomic.Pointer[respawnMode]
+	address   atomic.Pointer[string]
+	activated atomic.Bool                       // the listener belongs to the supervisor, whatever the configuration says
+	journal   atomic.Pointer[process.Journal]   // nil until the lock is taken: the folder may be another gateway's
+	heir      atomic.Pointer[process.Successor] // who this process has handed over to
 
 	// Touched by effects only.
 	inherited   *process.Handover    // until the first start has taken it over

@@ -57,7 +57,7 @@ func (d *daemon) prepareTimeout() time.Duration {
 }
 
 func (d *daemon) question() process.Question {
-	return process.Question{StateDir: d.config().StateDir, ListenAddress: d.config().Listen}
+	return process.Question{StateDir: d.config().StateDir, ListenAddress: d.config().Listen, Activated: d.activated.Load()}
 }
 
 // stale reports whether the answer is older than it is trusted.
@@ -90,7 +90,7 @@ func candidate(source config.Source, p process.Question) (config.Loaded, error) 
 	if loaded.Config.StateDir != p.StateDir {
 		return loaded, fmt.Errorf("state_dir changed from %s to %s\nTry: gateway stop, then gateway run", p.StateDir, loaded.Config.StateDir)
 	}
-	if loaded.Config.Listen == p.ListenAddress {
+	if p.Activated || loaded.Config.Listen == p.ListenAddress {
 		return loaded, nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -246,7 +246,7 @@ func (d *daemon) handover(keep func(syscall.Conn) (int, error)) (doc process.Han
 		return doc, nil, err
 	}
 	doc = process.Handover{
-		BootID: d.bootID, StateDir: d.config().StateDir, ListenAddress: d.listens, History: history,
+		BootID: d.bootID, StateDir: d.config().StateDir, ListenAddress: d.listens, Activated: d.activated.Load(), History: history,
 		Lock: add(d.lock), Listener: add(d.listener.(syscall.Conn)), Socket: add(d.socket),
 	}
 	for _, p := range d.carried {

@@ -143,6 +143,9 @@ func (o *options) unit(f *serviceFlags, runAs string, socket bool) (u service.Un
 	if runAs != "" && !f.system {
 		return u, nil, errors.New("--run-as is for a system service\nTry: --system")
 	}
+	if !f.system {
+		u.Path = os.Getenv("PATH")
+	}
 	if u.Config, err = absolute(loaded.File); err != nil {
 		return u, nil, err
 	}
@@ -173,6 +176,9 @@ func newServiceUninstallCommand(f *serviceFlags) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := service.Dir(f.system)
 			if err != nil {
+				return err
+			}
+			if _, err := service.Installed(dir, f.name); err != nil { // nor is it stopped
 				return err
 			}
 			// Errors: it may not be enabled, or no manager runs; the files go all the same.

@@ -111,6 +111,7 @@ func (d *daemon) listen(ctx context.Context, _ fsm.Entry) (err error) {
 			return err
 		}
 		d.listener, d.listens = tcp, h.ListenAddress
+		d.activated.Store(h.Activated)
 	}
 	if d.broken.Swap(false) { // the server failed on it, and closed it
 		d.listener = nil
@@ -122,9 +123,13 @@ func (d *daemon) listen(ctx context.Context, _ fsm.Entry) (err error) {
 		}
 		if activated != nil {
 			d.listener, d.listens = activated, d.config().Listen
+			d.activated.Store(true)
 		}
 	}
-	if d.listener == nil || d.listens != d.config().Listen {
+	if d.activated.Load() && d.listener != nil && d.listens != d.config().Listen {
+		d.log.Warn().Msg("listen has changed, but the supervisor holds the port; staying on " + d.listener.Addr().String() + ". Try: gateway service install --socket, then restart the socket unit")
+	}
+	if d.listener == nil || (d.listens != d.config().Listen && !d.activated.Load()) {
 		fresh, err := (&net.ListenConfig{}).Listen(ctx, "tcp", d.config().Listen)
 		switch {
 		case err == nil:

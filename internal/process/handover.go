@@ -31,7 +31,9 @@ type Handover struct {
 	Lock          int    `json:"lock"`
 	Listener      int    `json:"listener"`
 	ListenAddress string `json:"listen_address"`
-	Socket        int    `json:"socket"`
+	// Activated reports whether the listener belongs to the supervisor.
+	Activated bool `json:"activated,omitempty"`
+	Socket    int  `json:"socket"`
 	// Conns are client connections that wait for an answer.
 	Conns []HeldConn `json:"conns"`
 	// History is opaque to this package.

@@ -37,6 +37,8 @@ const (
 type Question struct {
 	StateDir      string `json:"state_dir"`
 	ListenAddress string `json:"listen_address"`
+	// Activated reports whether the listener belongs to the supervisor, and stays.
+	Activated bool `json:"activated,omitempty"`
 	// Stay: once prepared, it stays and waits for Go. Otherwise only the answer is wanted.
 	Stay bool `json:"stay,omitempty"`
 }

@@ -9,12 +9,16 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/template"
 	"time"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Marker is the first line of every file that Install writes. Without it a file is somebody else's.
@@ -33,6 +37,9 @@ type Unit struct {
 	// Socket: systemd opens Listen and keeps it open while no gateway runs.
 	Socket bool
 	Listen string
+	// Path is the PATH of a user's service, which finds agents as the shell that installs it; empty leaves it
+	// to the manager.
+	Path string
 	// Start and Stop are how long a start and a stop may take.
 	Start, Stop time.Duration
 }
@@ -51,8 +58,8 @@ func (u Unit) Files(dir string) ([]File, error) {
 	if strings.Trim(u.Name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" || u.Name == "" {
 		return nil, fmt.Errorf("service: %q is not a name for a service\nTry: letters, digits, - and _", u.Name)
 	}
-	for _, path := range []string{u.Executable, u.Config, u.StateDir, u.RunAs, u.Listen} {
-		if strings.ContainsFunc(path, unicode.IsControl) {
+	for _, path := range []string{u.Executable, u.Config, u.StateDir, u.RunAs, u.Listen, u.Path} {
+		if !utf8.ValidString(path) || strings.ContainsFunc(path, unicode.IsControl) {
 			return nil, fmt.Errorf("service: %q has a character that cannot stand in a unit file\nTry: another path", path)
 		}
 	}
@@ -61,12 +68,16 @@ func (u Unit) Files(dir string) ([]File, error) {
 	}
 	templates := []struct{ suffix, text string }{{".service", serviceText}}
 	if u.Socket {
+		var err error
+		if u.Listen, err = stream(u.Listen); err != nil {
+			return nil, err
+		}
 		templates = append(templates, struct{ suffix, text string }{".socket", socketText})
 	}
 	var files []File
 	for _, t := range templates {
 		tmpl, err := template.New(t.suffix).Funcs(template.FuncMap{
-			"arg": quote, "program": program, "seconds": func(d time.Duration) int { return int((d + time.Second - 1) / time.Second) },
+			"arg": quote, "program": program, "setting": setting, "seconds": func(d time.Duration) int { return int((d + time.Second - 1) / time.Second) },
 		}).Parse(t.text)
 		if err != nil {
 			return nil, fmt.Errorf("service: %w", err)
@@ -88,6 +99,32 @@ func quote(word string) string {
 // program is quote for the first word, in which systemd replaces no variables.
 func program(path string) string {
 	return `"` + strings.ReplaceAll(path, "%", "%%") + `"`
+}
+
+// setting is quote for what is no command: systemd replaces no variables there either.
+func setting(word string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `%`, `%%`).Replace(word) + `"`
+}
+
+// stream is the address as a socket unit takes it: numbers only.
+func stream(listen string) (string, error) {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "", fmt.Errorf("service: %w\nTry: host:port in listen", err)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", fmt.Errorf("service: systemd cannot hold port %q\nTry: a fixed port in listen, or leave out --socket", port)
+	}
+	switch host {
+	case "":
+		return port, nil // every interface, both families, as the gateway does
+	case "localhost":
+		host = "127.0.0.1"
+	}
+	if _, err := netip.ParseAddr(host); err != nil {
+		return "", fmt.Errorf("service: systemd cannot hold a port at the name %q\nTry: an address of numbers in listen, or leave out --socket", host)
+	}
+	return strings.ReplaceAll(net.JoinHostPort(host, port), "%", "%%"), nil
 }
 
 // Dir is the folder in which the manager looks for what an administrator or user has installed.
@@ -124,16 +161,28 @@ func Write(files []File) error {
 	return nil
 }
 
-// Remove takes away the files of a service that are there, and returns their paths.
-func Remove(dir, name string) (removed []string, err error) {
+// Installed returns the paths of the files of a service that are there. It is an error when one is not ours.
+func Installed(dir, name string) (paths []string, err error) {
 	for _, suffix := range []string{".service", ".socket"} {
 		path := filepath.Join(dir, name+suffix)
 		switch err := ours(path); {
 		case errors.Is(err, os.ErrNotExist):
-			continue
 		case err != nil:
-			return removed, err
+			return nil, err
+		default:
+			paths = append(paths, path)
 		}
+	}
+	return paths, nil
+}
+
+// Remove takes away the files of a service that are there, and returns their paths.
+func Remove(dir, name string) (removed []string, err error) {
+	paths, err := Installed(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range paths {
 		if err := os.Remove(path); err != nil {
 			return removed, fmt.Errorf("service: %w\nTry: sudo, or --user", err)
 		}

@@ -32,6 +32,9 @@ func TestSystemdAcceptsTheFiles(t *testing.T) {
 		"system":            func(u *Unit) { u.System = true },
 		"system, own state": func(u *Unit) { u.System, u.StateDir = true, "/var/lib/a b" },
 		"system, root":      func(u *Unit) { u.System, u.RunAs = true, "root" },
+		"a name":            func(u *Unit) { u.Listen = "localhost:1" },
+		"every interface":   func(u *Unit) { u.Listen = ":80" },
+		"a path":            func(u *Unit) { u.Path = "/a $HOME:/100%:/usr/bin" },
 		"no socket":         func(u *Unit) { u.Socket, u.Config = false, "" },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -44,7 +47,11 @@ func TestSystemdAcceptsTheFiles(t *testing.T) {
 			if u.System {
 				scope = "--system"
 			}
-			cmd := exec.CommandContext(t.Context(), "systemd-analyze", "verify", scope, "--man=no", files[0].Path)
+			args := []string{"verify", scope, "--man=no"}
+			for _, f := range files {
+				args = append(args, f.Path)
+			}
+			cmd := exec.CommandContext(t.Context(), "systemd-analyze", args...)
 			cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+t.TempDir(), "SYSTEMD_LOG_LEVEL=warning")
 			out, err := cmd.CombinedOutput()
 			require.NoError(t, err, "%s", out)
@@ -64,6 +71,35 @@ func TestWordsAreQuotedForSystemd(t *testing.T) {
 	require.Contains(t, files[1].Text, "ListenStream=127.0.0.1:18789\n")
 }
 
+func TestTheSocketIsTheAddressOfTheConfiguration(t *testing.T) {
+	for listen, want := range map[string]string{
+		"127.0.0.1:18789": "127.0.0.1:18789", "localhost:1": "127.0.0.1:1", ":80": "80", "[::1]:80": "[::1]:80", "[fe80::1%eth0]:80": "[fe80::1%%eth0]:80",
+	} {
+		u := unit(t)
+		u.Listen = listen
+		files, err := u.Files("/units")
+		require.NoError(t, err)
+		require.Contains(t, files[1].Text, "ListenStream="+want+"\n")
+	}
+	for _, listen := range []string{"127.0.0.1:0", "example.org:80", "127.0.0.1:http", "nowhere"} {
+		u := unit(t)
+		u.Listen = listen
+		_, err := u.Files("/units")
+		require.ErrorContains(t, err, "\nTry: ", listen)
+	}
+}
+
+func TestNothingIsRemovedWhenOneFileIsSomebodyElses(t *testing.T) {
+	files, err := unit(t).Files(t.TempDir())
+	require.NoError(t, err)
+	require.NoError(t, Write(files[:1]))
+	require.NoError(t, os.WriteFile(files[1].Path, []byte("[Socket]\n"), 0o600))
+	removed, err := Remove(filepath.Dir(files[0].Path), "gateway")
+	require.ErrorContains(t, err, "was not written by")
+	require.Empty(t, removed)
+	require.FileExists(t, files[0].Path)
+}
+
 func TestWhatCannotStandInAUnitIsRefused(t *testing.T) {
 	for _, change := range []func(*Unit){
 		func(u *Unit) { u.Name = "../x" },
@@ -71,6 +107,8 @@ func TestWhatCannotStandInAUnitIsRefused(t *testing.T) {
 		func(u *Unit) { u.Config = "/a\nExecStartPre=/bin/evil" },
 		func(u *Unit) { u.RunAs = "a\nb" },
 		func(u *Unit) { u.Executable = `/a"b` },
+		func(u *Unit) { u.Config = "/a\xff" },
+		func(u *Unit) { u.Path = "/a\n" },
 	} {
 		u := unit(t)
 		change(&u)
