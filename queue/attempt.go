@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"gateway/internal/failpoint"
 )
 
 // maxBuffered is how much text may wait for the disk before Emit waits too.
@@ -59,7 +61,9 @@ func (a *attempt) call() (err error) {
 			err = errors.New("the agent ended its goroutine")
 		}
 	}()
+	failpoint.At("turn.runs")
 	err = a.runner.Run(a.ctx, Work{Turn: a.turn, History: a.history, Emit: a.emit})
+	failpoint.At("turn.ran")
 	returned = true
 	return err
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"gateway/internal/failpoint"
 )
 
 //go:embed migrations/*.sql
@@ -186,7 +188,9 @@ func (s *sqliteStore) settle(maxAttempts int, at time.Time) (n settled, err erro
 				return err
 			}
 		}
+		failpoint.At("store.settle.applied")
 		return nil
 	})
+	failpoint.At("store.settle.committed")
 	return n, err
 }

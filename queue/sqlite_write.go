@@ -9,6 +9,8 @@ import (
 
 	"github.com/rs/xid"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"gateway/internal/failpoint"
 )
 
 // writer is the one connection that writes, with its prepared statements.
@@ -123,6 +125,7 @@ func (s *sqliteStore) commit(ops []operation) error {
 	err := s.w.transaction(func() error {
 		for _, op := range ops {
 			err := s.w.apply(op)
+			mark(op, "applied")
 			switch {
 			case err == nil:
 			case errors.Is(err, errRefused), errors.Is(err, ErrNotFound),
@@ -136,6 +139,9 @@ func (s *sqliteStore) commit(ops []operation) error {
 		}
 		return nil
 	})
+	for _, op := range ops {
+		mark(op, "committed")
+	}
 	if err != nil {
 		// Nothing of the batch happened, what was found out about single operations neither.
 		for _, op := range ops {
@@ -150,6 +156,31 @@ func (s *sqliteStore) commit(ops []operation) error {
 		return fmt.Errorf("%w: the disk has no room: %w", ErrFull, err)
 	}
 	return fmt.Errorf("queue: write to the store: %w", err)
+}
+
+// mark is where a test lets the process die.
+func mark(op operation, when string) {
+	if !failpoint.Enabled {
+		return
+	}
+	kind := ""
+	switch op.(type) {
+	case *acceptTurn:
+		kind = "accept"
+	case *startTurn:
+		kind = "start"
+	case *appendText:
+		kind = "append"
+	case *endTurn:
+		kind = "end"
+	case *cancelTurn:
+		kind = "cancel"
+	case *retryTurn:
+		kind = "retry"
+	case *pruneTurns:
+		kind = "prune"
+	}
+	failpoint.At("store." + kind + "." + when)
 }
 
 // aboutStatement reports an error that is the statement's own; the transaction is as it was before it.

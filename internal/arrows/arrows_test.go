@@ -18,7 +18,7 @@ import (
 // allowed lists what each package of ours may import of ours. cmd/gateway knows all rooms.
 var allowed = map[string][]string{
 	"gateway/fsm":                {},
-	"gateway/queue":              {},
+	"gateway/queue":              {"gateway/internal/failpoint"},
 	"gateway/server":             {"gateway/queue"},
 	"gateway/internal/agent":     {"gateway/queue", "gateway/internal/config", "gateway/internal/child"},
 	"gateway/internal/config":    {},

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestADeathAtEveryWriteLosesNothing kills the real process before and after each kind of write to the store,
+// and around each run of an agent, under load. What was acknowledged is written down here, outside of it.
+func TestADeathAtEveryWriteLosesNothing(t *testing.T) {
+	moments := []string{"turn.runs", "turn.ran"}
+	for _, kind := range []string{"accept", "start", "append", "end", "cancel", "retry", "settle"} {
+		moments = append(moments, "store."+kind+".applied", "store."+kind+".committed")
+	}
+	for _, moment := range moments {
+		t.Run(moment, func(t *testing.T) {
+			t.Parallel()
+			dieWriting(t, moment)
+		})
+	}
+}
+
+func dieWriting(t *testing.T, moment string) {
+	h, arm := newHandoverHouse(t, "exec", moment+"=kill")
+	h.configure(`
+turns: { max_attempts: 20 }
+agents:
+  slow:  { type: command, command: [sh, -c, "sleep 0.02; cat"] }
+  drops: { type: command, command: [sh, -c, "for i in 1 2 3; do echo $i; sleep 0.02; done; cat"] }
+  never: { type: command, command: [sh, -c, "sleep 600"] }
+  third: { type: command, command: [sh, -c, "[ $GATEWAY_TURN_RUN -gt 2 ] && cat"] }
+`)
+	h.start()
+	address := h.waitState("Running").Address
+	var mu sync.Mutex
+	acked := make(map[string]string) // turn id → answer
+	// What the moments of a cancel and a retry need; nothing of it is acknowledged by the gateway that dies.
+	_, _, err := ask(t.Context(), http.DefaultClient, address, "stuck", "never", "x", "stuck", true)
+	require.NoError(t, err)
+	waits, _, err := ask(t.Context(), http.DefaultClient, address, "stuck", "slow", "x", "waits", true)
+	require.NoError(t, err)
+	failed, _, err := ask(t.Context(), http.DefaultClient, address, "fails", "third", "at last", "fails", true)
+	require.NoError(t, err)
+	if strings.HasPrefix(moment, "store.settle") { // of the start after a death
+		h.eventually("a turn runs", func() bool { return h.turn(failed.ID).Status != "queued" })
+		require.NoError(t, h.cmd.Process.Kill())
+		h.wait()
+		arm()
+		h.launch()
+	} else {
+		armed := make(chan struct{}) // once some turns are acknowledged
+		var clients sync.WaitGroup
+		for s := range 4 {
+			clients.Go(func() {
+				for i := range 5 {
+					agent, text := "slow", fmt.Sprintf("%d.%d", s, i)
+					want := text
+					if i%2 == 1 {
+						agent, want = "drops", "1\n2\n3\n"+text
+					}
+					a, _, err := ask(t.Context(), http.DefaultClient, address, fmt.Sprintf("s%d", s), agent, text, text, true)
+					if err != nil {
+						return // it is dead
+					}
+					mu.Lock()
+					acked[a.ID] = want
+					if len(acked) == 6 {
+						arm()
+						close(armed)
+					}
+					mu.Unlock()
+				}
+			})
+		}
+		clients.Go(func() { // one whose end is asked for, and one that is given another try
+			<-armed
+			_, _, _ = h.gateway("turns", "cancel", waits.ID)
+			for {
+				_, stderr, code := h.gateway("turns", "retry", failed.ID)
+				if code == 0 || !strings.Contains(stderr, "not") {
+					return
+				}
+				if s, err := h.status(); err != nil || s.State != "Running" {
+					return
+				}
+			}
+		})
+		clients.Wait()
+	}
+	h.eventually("it has died", func() bool { return len(h.alive()) == 0 })
+	h.wait()
+	h.start()
+	stuck := h.waitState("Running")
+	h.eventually("every turn but one has ended", func() bool {
+		s, err := h.status()
+		return err == nil && s.Turns.Queued <= 1 && s.Turns.Running == 1
+	})
+	require.Equal(t, "Running", stuck.State)
+	for id, want := range acked {
+		turn := h.turn(id)
+		require.Equal(t, "completed", turn.Status, turn.Error)
+		require.Equal(t, want, strings.TrimSpace(turn.Output))
+		require.Equal(t, 1, h.finals(id))
+	}
+	require.Contains(t, []string{"queued", "cancelled"}, h.turn(waits.ID).Status)
+	for s := range 4 {
+		h.checkOrder(fmt.Sprintf("s%d", s))
+	}
+	t.Logf("%d turns were acknowledged", len(acked))
+}
