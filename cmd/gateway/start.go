@@ -231,7 +231,7 @@ func (d *daemon) openQueue(ctx context.Context, _ fsm.Entry) (err error) {
 	for name, l := range c.Lanes {
 		lanes[name] = l.Concurrency
 	}
-	q, err := queue.Open(ctx, filepath.Join(c.StateDir, "gateway.db"), queue.Config{
+	q, err := queue.Open(ctx, filepath.Join(c.StateDir, storeName), queue.Config{
 		Runner: d.agents, Lanes: lanes, MaxAttempts: c.Turns.MaxAttempts, OnInterrupt: queue.OnInterrupt(c.Turns.OnInterrupt),
 		MaxQueued: c.Turns.MaxQueued, MaxQueuedPerSession: c.Turns.MaxQueuedPerSession, MaxOutput: int(c.Turns.MaxOutput),
 		Retention: c.Turns.Retention, CancelGrace: cancelGrace, Log: d.subsystem("queue"),

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"gateway/internal/config"
+	"gateway/queue"
+)
+
+// storeName is the file of the store in the state folder.
+const storeName = "gateway.db"
+
+func newBackupCommand(o *options) *cobra.Command {
+	var force, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "backup FILE",
+		Short: "Copy the store to a file, also while the gateway runs",
+		Long: `Copy the store, with every turn that was acknowledged before, to a file. The gateway goes on meanwhile. The
+file appears once it is whole, checked and on disk.
+
+To restore: gateway stop, put the file in the place of gateway.db in the state folder, gateway run.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, err := config.StateDir(o.source())
+			if err != nil {
+				return err
+			}
+			ctx, stop := interruptible(cmd)
+			defer stop()
+			turns, err := queue.Backup(ctx, filepath.Join(dir, storeName), args[0], force)
+			if err != nil {
+				return err
+			}
+			st, err := os.Stat(args[0])
+			if err != nil {
+				return fmt.Errorf("the backup: %w\nTry: again", err)
+			}
+			return report(cmd, asJSON, map[string]any{"file": args[0], "turns": turns, "bytes": st.Size()},
+				"%d turns, %d bytes in %s", turns, st.Size(), args[0])
+		},
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "replace the file")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}

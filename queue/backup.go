@@ -1,0 +1,82 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Backup writes a copy of the store at path to a file, which appears only when it is whole, checked and on
+// disk. It takes what is committed when it begins and holds up nobody: the gateway may go on working
+// meanwhile, in this process or in another. It returns how many turns the copy holds. An existing file is
+// replaced only when replace says so.
+func Backup(ctx context.Context, path, to string, replace bool) (turns int64, err error) {
+	if _, err := os.Stat(to); !replace && !errors.Is(err, fs.ErrNotExist) {
+		if err == nil {
+			err = fs.ErrExist
+		}
+		return 0, fmt.Errorf("queue: backup to %s: %w\nTry: another file, or --force", to, err)
+	}
+	part := to + ".part"
+	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, fmt.Errorf("queue: backup to %s: %w\nTry: another folder", to, err)
+	}
+	defer func() { _ = os.Remove(part) }()
+	// Created here, so that nobody else can read it from its first byte on.
+	f, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return 0, fmt.Errorf("queue: backup to %s: %w\nTry: a folder that can be written to", to, err)
+	}
+	defer func() { _ = f.Close() }()
+	if err := copyStore(ctx, path, part); err != nil {
+		return 0, fmt.Errorf("queue: backup of %s: %w\nTry: check that there is room at %s", path, err, filepath.Dir(to))
+	}
+	if turns, err = checkStore(ctx, part); err != nil {
+		return 0, fmt.Errorf("queue: the backup of %s is not whole: %w\nTry: another disk", path, err)
+	}
+	if err := f.Sync(); err != nil {
+		return 0, fmt.Errorf("queue: backup to %s: %w\nTry: another disk", to, err)
+	}
+	if err := os.Rename(part, to); err != nil {
+		return 0, fmt.Errorf("queue: backup to %s: %w\nTry: another folder", to, err)
+	}
+	return turns, syncDir(filepath.Dir(to))
+}
+
+func copyStore(ctx context.Context, path, to string) error {
+	db, err := connect(path, "ro")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	_, err = db.ExecContext(ctx, `VACUUM INTO ?`, to)
+	return err
+}
+
+func checkStore(ctx context.Context, path string) (turns int64, err error) {
+	db, err := connect(path, "ro")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = db.Close() }()
+	var found string
+	if err := db.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&found); err != nil {
+		return 0, err
+	}
+	if found != "ok" {
+		return 0, errors.New(found)
+	}
+	return turns, db.QueryRowContext(ctx, `SELECT count(*) FROM turns`).Scan(&turns)
+}
+
+// syncDir makes the names in a folder durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("queue: folder %s: %w", dir, err)
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
