@@ -153,7 +153,7 @@ func (s *sqliteStore) commit(ops []operation) error {
 	case err == nil, errors.Is(err, errFenced), errors.As(err, &rejected):
 		return err
 	case code(err) == sqlite3.SQLITE_FULL:
-		return fmt.Errorf("%w: the disk has no room: %w", ErrFull, err)
+		return fmt.Errorf("%w: %w", ErrNoRoom, err)
 	}
 	return fmt.Errorf("queue: write to the store: %w", err)
 }

@@ -293,7 +293,7 @@ func TestFullDiskIsSaidToBeFull(t *testing.T) {
 	require.NoError(t, err)
 	input := string(make([]byte, 1<<20))
 	_, _, err = q.Accept(t.Context(), NewTurn{Session: "s", Lane: "main", Agent: "a", Input: input})
-	require.ErrorIs(t, err, ErrFull)
+	require.ErrorIs(t, err, ErrNoRoom)
 	_, err = q.store.(*sqliteStore).w.conn.ExecContext(t.Context(), `PRAGMA max_page_count = 1000000`)
 	require.NoError(t, err)
 	accept(t, q, "s", input)

@@ -143,6 +143,8 @@ var (
 	ErrClosed = errors.New("queue: closed")
 	// ErrNotFound: no such turn (or it was pruned after the retention window).
 	ErrNotFound = errors.New("queue: no such turn")
+	// ErrNoRoom: the disk is full; nothing was written. Reading goes on, and so does writing once there is room.
+	ErrNoRoom = errors.New("queue: the disk has no room")
 	// ErrFull: a limit on waiting turns was reached; nothing was written.
 	ErrFull = errors.New("queue: full")
 	// ErrKeyReused: the idempotency key was used in this session for another input or agent.

@@ -104,6 +104,11 @@ func explain(err error) *apiError {
 			status: http.StatusConflict, kind: typeInvalid, code: "idempotency_key_reused", settled: true, cause: err,
 			message: "this idempotency key was used in this session for another input or agent. Try: a fresh Idempotency-Key for each new message",
 		}
+	case errors.Is(err, queue.ErrNoRoom):
+		return &apiError{
+			status: http.StatusInsufficientStorage, kind: typeServer, code: "disk_full", retryAfter: 5 * time.Second, cause: err,
+			message: "the disk of the state folder has no room, nothing was accepted. Try: make room; it goes on by itself",
+		}
 	case errors.Is(err, queue.ErrFull):
 		return &apiError{
 			status: http.StatusTooManyRequests, kind: typeRateLimit, code: "queue_full", retryAfter: time.Second, cause: err,

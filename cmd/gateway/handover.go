@@ -37,6 +37,9 @@ func (d *daemon) prepare() *preparation {
 	go func() {
 		defer close(p.done)
 		defer cancel()
+		if p.err = process.Room(about.StateDir); p.err != nil {
+			return
+		}
 		switch d.mode.Load().Mode {
 		case process.ModeInPlace:
 			p.next, p.err = candidate(d.source, about)

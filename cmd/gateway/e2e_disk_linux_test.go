@@ -1,0 +1,154 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// newDiskHouse is a house whose state folder is a small disk of its own.
+func newDiskHouse(t *testing.T, config string) *house {
+	t.Helper()
+	h := newHouse(t, config)
+	require.NoError(t, os.MkdirAll(h.state(), 0o700))
+	if err := syscall.Mount("tmpfs", h.state(), "tmpfs", 0, "size=8m,mode=0700"); err != nil {
+		t.Skipf("no disk can be mounted here: %v", err)
+	}
+	t.Cleanup(func() {
+		_ = syscall.Kill(-h.groups[len(h.groups)-1], syscall.SIGKILL)
+		_ = syscall.Unmount(h.state(), syscall.MNT_DETACH)
+	})
+	return h
+}
+
+// fill leaves no room on the disk.
+func (h *house) fill(name string) {
+	h.t.Helper()
+	f, err := os.Create(filepath.Join(h.state(), name))
+	require.NoError(h.t, err)
+	for size := 1 << 20; size > 0; size /= 2 {
+		for err = error(nil); err == nil; {
+			_, err = f.Write(make([]byte, size))
+		}
+		require.True(h.t, errors.Is(err, syscall.ENOSPC), err)
+	}
+	require.NoError(h.t, f.Close())
+}
+
+func TestAFullDiskRefusesAndForgetsNothing(t *testing.T) {
+	h := newDiskHouse(t, "agents: { slow: { type: command, command: [sh, -c, \"sleep 0.3; cat\"] } }")
+	h.start()
+	s := h.waitState("Running")
+	acked := make(map[string]string)
+	try := func(i int, background bool) error {
+		text := fmt.Sprintf("%d %s", i, strings.Repeat("x", 20_000))
+		a, _, err := ask(t.Context(), http.DefaultClient, s.Address, "desk", "echo", text, fmt.Sprint(i), background)
+		if err == nil {
+			acked[a.ID] = text
+		}
+		return err
+	}
+	for i := range 5 {
+		require.NoError(t, try(i, false))
+	}
+	running, _, err := ask(t.Context(), http.DefaultClient, s.Address, "other", "slow", "in the middle", "middle", true)
+	require.NoError(t, err)
+	acked[running.ID] = "in the middle"
+	h.fill("filler")
+	var refused error
+	for i := 5; i < 500 && refused == nil; i++ {
+		refused = try(i, true)
+	}
+	require.ErrorContains(t, refused, "no room", "what cannot be written down is not accepted")
+	require.ErrorContains(t, refused, "Try:")
+	// Reading goes on, and a restart, which could not open the store, is called off.
+	require.Equal(t, http.StatusOK, h.probe(s.Address, "/readyz"))
+	require.NotEmpty(t, h.turn(running.ID).ID)
+	_, stderr, code := h.gateway("restart")
+	require.Equal(t, 1, code)
+	require.Contains(t, stderr, "called off")
+	require.Contains(t, stderr, "no space left on device")
+	require.Equal(t, s.BootID, h.waitState("Running").BootID)
+	// And it recovers by itself.
+	require.NoError(t, os.Remove(filepath.Join(h.state(), "filler")))
+	h.eventually("it accepts again", func() bool { return try(1000, false) == nil })
+	h.eventually("every turn has ended", func() bool {
+		s, err := h.status()
+		return err == nil && s.Turns.Queued == 0 && s.Turns.Running == 0
+	})
+	for id, want := range acked {
+		turn := h.turn(id)
+		require.Equal(t, "completed", turn.Status, turn.Error)
+		require.Equal(t, want, turn.Output)
+		require.Equal(t, 1, h.finals(id))
+	}
+	h.checkOrder("desk")
+	h.signal(syscall.SIGTERM)
+	require.Equal(t, 0, h.wait())
+}
+
+// A page of the store that the disk has torn is noticed, and nothing is written over it.
+func TestADamagedStoreIsNotTouched(t *testing.T) {
+	h := newHouse(t, "")
+	h.start()
+	for i := range 50 {
+		_, _, err := ask(t.Context(), http.DefaultClient, h.waitState("Running").Address, "s", "echo", strings.Repeat("y", 5000), fmt.Sprint(i), false)
+		require.NoError(t, err)
+	}
+	h.signal(syscall.SIGTERM)
+	require.Equal(t, 0, h.wait())
+	store := filepath.Join(h.state(), "gateway.db")
+	f, err := os.OpenFile(store, os.O_RDWR, 0)
+	require.NoError(t, err)
+	_, err = f.WriteAt([]byte(strings.Repeat("torn", 1024)), 0)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	torn, err := os.ReadFile(store)
+	require.NoError(t, err)
+	h.launch()
+	require.Equal(t, 1, h.wait())
+	require.Contains(t, h.logged(), "damaged or not a database")
+	require.Contains(t, h.logged(), "restore a backup")
+	after, err := os.ReadFile(store)
+	require.NoError(t, err)
+	require.Equal(t, torn, after)
+}
+
+// What the machine lost of the log that was never synced costs nothing that was acknowledged: each
+// acknowledgement has its own sync. A log that is cut off behind them is read up to there.
+func TestATruncatedLogIsReadAsFarAsItGoes(t *testing.T) {
+	h := newHouse(t, "")
+	h.start()
+	address := h.waitState("Running").Address
+	var ids []string
+	for i := range 20 {
+		a, _, err := ask(t.Context(), http.DefaultClient, address, "s", "echo", fmt.Sprint(i), fmt.Sprint(i), false)
+		require.NoError(t, err)
+		ids = append(ids, a.ID)
+	}
+	h.signal(syscall.SIGKILL)
+	h.wait()
+	log := filepath.Join(h.state(), "gateway.db-wal")
+	st, err := os.Stat(log)
+	require.NoError(t, err)
+	f, err := os.OpenFile(log, os.O_RDWR|os.O_APPEND, 0)
+	require.NoError(t, err)
+	_, err = io.WriteString(f, strings.Repeat("half a frame", 100)) // as a write that the power cut ended
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	require.NotZero(t, st.Size())
+	h.start()
+	for i, id := range ids {
+		require.Equal(t, fmt.Sprint(i), h.turn(id).Output)
+	}
+	h.signal(syscall.SIGTERM)
+	require.Equal(t, 0, h.wait())
+}

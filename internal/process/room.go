@@ -1,0 +1,23 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// roomNeeded is what a start writes at most before it serves, in bytes.
+const roomNeeded = 256 << 10
+
+// Room reports whether the disk of a state folder has room for a start. It writes a file and removes it.
+func Room(dir string) error {
+	f, err := os.CreateTemp(dir, "room-")
+	if err != nil {
+		return fmt.Errorf("the state folder takes no file: %w\nTry: make room", err)
+	}
+	_, err = f.Write(make([]byte, roomNeeded))
+	if err := errors.Join(err, f.Close(), os.Remove(f.Name())); err != nil {
+		return fmt.Errorf("the disk of the state folder has no room for a start: %w\nTry: make room", err)
+	}
+	return nil
+}
