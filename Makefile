@@ -6,7 +6,7 @@ SHELL := /bin/bash
 TOOL    := go tool -modfile=internal/tools/go.mod
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
-.PHONY: help build generate check lint unit test deps bench fuzz
+.PHONY: help build generate check lint unit test deps bench bench-queue fuzz
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -45,7 +45,12 @@ deps:
 	fi
 
 bench: ## measure; see docs/bench/
-	go test -run '^$$' -bench . -benchmem ./...
+	go test -run '^$$' -bench . -benchmem -benchtime 2s ./...
+
+bench-queue: ## measure the queue, beside what its disk can do
+	go test -run '^$$' -bench 'RawSync|Accept$$|FullTurns' -benchtime 5s -count 3 ./queue
+	go test -run '^$$' -bench 'AcceptLatency' -benchtime 100000x -count 3 ./queue
+	go test -run '^$$' -bench 'Open|Ageing' -benchtime 1x ./queue
 
 fuzz: ## fuzz every decoder for FUZZTIME each (default 30s)
 	@for pkg in $$(go list ./...); do \
