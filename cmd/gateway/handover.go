@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -238,7 +239,7 @@ func (d *daemon) handover(keep func(syscall.Conn) (int, error)) (doc process.Han
 	add := func(c syscall.Conn) int {
 		fd, err := keep(c)
 		if err != nil {
-			failed = errors.Join(failed, err)
+			failed = cmp.Or(failed, err) // one says it for all
 			return -1
 		}
 		kept = append(kept, fd)
