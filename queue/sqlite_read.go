@@ -172,9 +172,26 @@ func (s *sqliteStore) sessions(ctx context.Context, limit int) (sessions []Sessi
 	return sessions, rows.Err()
 }
 
+// selectEvents reads what the log has after a number, and what the turn's row stands for; see the migration.
+const selectEvents = `SELECT seq, type, attempt, text, at FROM events WHERE turn = ?1 AND seq > ?2
+	UNION ALL SELECT head, 'started', attempt, '', started_at FROM turns WHERE seq = ?1 AND head > max(?2, 0)
+	UNION ALL SELECT last_event - 1, 'delta', attempt, output, finished_at FROM turns
+		WHERE seq = ?1 AND head > 0 AND status = 'completed' AND last_event = head + 2 AND last_event - 1 > ?2
+		AND NOT EXISTS (SELECT 1 FROM events WHERE turn = ?1 AND seq = turns.head + 1)
+	UNION ALL SELECT last_event, status, attempt, error, finished_at FROM turns
+		WHERE seq = ?1 AND head > 0 AND finished_at IS NOT NULL AND last_event > ?2
+	ORDER BY seq LIMIT ?3`
+
 func (s *sqliteStore) events(ctx context.Context, id string, after int64, limit int) (events []Event, err error) {
-	rows, err := s.reads.QueryContext(ctx, `SELECT seq, type, attempt, text, at FROM events
-		WHERE turn = (SELECT seq FROM turns WHERE id = ?) AND seq > ? ORDER BY seq LIMIT ?`, id, after, limit)
+	var turn int64
+	err = s.reads.QueryRowContext(ctx, `SELECT seq FROM turns WHERE id = ?`, id).Scan(&turn)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("queue: read the store: %w", err)
+	}
+	rows, err := s.reads.QueryContext(ctx, selectEvents, turn, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("queue: read the store: %w", err)
 	}

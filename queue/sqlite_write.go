@@ -15,14 +15,16 @@ import (
 
 // writer is the one connection that writes, with its prepared statements.
 type writer struct {
-	conn  *sql.Conn
-	epoch int64
-	stmts []*sql.Stmt
+	conn    *sql.Conn
+	epoch   int64
+	stmts   []*sql.Stmt
+	claimed bool // compactLog is on disk
 
 	begin, commit, rollback, epochNow     *sql.Stmt
 	addKey, keyOf, addTurn, turnByID      *sql.Stmt
-	start, turnBySeq, add1, add2, append1 *sql.Stmt
+	claim, start, turnBySeq, add, append1 *sql.Stmt
 	end, cancel, retry                    *sql.Stmt
+	spellStarted, spellFinal, spelled     *sql.Stmt
 	forget, forgetEvents, forgetKey       *sql.Stmt
 	left, settled                         *sql.Stmt
 }
@@ -57,26 +59,31 @@ func newWriter(ctx context.Context, db *sql.DB, epoch int64) (*writer, error) {
 	w.turnByID = prepare(selectTurn + ` WHERE t.id = ?`)
 	w.turnBySeq = prepare(selectTurn + ` WHERE t.seq = ?`)
 
+	w.claim = prepare(fmt.Sprintf(`PRAGMA user_version = %d`, compactLog))
 	w.start = prepare(`UPDATE turns SET status = 'running', attempt = attempt + 1, runs = runs + 1, epoch = ?, started_at = ?,
-		last_event = last_event + 1 WHERE seq = ? AND status = 'queued'`)
-	w.add1 = prepare(`INSERT INTO events (turn, seq, type, attempt, text, at) VALUES (?, ?, ?, ?, ?, ?)`)
-	w.add2 = prepare(`INSERT INTO events (turn, seq, type, attempt, text, at)
-		VALUES (?, ?, ?, ?, ?, ?), (?, ?, ?, ?, ?, ?)`)
+		last_event = last_event + 1, head = last_event + 1 WHERE seq = ? AND status = 'queued'`)
+	w.add = prepare(`INSERT INTO events (turn, seq, type, attempt, text, at) VALUES (?, ?, ?, ?, ?, ?)`)
 	w.append1 = prepare(`INSERT INTO events (turn, seq, type, attempt, text, at)
 		SELECT seq, ?, ?, ?, ?, ? FROM turns
 		WHERE seq = ? AND status = 'running' AND epoch = ? AND attempt = ?`)
 	w.end = prepare(`UPDATE turns SET status = ?, attempt = ?, finished_at = ?, last_event = ?, error = ?, output = ?
 		WHERE seq = ? AND status = 'running' AND epoch = ? AND attempt = ?`)
+	w.spellStarted = prepare(`INSERT INTO events (turn, seq, type, attempt, text, at)
+		SELECT seq, head, 'started', ?, '', started_at FROM turns WHERE seq = ? AND head > 0`)
+	w.spellFinal = prepare(`INSERT INTO events (turn, seq, type, attempt, text, at)
+		SELECT seq, last_event, status, attempt, error, finished_at FROM turns
+		WHERE seq = ? AND head > 0 AND finished_at IS NOT NULL`)
+	w.spelled = prepare(`UPDATE turns SET head = 0 WHERE seq = ?`)
 	w.cancel = prepare(`UPDATE turns SET status = 'cancelled', finished_at = ?, last_event = last_event + 1,
 		error = ? WHERE seq = ? AND status = 'queued'`)
 	w.retry = prepare(`UPDATE turns SET status = 'queued', attempt = 0, started_at = NULL, finished_at = NULL,
-		last_event = last_event + 1, error = '', output = '' WHERE id = ? AND status IN ('failed', 'cancelled')`)
+		last_event = last_event + 1, error = '', output = '' WHERE seq = ?`)
 
 	w.forget = prepare(`DELETE FROM turns WHERE seq = ? AND finished_at < ? RETURNING id, session, key`)
 	w.forgetEvents = prepare(`DELETE FROM events WHERE turn = ?`)
 	w.forgetKey = prepare(`DELETE FROM keys WHERE session = ? AND key = ? AND turn = ?`)
 
-	w.left = prepare(selectTurn + ` WHERE t.status = 'running' ORDER BY t.seq`)
+	w.left = prepare(selectTurn + ` WHERE t.finished_at IS NULL AND t.status = 'running' ORDER BY t.seq`)
 	w.settled = prepare(`UPDATE turns SET status = ?, finished_at = ?, last_event = ?, error = ?
 		WHERE seq = ? AND status = 'running' AND epoch < ?`)
 	if err != nil {
@@ -122,9 +129,13 @@ func (w *writer) transaction(f func() error) (err error) {
 }
 
 func (s *sqliteStore) commit(ops []operation) error {
+	starts := false
 	err := s.w.transaction(func() error {
 		for _, op := range ops {
 			err := s.w.apply(op)
+			if _, ok := op.(*startTurn); ok {
+				starts = true
+			}
 			mark(op, "applied")
 			switch {
 			case err == nil:
@@ -142,6 +153,7 @@ func (s *sqliteStore) commit(ops []operation) error {
 	for _, op := range ops {
 		mark(op, "committed")
 	}
+	s.w.claimed = s.w.claimed || starts && err == nil
 	if err != nil {
 		// Nothing of the batch happened, what was found out about single operations neither.
 		for _, op := range ops {
@@ -304,7 +316,16 @@ func (w *writer) repeatedByID(op *acceptTurn) (bool, error) {
 	return true, nil
 }
 
+// compactLog is the oldest schema that can read what starts and ends write; the store says so from the first
+// start on, and until then an older binary can open it again.
+const compactLog = 3
+
 func (w *writer) applyStart(op *startTurn) error {
+	if !w.claimed {
+		if _, err := w.claim.ExecContext(w.ctx()); err != nil {
+			return err
+		}
+	}
 	if err := w.one(w.start, w.epoch, op.at.UnixMicro(), op.seq); err != nil {
 		return err
 	}
@@ -322,32 +343,50 @@ func (w *writer) applyStart(op *startTurn) error {
 			return err
 		}
 	}
-	if err := w.event(op.seq, EventStarted, t.LastEvent, t.Attempt, "", op.at); err != nil {
-		return err
-	}
 	op.turn = t
 	return nil
 }
 
 func (w *writer) event(turn int64, typ EventType, seq int64, attempt int, text string, at time.Time) error {
-	_, err := w.add1.ExecContext(w.ctx(), turn, seq, string(typ), attempt, text, at.UnixMicro())
+	_, err := w.add.ExecContext(w.ctx(), turn, seq, string(typ), attempt, text, at.UnixMicro())
 	return err
 }
 
+// applyEnd writes the end of an attempt. The row of a turn stands for the events that its last attempt began
+// and ended with, and for its text when that is the output; see the migration. An attempt that was not the
+// last is spelled out in the log.
 func (w *writer) applyEnd(op *endTurn) error {
 	t := &op.turn
 	if err := w.one(w.end, string(t.Status), t.Attempt, micros(t.FinishedAt), t.LastEvent, t.Error, t.Output,
 		op.seq, w.epoch, op.number); err != nil {
 		return err
 	}
-	e := op.events
-	if len(e) == 2 {
-		_, err := w.add2.ExecContext(w.ctx(),
-			op.seq, e[0].Seq, string(e[0].Type), e[0].Attempt, e[0].Text, e[0].At.UnixMicro(),
-			op.seq, e[1].Seq, string(e[1].Type), e[1].Attempt, e[1].Text, e[1].At.UnixMicro())
+	if !t.Status.Final() {
+		if err := w.spell(op.seq, op.number); err != nil {
+			return err
+		}
+	}
+	for _, e := range op.events {
+		if e.Type.Final() || t.Status == Completed && len(e.Text) == len(t.Output) {
+			continue
+		}
+		if err := w.event(op.seq, e.Type, e.Seq, e.Attempt, e.Text, e.At); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// spell writes to the log what the turn's row stands for.
+func (w *writer) spell(turn int64, attempt int) error {
+	if _, err := w.spellStarted.ExecContext(w.ctx(), attempt, turn); err != nil {
 		return err
 	}
-	return w.event(op.seq, e[0].Type, e[0].Seq, e[0].Attempt, e[0].Text, e[0].At)
+	if _, err := w.spellFinal.ExecContext(w.ctx(), turn); err != nil {
+		return err
+	}
+	_, err := w.spelled.ExecContext(w.ctx(), turn)
+	return err
 }
 
 func (w *writer) applyCancel(op *cancelTurn) error {
@@ -364,19 +403,24 @@ func (w *writer) applyCancel(op *cancelTurn) error {
 }
 
 func (w *writer) applyRetry(op *retryTurn) error {
-	n, err := w.count(w.retry, op.id)
-	if err != nil {
-		return err
-	}
 	t, err := scanTurn(w.turnByID.QueryRowContext(w.ctx(), op.id), &op.seq)
 	if err != nil {
 		return err
 	}
-	op.turn = t
-	if n == 0 {
+	if t.Status != Failed && t.Status != Cancelled {
+		op.turn = t
 		return fmt.Errorf("%w: the turn is %s", ErrConflict, t.Status)
 	}
-	return w.event(op.seq, EventRequeued, t.LastEvent, t.Attempt, "", op.at)
+	if err := w.spell(op.seq, t.Attempt); err != nil {
+		return err
+	}
+	if _, err := w.retry.ExecContext(w.ctx(), op.seq); err != nil {
+		return err
+	}
+	if op.turn, err = scanTurn(w.turnByID.QueryRowContext(w.ctx(), op.id), nil); err != nil {
+		return err
+	}
+	return w.event(op.seq, EventRequeued, op.turn.LastEvent, op.turn.Attempt, "", op.at)
 }
 
 func (w *writer) applyPrune(op *pruneTurns) error {
@@ -421,6 +465,9 @@ func (w *writer) settle(t seqTurn, maxAttempts int, at time.Time) error {
 		status, typ, why, finished = Failed, EventFailed, text, at.UnixMicro()
 	}
 	last := t.LastEvent + 1
+	if err := w.spell(t.seq, t.Attempt); err != nil {
+		return err
+	}
 	if err := w.one(w.settled, string(status), finished, last, why, t.seq, w.epoch); err != nil {
 		return err
 	}

@@ -81,6 +81,24 @@ func TestAStoreThatANewerVersionHasOnlyAddedToIsOpened(t *testing.T) {
 	closeQueue(t, q)
 }
 
+// Until a turn is started, and so until the gateway runs, an older binary can take the store back.
+func TestTheStoreIsClaimedForThisVersionByTheFirstStart(t *testing.T) {
+	path := storePath(t)
+	needed := func() (version int) {
+		db, err := connect(path, "ro")
+		require.NoError(t, err)
+		require.NoError(t, db.QueryRowContext(t.Context(), `PRAGMA user_version`).Scan(&version))
+		require.NoError(t, db.Close())
+		return version
+	}
+	q := openQueue(t, path, testConfig(t, echo))
+	turn := accept(t, q, "s", "x")
+	require.Equal(t, 0, needed())
+	q.Resume()
+	wait(t, q, turn.ID)
+	require.Equal(t, compactLog, needed())
+}
+
 func TestStoreOfTheFirstVersionGetsItsRunsFromTheLog(t *testing.T) {
 	path := storePath(t)
 	db, err := connect(path, "rwc")
