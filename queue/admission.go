@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/rs/xid"
@@ -47,6 +48,7 @@ func (s *scheduler) admit(op *acceptTurn) {
 	}
 	op.turn.ID = xid.New().String()
 	op.turn.CreatedAt = now()
+	op.turn.Mode = cmp.Or(op.turn.Mode, s.settings[op.turn.Session].mode, op.mode, Followup)
 	if op.turn.IdempotencyKey == "" {
 		op.turn.IdempotencyKey = op.turn.ID
 	}

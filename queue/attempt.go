@@ -28,8 +28,11 @@ type attempt struct {
 	submit func(...operation) bool
 	log    zerolog.Logger
 	limit  int // bytes of output
-	ctx    context.Context
-	cancel context.CancelCauseFunc
+	// attempts is how many counted ones the turn gets, pauseAfter how long it waits after one.
+	attempts   int
+	pauseAfter func(attempts int) time.Duration
+	ctx        context.Context
+	cancel     context.CancelCauseFunc
 
 	mu      sync.Mutex
 	turn    Turn   // as on disk
@@ -252,23 +255,44 @@ func (a *attempt) outcome(err error) *endTurn {
 	turn := a.turn
 	switch {
 	case errors.Is(a.cause, ErrCancelled):
-		turn.Status, turn.Error = Cancelled, "cancelled on request"
+		turn.Status, turn.Error = Cancelled, reason(a.cause)
 	case a.failure != nil:
 		turn.Status, turn.Error = Failed, a.failure.Error()
 	case err == nil:
 		turn.Status = Completed
 	case a.cause != nil && !a.skipped && turn.OnInterrupt == FailTurn:
-		turn.Status, turn.Error = Failed, "interrupted by the gateway"
+		turn.Status, turn.Error = Failed, interrupted
 	case a.cause != nil:
 		turn.Status = Queued
 		turn.Attempt-- // our doing costs no attempt
 	default:
+		if pause, again := a.again(err); again {
+			at := now().Add(pause).Truncate(time.Microsecond)
+			turn.Status, turn.NotBefore = Queued, &at
+			return a.ends(turn, err.Error(), pause)
+		}
 		turn.Status, turn.Error = Failed, err.Error()
 	}
+	return a.ends(turn, interrupted, 0)
+}
+
+// interrupted is what the log says of an attempt that the gateway itself cut short.
+const interrupted = "interrupted by the gateway"
+
+// ends is the end of the attempt; why is for the log of a turn that has not ended with it.
+func (a *attempt) ends(turn Turn, why string, pause time.Duration) *endTurn {
 	return &endTurn{
 		progress: progress{durable: true}, place: a.place, seq: a.place.seq,
-		number: a.turn.Attempt, turn: turn,
+		number: a.turn.Attempt, turn: turn, why: why, pause: pause,
 	}
+}
+
+// reason is what a cancelled turn says.
+func reason(cause error) string {
+	if errors.Is(cause, ErrSuperseded) {
+		return "superseded by a newer message"
+	}
+	return "cancelled on request"
 }
 
 // end numbers the last events and has the end written down. Needs the lock, and no append under way.
@@ -287,7 +311,7 @@ func (a *attempt) end(op *endTurn) {
 	}
 	typ, text := EventType(op.turn.Status), op.turn.Error
 	if op.turn.Status == Queued {
-		typ, text = EventInterrupted, "interrupted by the gateway"
+		typ, text = EventInterrupted, op.why
 	} else {
 		op.turn.FinishedAt = &at
 	}

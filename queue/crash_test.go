@@ -28,7 +28,7 @@ func runCrashChild(path string) {
 	q, err := Open(context.Background(), path, Config{
 		Runner: echo, Lanes: map[string]int{"main": 8},
 		MaxAttempts: 1000, OnInterrupt: RetryTurn, MaxQueued: 100_000, MaxQueuedPerSession: 1000,
-		MaxOutput: 1 << 20, Retention: time.Hour, CancelGrace: time.Second, Log: zerolog.Nop(),
+		MaxOutput: 1 << 20, Retention: time.Hour, CancelGrace: time.Second, RetryBackoff: time.Millisecond, MaxInput: 1 << 20, Log: zerolog.Nop(),
 	})
 	if err != nil {
 		fmt.Println("error", err)

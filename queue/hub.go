@@ -73,8 +73,12 @@ func (h *hub) tell(batch []operation) {
 		failed := op.status().err != nil
 		switch op := op.(type) {
 		case *acceptTurn:
-			if op.first == nil && !failed {
+			switch {
+			case failed:
+			case op.first == nil:
 				h.opened(op.turn.ID)
+			case op.joined:
+				h.wake(op.first.ID)
 			}
 		case *retryTurn:
 			if !failed {

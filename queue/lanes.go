@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/list"
 	"slices"
+	"time"
 )
 
 // phase is how far an open turn has come. What runs is derived from it and from nothing else.
@@ -28,7 +29,8 @@ type place struct {
 	turn      *Turn         // carried along from Accept; nil makes the start read it
 	attempt   *attempt      // while it runs
 	cancel    *cancelTurn   // while its cancellation is being written
-	unwanted  bool          // cancelled while its start was being written
+	unwanted  error         // why it was cancelled while its start was being written
+	backoff   *time.Timer   // until it may start again; nil when it may
 }
 
 // session is a line of turns of which at most one is under way. It exists while it has any.
@@ -37,6 +39,7 @@ type session struct {
 	line     []*place // waiting or cancelling, by seq
 	current  *place   // starting or running
 	reserved int      // places promised to turns that are being written
+	paused   bool
 	ready    *list.Element
 	readyIn  *lane // whose ready list has the session
 }
@@ -87,7 +90,7 @@ func (p *place) leave() {
 // seat keeps the session in the ready list of its head turn's lane, and in no other.
 func (s *session) seat() {
 	var in *lane
-	if s.current == nil && len(s.line) > 0 && s.line[0].phase == waiting {
+	if !s.paused && s.current == nil && len(s.line) > 0 && s.line[0].phase == waiting && s.line[0].backoff == nil {
 		in = s.line[0].lane
 	}
 	if in == s.readyIn {

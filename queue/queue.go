@@ -30,7 +30,12 @@ type Config struct {
 	Retention time.Duration
 	// CancelGrace is how long an attempt has to return after its context ended before it is abandoned.
 	CancelGrace time.Duration
-	Log         zerolog.Logger
+	// RetryBackoff is how long a turn waits after its first attempt failed for a reason that may go away; it
+	// doubles with every further one, up to a minute.
+	RetryBackoff time.Duration
+	// MaxInput is how long an input may get that others join, in bytes; see [Collect].
+	MaxInput int
+	Log      zerolog.Logger
 }
 
 // check says what is missing or out of range.
@@ -51,6 +56,8 @@ func (c *Config) check() error {
 		{"max output", int64(c.MaxOutput)},
 		{"retention", int64(c.Retention)},
 		{"cancel grace", int64(c.CancelGrace)},
+		{"retry backoff", int64(c.RetryBackoff)},
+		{"max input", int64(c.MaxInput)},
 	}
 	for _, l := range limits {
 		if l.value <= 0 {
@@ -101,7 +108,7 @@ func Open(ctx context.Context, path string, cfg Config) (*Queue, error) {
 
 // open starts a generation over a store.
 func open(store Store, cfg Config) (*Queue, error) {
-	n, err := store.settle(cfg.MaxAttempts, now())
+	n, err := store.settle(cfg.MaxAttempts, now(), cfg.pauseAfterCrash)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +119,10 @@ func open(store Store, cfg Config) (*Queue, error) {
 	})
 	q.scheduler.submit = q.committer.submit
 	q.scheduler.launch = q.launch
-	if err := store.queued(q.scheduler.load); err != nil {
+	if err := store.settings(q.scheduler.set); err != nil {
+		return nil, err
+	}
+	if err := store.waiting(q.scheduler.load); err != nil {
 		return nil, err
 	}
 	q.scheduler.publish()
@@ -132,12 +142,13 @@ func (q *Queue) launch(p *place, t Turn) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	p.attempt = &attempt{
 		place: p, runner: q.cfg.Runner, store: q.store, submit: q.committer.submit, log: q.cfg.Log,
-		limit: q.cfg.MaxOutput, ctx: ctx, cancel: cancel, turn: t,
+		limit: q.cfg.MaxOutput, attempts: q.cfg.MaxAttempts, pauseAfter: q.cfg.pauseAfter,
+		ctx: ctx, cancel: cancel, turn: t,
 	}
 }
 
-// Accept writes the turn down and returns once it is on disk. created is false when the idempotency key
-// named an earlier turn, which is returned. When ctx ends first its error is returned, and the turn may or
+// Accept writes the turn down and returns once it is on disk. created is false when no new turn was made: the
+// idempotency key named an earlier one, or the input joined one that waits ([Collect]); that one is returned. When ctx ends first its error is returned, and the turn may or
 // may not have been accepted: a repeat with the same key is safe.
 func (q *Queue) Accept(ctx context.Context, n NewTurn) (t Turn, created bool, err error) {
 	op, err := q.newAccept(ctx, n)
@@ -170,11 +181,15 @@ func (q *Queue) newAccept(ctx context.Context, n NewTurn) (*acceptTurn, error) {
 	default:
 		return nil, fmt.Errorf("queue: on interrupt %q: want %q or %q", n.OnInterrupt, RetryTurn, FailTurn)
 	}
+	if !n.Mode.Valid() || !n.DefaultMode.Valid() {
+		return nil, fmt.Errorf("queue: mode %q: want %q, %q or %q", n.Mode+n.DefaultMode, Followup, Collect, Interrupt)
+	}
 	return &acceptTurn{
 		progress: progress{done: make(chan struct{})},
+		mode:     n.DefaultMode, longest: q.cfg.MaxInput,
 		turn: Turn{
 			Session: n.Session, Lane: n.Lane, Agent: n.Agent, Status: Queued, Input: n.Input,
-			IdempotencyKey: n.IdempotencyKey, OnInterrupt: n.OnInterrupt, Context: n.Context,
+			IdempotencyKey: n.IdempotencyKey, OnInterrupt: n.OnInterrupt, Mode: n.Mode, Context: n.Context,
 		},
 		digest: digestOf(n.Agent, n.Input),
 	}, nil
@@ -263,7 +278,10 @@ type Session struct {
 	Queued    int       `json:"queued"`
 	Running   int       `json:"running"`
 	Turns     int       `json:"turns"`
-	UpdatedAt time.Time `json:"updated_at"`
+	UpdatedAt time.Time `json:"updated_at"` // zero when it has no turns
+	// Paused and Mode are what was set by [Queue.SetSession]; an empty mode leaves it to the agent.
+	Paused bool `json:"paused"`
+	Mode   Mode `json:"mode"`
 }
 
 // Sessions lists sessions, the most recently used first. The limit is as in [Filter].
@@ -331,6 +349,8 @@ type Lane struct {
 	Queued      int    `json:"queued"`
 	// Stuck counts attempts that were abandoned because they ignored the end of their context.
 	Stuck int `json:"stuck"`
+	// Paused: nothing starts until it is resumed; see [Queue.PauseLane].
+	Paused bool `json:"paused"`
 	// OldestQueuedAt is when the turn that has waited longest was accepted; nil when none waits.
 	OldestQueuedAt *time.Time `json:"oldest_queued_at"`
 }

@@ -72,7 +72,7 @@ func testConfig(t testing.TB, r Runner) Config {
 	return Config{
 		Runner: r, Lanes: map[string]int{"main": 4, "cron": 1},
 		MaxAttempts: 3, OnInterrupt: RetryTurn, MaxQueued: 100_000, MaxQueuedPerSession: 1000,
-		MaxOutput: 4 << 20, Retention: time.Hour, CancelGrace: 5 * time.Second,
+		MaxOutput: 4 << 20, Retention: time.Hour, CancelGrace: 5 * time.Second, RetryBackoff: time.Second, MaxInput: 1 << 20,
 		Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel),
 	}
 }

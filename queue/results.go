@@ -24,6 +24,8 @@ func (s *scheduler) take(batch []operation) {
 			s.cancelled(op)
 		case *retryTurn:
 			s.retried(op)
+		case *changeSetting:
+			s.changed(op)
 		}
 	}
 	s.told = append(s.told, batch...)
@@ -35,9 +37,18 @@ func (s *scheduler) accepted(op *acceptTurn) {
 		s.tidy(sess)
 		return
 	}
-	p := s.open(op.seq, op.turn.ID, op.turn.Session, op.turn.Lane, op.turn.CreatedAt.UnixMicro())
-	s.carry(p, &op.turn)
+	p := s.open(op.turn.waiting(op.seq))
+	if op.turn.Mode != Collect { // more may join it until it starts
+		s.carry(p, &op.turn)
+	}
 	s.wait(p)
+	if op.turn.Mode == Interrupt {
+		s.supersede(p)
+	}
+}
+
+func (t *Turn) waiting(seq int64) waitingTurn {
+	return waitingTurn{seq: seq, id: t.ID, session: t.Session, lane: t.Lane, createdAt: t.CreatedAt.UnixMicro()}
 }
 
 func (s *scheduler) started(op *startTurn) {
@@ -49,8 +60,8 @@ func (s *scheduler) started(op *startTurn) {
 	p.phase = running
 	s.launch(p, op.turn)
 	switch {
-	case p.unwanted:
-		p.attempt.skip(ErrCancelled)
+	case p.unwanted != nil:
+		p.attempt.skip(p.unwanted)
 	case s.over != nil:
 		p.attempt.skip(ErrInterrupted)
 	default:
@@ -77,6 +88,9 @@ func (s *scheduler) ended(op *endTurn) {
 	}
 	s.release(p)
 	if op.turn.Status == Queued {
+		if op.pause > 0 {
+			s.hold(p, op.pause)
+		}
 		s.wait(p)
 		return
 	}
@@ -113,6 +127,5 @@ func (s *scheduler) retried(op *retryTurn) {
 		s.tidy(sess)
 		return
 	}
-	p := s.open(op.seq, op.turn.ID, op.turn.Session, op.turn.Lane, op.turn.CreatedAt.UnixMicro())
-	s.wait(p)
+	s.wait(s.open(op.turn.waiting(op.seq)))
 }

@@ -37,17 +37,20 @@ type scheduler struct {
 	sessions map[string]*session
 	lanes    map[string]*lane
 	places   map[string]*place
-	underWay map[*place]struct{} // the places that hold a slot
-	warned   map[string]bool     // lanes that no configuration names, once logged
-	stats    Stats
-	reserved int
-	carried  int // bytes
-	paused   bool
-	over     error // why nothing is taken or started any more; nil while the queue is open
-	drains   []drain
-	settled  bool // idle is closed
-	out      []operation
-	told     []operation
+	// What a person has set, whether or not anything waits there.
+	settings    map[string]setting // by session
+	pausedLanes map[string]bool
+	underWay    map[*place]struct{} // the places that hold a slot
+	warned      map[string]bool     // lanes that no configuration names, once logged
+	stats       Stats
+	reserved    int
+	carried     int // bytes
+	paused      bool
+	over        error // why nothing is taken or started any more; nil while the queue is open
+	drains      []drain
+	settled     bool // idle is closed
+	out         []operation
+	told        []operation
 }
 
 // drain waits until nothing is under way but the turn that it excepts.
@@ -62,7 +65,8 @@ func newScheduler(cfg *Config, epoch int64, hub *hub) *scheduler {
 		mail: newMailbox[func()](), done: make(chan struct{}), idle: make(chan struct{}),
 		sessions: map[string]*session{}, lanes: map[string]*lane{}, places: map[string]*place{},
 		underWay: map[*place]struct{}{},
-		warned:   map[string]bool{}, paused: true,
+		settings: map[string]setting{}, pausedLanes: map[string]bool{},
+		warned: map[string]bool{}, paused: true,
 	}
 	for name, n := range cfg.Lanes {
 		s.lanes[name] = &lane{name: name, concurrency: n, configured: true}
@@ -118,7 +122,7 @@ func (s *scheduler) look(f func()) {
 func (s *scheduler) dispatch() {
 	if !s.paused && s.over == nil {
 		for _, l := range s.lanes {
-			for l.running < l.concurrency && l.ready.Len() > 0 {
+			for l.running < l.concurrency && l.ready.Len() > 0 && !s.pausedLanes[l.name] {
 				s.start(l.ready.Front().Value.(*session).line[0])
 			}
 		}
@@ -194,6 +198,7 @@ func (s *scheduler) wait(p *place) {
 // forget removes a turn that is not open any more.
 func (s *scheduler) forget(p *place) {
 	s.drop(p)
+	p.unhold()
 	delete(s.places, p.id)
 	s.tidy(p.session)
 	if p.lane.idle() {
@@ -212,7 +217,7 @@ func (s *scheduler) tidy(sess *session) {
 func (s *scheduler) session(name string) *session {
 	sess, ok := s.sessions[name]
 	if !ok {
-		sess = &session{name: name}
+		sess = &session{name: name, paused: s.settings[name].paused}
 		s.sessions[name] = sess
 	}
 	return sess
@@ -231,18 +236,23 @@ func (s *scheduler) lane(name string) *lane {
 	return l
 }
 
-func (s *scheduler) open(seq int64, id, sessionName, laneName string, createdAt int64) *place {
-	p := &place{
-		seq: seq, id: id, session: s.session(sessionName), lane: s.lane(laneName), createdAt: createdAt,
-	}
-	s.places[id] = p
+func (s *scheduler) open(t waitingTurn) *place {
+	p := &place{seq: t.seq, id: t.id, session: s.session(t.session), lane: s.lane(t.lane), createdAt: t.createdAt}
+	s.places[t.id] = p
 	return p
 }
 
 // load puts a turn in line that an earlier generation accepted; part of open.
-func (s *scheduler) load(seq int64, id, sessionName, laneName string, createdAt int64) {
-	s.wait(s.open(seq, id, sessionName, laneName, createdAt))
-	s.hub.opened(id)
+func (s *scheduler) load(t waitingTurn) {
+	p := s.open(t)
+	if t.notBefore > 0 {
+		s.hold(p, time.Until(fromMicros(t.notBefore)))
+	}
+	s.wait(p)
+	s.hub.opened(t.id)
+	if t.interrupt {
+		s.supersede(p)
+	}
 }
 
 // pause forbids or allows starts, and returns once that holds.
@@ -267,8 +277,8 @@ func (s *scheduler) drop(p *place) {
 
 func size(t *Turn) int { return len(t.Input) + len(t.Context) }
 
-// cancel begins to end the turn. known is false when the turn is not open; written is closed when the
-// answer is known, nil when the end of the turn is the answer.
+// cancel begins to end the turn. known is false when the turn is not open; op.done is closed when the
+// answer is known, op is nil when the end of the turn is the answer.
 func (s *scheduler) cancel(id string) (op *cancelTurn, known bool, err error) {
 	p, ok := s.places[id]
 	switch {
@@ -277,21 +287,38 @@ func (s *scheduler) cancel(id string) (op *cancelTurn, known bool, err error) {
 	case s.over != nil:
 		return nil, true, s.over
 	}
+	return s.end(p, ErrCancelled), true, nil
+}
+
+// end begins to cancel an open turn; the operation is nil when the end of the turn is the answer.
+func (s *scheduler) end(p *place, cause error) *cancelTurn {
 	switch p.phase {
 	case waiting:
 		p.phase = cancelling
 		p.session.seat()
-		p.cancel = &cancelTurn{progress: progress{done: make(chan struct{})}, place: p, seq: p.seq, at: now()}
+		p.cancel = &cancelTurn{
+			progress: progress{done: make(chan struct{})}, place: p, seq: p.seq, at: now(), why: reason(cause),
+		}
 		s.out = append(s.out, p.cancel)
-		return p.cancel, true, nil
 	case cancelling:
-		return p.cancel, true, nil
 	case starting:
-		p.unwanted = true
+		p.unwanted = cause
 	case running:
-		p.attempt.stop(ErrCancelled, s.cfg.CancelGrace)
+		p.attempt.stop(cause, s.cfg.CancelGrace)
 	}
-	return nil, true, nil
+	return p.cancel
+}
+
+// supersede cancels what its session has before the place.
+func (s *scheduler) supersede(p *place) {
+	if p.session.current != nil {
+		s.end(p.session.current, ErrSuperseded)
+	}
+	for _, before := range slices.Clone(p.session.line) {
+		if before.seq < p.seq {
+			s.end(before, ErrSuperseded)
+		}
+	}
 }
 
 // stop ends the generation: nothing is admitted or started any more, and what runs is interrupted.
@@ -299,7 +326,8 @@ func (s *scheduler) stop(why error, grace time.Duration) {
 	if s.over == nil || errors.Is(s.over, errFenced) {
 		s.over = why
 	}
-	for p := range s.underWay {
+	for _, p := range s.places {
+		p.unhold()
 		if p.phase == running {
 			p.attempt.stop(ErrInterrupted, grace)
 		}
@@ -331,7 +359,7 @@ func (s *scheduler) listLanes() []Lane {
 	for _, l := range s.lanes {
 		view := Lane{
 			Name: l.name, Concurrency: l.concurrency,
-			Running: l.running, Queued: l.line.Len(), Stuck: l.stuck,
+			Running: l.running, Queued: l.line.Len(), Stuck: l.stuck, Paused: s.pausedLanes[l.name],
 		}
 		if first := l.line.Front(); first != nil {
 			at := fromMicros(first.Value.(*place).createdAt)

@@ -172,7 +172,9 @@ func (s *sqliteStore) close() error {
 }
 
 // settle is part of Open, before anything else uses the store.
-func (s *sqliteStore) settle(maxAttempts int, at time.Time) (n settled, err error) {
+func (s *sqliteStore) settle(
+	maxAttempts int, at time.Time, pause func(attempts int) time.Duration,
+) (n settled, err error) {
 	err = s.w.transaction(func() error {
 		left, err := s.w.leftRunning()
 		if err != nil {
@@ -184,7 +186,7 @@ func (s *sqliteStore) settle(maxAttempts int, at time.Time) (n settled, err erro
 			} else {
 				n.requeued++
 			}
-			if err := s.w.settle(t, maxAttempts, at); err != nil {
+			if err := s.w.settle(t, maxAttempts, at, pause); err != nil {
 				return err
 			}
 		}

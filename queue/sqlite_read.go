@@ -17,7 +17,7 @@ const selectTurn = `SELECT t.seq, t.id, t.session, t.lane, t.agent, t.status, t.
 	t.created_at, t.started_at, t.finished_at, CASE t.status WHEN 'running'
 		THEN max(t.last_event, (SELECT coalesce(max(e.seq), 0) FROM events e WHERE e.turn = t.seq))
 		ELSE t.last_event END,
-	t.error, t.context, t.input, t.output, t.runs FROM turns t`
+	t.error, t.context, t.input, t.output, t.runs, t.mode, t.not_before FROM turns t`
 
 // seqTurn is a turn with its place in the order of acceptance.
 type seqTurn struct {
@@ -30,11 +30,13 @@ func scanTurn(row interface{ Scan(...any) error }, seq *int64) (Turn, error) {
 	var (
 		t                 Turn
 		number, created   int64
+		notBefore         int64
 		started, finished sql.NullInt64
 		attached          []byte
 	)
 	err := row.Scan(&number, &t.ID, &t.Session, &t.Lane, &t.Agent, &t.Status, &t.Attempt, &t.IdempotencyKey,
-		&t.OnInterrupt, &created, &started, &finished, &t.LastEvent, &t.Error, &attached, &t.Input, &t.Output, &t.Runs)
+		&t.OnInterrupt, &created, &started, &finished, &t.LastEvent, &t.Error, &attached, &t.Input, &t.Output, &t.Runs,
+		&t.Mode, &notBefore)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Turn{}, ErrNotFound
 	}
@@ -43,6 +45,7 @@ func scanTurn(row interface{ Scan(...any) error }, seq *int64) (Turn, error) {
 	}
 	t.CreatedAt = fromMicros(created)
 	t.StartedAt, t.FinishedAt = maybeTime(started), maybeTime(finished)
+	t.NotBefore = maybeTime(sql.NullInt64{Int64: notBefore, Valid: notBefore != 0})
 	t.Context = json.RawMessage(attached)
 	if seq != nil {
 		*seq = number
@@ -150,23 +153,41 @@ func (s *sqliteStore) keyed(ctx context.Context, session, key string) (Turn, dig
 	return t, digest(first), err
 }
 
-func (s *sqliteStore) sessions(ctx context.Context, limit int) (sessions []Session, err error) {
-	rows, err := s.reads.QueryContext(ctx, `
-		SELECT t.session, sum(t.status = 'queued'), sum(t.status = 'running'), count(*),
-			max(coalesce(t.finished_at, t.started_at, t.created_at)) AS used
-		FROM (SELECT session FROM turns GROUP BY session ORDER BY max(seq) DESC LIMIT ?) s
-		JOIN turns t ON t.session = s.session GROUP BY t.session ORDER BY used DESC, t.session`, limit)
+// selectSessions counts the turns of the sessions s.
+const selectSessions = `SELECT s.session, count(t.seq), coalesce(sum(t.status = 'queued'), 0),
+		coalesce(sum(t.status = 'running'), 0),
+		max(coalesce(t.finished_at, t.started_at, t.created_at)) AS used, coalesce(c.paused, 0), coalesce(c.mode, '')
+	FROM s LEFT JOIN turns t ON t.session = s.session
+	LEFT JOIN settings c ON c.kind = 'session' AND c.name = s.session
+	GROUP BY s.session ORDER BY used DESC, s.session`
+
+func (s *sqliteStore) sessions(ctx context.Context, limit int) ([]Session, error) {
+	return s.countSessions(ctx, `WITH s AS (SELECT session FROM turns GROUP BY session ORDER BY max(seq) DESC LIMIT ?) `, limit)
+}
+
+func (s *sqliteStore) session(ctx context.Context, name string) (Session, error) {
+	found, err := s.countSessions(ctx, `WITH s (session) AS (SELECT ?) `, name)
+	if err != nil {
+		return Session{}, err
+	}
+	return found[0], nil
+}
+
+func (s *sqliteStore) countSessions(ctx context.Context, which string, arg any) (sessions []Session, err error) {
+	rows, err := s.reads.QueryContext(ctx, which+selectSessions, arg)
 	if err != nil {
 		return nil, fmt.Errorf("queue: read the store: %w", err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
 		var one Session
-		var used int64
-		if err := rows.Scan(&one.Name, &one.Queued, &one.Running, &one.Turns, &used); err != nil {
+		var used sql.NullInt64
+		if err := rows.Scan(&one.Name, &one.Turns, &one.Queued, &one.Running, &used, &one.Paused, &one.Mode); err != nil {
 			return nil, fmt.Errorf("queue: read the store: %w", err)
 		}
-		one.UpdatedAt = fromMicros(used)
+		if used.Valid {
+			one.UpdatedAt = fromMicros(used.Int64)
+		}
 		sessions = append(sessions, one)
 	}
 	return sessions, rows.Err()
@@ -239,20 +260,37 @@ func (s *sqliteStore) aged(
 	return seqs, next, rows.Err()
 }
 
-func (s *sqliteStore) queued(yield func(seq int64, id, session, lane string, createdAt int64)) (err error) {
-	rows, err := s.reads.QueryContext(context.Background(),
-		`SELECT seq, id, session, lane, created_at FROM turns WHERE finished_at IS NULL ORDER BY seq`)
+func (s *sqliteStore) waiting(yield func(waitingTurn)) (err error) {
+	rows, err := s.reads.QueryContext(context.Background(), `SELECT seq, id, session, lane, created_at, not_before,
+		mode = 'interrupt' FROM turns WHERE finished_at IS NULL ORDER BY seq`)
 	if err != nil {
 		return fmt.Errorf("queue: read the store: %w", err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
-		var seq, createdAt int64
-		var id, session, lane string
-		if err := rows.Scan(&seq, &id, &session, &lane, &createdAt); err != nil {
+		var t waitingTurn
+		if err := rows.Scan(&t.seq, &t.id, &t.session, &t.lane, &t.createdAt, &t.notBefore, &t.interrupt); err != nil {
 			return fmt.Errorf("queue: read the store: %w", err)
 		}
-		yield(seq, id, session, lane, createdAt)
+		yield(t)
+	}
+	return rows.Err()
+}
+
+func (s *sqliteStore) settings(yield func(settingKind, string, setting)) (err error) {
+	rows, err := s.reads.QueryContext(context.Background(), `SELECT kind, name, paused, mode FROM settings`)
+	if err != nil {
+		return fmt.Errorf("queue: read the store: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var kind settingKind
+		var name string
+		var now setting
+		if err := rows.Scan(&kind, &name, &now.paused, &now.mode); err != nil {
+			return fmt.Errorf("queue: read the store: %w", err)
+		}
+		yield(kind, name, now)
 	}
 	return rows.Err()
 }

@@ -21,9 +21,10 @@ type writer struct {
 	claimed bool // compactLog is on disk
 
 	begin, commit, rollback, epochNow     *sql.Stmt
-	addKey, keyOf, addTurn, turnByID      *sql.Stmt
+	addKey, keyOf, moveKey, addTurn, join *sql.Stmt
+	turnByID, set, unset, forgetKeys      *sql.Stmt
 	claim, start, turnBySeq, add, append1 *sql.Stmt
-	end, cancel, retry                    *sql.Stmt
+	end, delay, cancel, retry             *sql.Stmt
 	spellStarted, spellFinal, spelled     *sql.Stmt
 	forget, forgetEvents, forgetKey       *sql.Stmt
 	left, settled                         *sql.Stmt
@@ -54,14 +55,19 @@ func newWriter(ctx context.Context, db *sql.DB, epoch int64) (*writer, error) {
 		ON CONFLICT DO NOTHING`)
 	w.keyOf = prepare(`SELECT turn, digest FROM keys WHERE session = ? AND key = ?`)
 	w.addTurn = prepare(`INSERT INTO turns (id, session, lane, agent, status, attempt, epoch, key, on_interrupt,
-		created_at, last_event, error, context, input, output)
-		VALUES (?, ?, ?, ?, 'queued', 0, 0, ?, ?, ?, 0, '', ?, ?, '')`)
+		created_at, last_event, error, context, input, output, mode)
+		VALUES (?, ?, ?, ?, 'queued', 0, 0, ?, ?, ?, 0, '', ?, ?, '', ?)`)
+	w.join = prepare(`UPDATE turns SET input = input || ?1 || ?2, last_event = last_event + 1
+		WHERE seq = (SELECT max(seq) FROM turns WHERE session = ?3) AND status = 'queued' AND runs = 0
+		AND mode = 'collect' AND agent = ?4 AND lane = ?5 AND on_interrupt = ?6 AND context IS ?7
+		AND octet_length(input) + octet_length(?1) + octet_length(?2) <= ?8 RETURNING seq`)
+	w.moveKey = prepare(`UPDATE keys SET turn = ? WHERE session = ? AND key = ?`)
 	w.turnByID = prepare(selectTurn + ` WHERE t.id = ?`)
 	w.turnBySeq = prepare(selectTurn + ` WHERE t.seq = ?`)
 
 	w.claim = prepare(fmt.Sprintf(`PRAGMA user_version = %d`, compactLog))
 	w.start = prepare(`UPDATE turns SET status = 'running', attempt = attempt + 1, runs = runs + 1, epoch = ?, started_at = ?,
-		last_event = last_event + 1, head = last_event + 1 WHERE seq = ? AND status = 'queued'`)
+		last_event = last_event + 1, head = last_event + 1, not_before = 0 WHERE seq = ? AND status = 'queued'`)
 	w.add = prepare(`INSERT INTO events (turn, seq, type, attempt, text, at) VALUES (?, ?, ?, ?, ?, ?)`)
 	w.append1 = prepare(`INSERT INTO events (turn, seq, type, attempt, text, at)
 		SELECT seq, ?, ?, ?, ?, ? FROM turns
@@ -74,14 +80,20 @@ func newWriter(ctx context.Context, db *sql.DB, epoch int64) (*writer, error) {
 		SELECT seq, last_event, status, attempt, error, finished_at FROM turns
 		WHERE seq = ? AND head > 0 AND finished_at IS NOT NULL`)
 	w.spelled = prepare(`UPDATE turns SET head = 0 WHERE seq = ?`)
+	w.delay = prepare(`UPDATE turns SET not_before = ? WHERE seq = ?`)
 	w.cancel = prepare(`UPDATE turns SET status = 'cancelled', finished_at = ?, last_event = last_event + 1,
 		error = ? WHERE seq = ? AND status = 'queued'`)
 	w.retry = prepare(`UPDATE turns SET status = 'queued', attempt = 0, started_at = NULL, finished_at = NULL,
 		last_event = last_event + 1, error = '', output = '' WHERE seq = ?`)
 
-	w.forget = prepare(`DELETE FROM turns WHERE seq = ? AND finished_at < ? RETURNING id, session, key`)
+	w.forget = prepare(`DELETE FROM turns WHERE seq = ? AND finished_at < ? RETURNING id, session, key, mode`)
 	w.forgetEvents = prepare(`DELETE FROM events WHERE turn = ?`)
 	w.forgetKey = prepare(`DELETE FROM keys WHERE session = ? AND key = ? AND turn = ?`)
+
+	w.forgetKeys = prepare(`DELETE FROM keys WHERE session = ? AND turn = ?`)
+	w.set = prepare(`INSERT INTO settings (kind, name, paused, mode) VALUES (?1, ?2, coalesce(?3, 0), coalesce(?4, ''))
+		ON CONFLICT DO UPDATE SET paused = coalesce(?3, paused), mode = coalesce(?4, mode) RETURNING paused, mode`)
+	w.unset = prepare(`DELETE FROM settings WHERE kind = ? AND name = ?`)
 
 	w.left = prepare(selectTurn + ` WHERE t.finished_at IS NULL AND t.status = 'running' ORDER BY t.seq`)
 	w.settled = prepare(`UPDATE turns SET status = ?, finished_at = ?, last_event = ?, error = ?
@@ -189,6 +201,8 @@ func mark(op operation, when string) {
 		kind = "cancel"
 	case *retryTurn:
 		kind = "retry"
+	case *changeSetting:
+		kind = "set"
 	case *pruneTurns:
 		kind = "prune"
 	}
@@ -220,6 +234,8 @@ func (w *writer) apply(op operation) error {
 		return w.applyCancel(op)
 	case *retryTurn:
 		return w.applyRetry(op)
+	case *changeSetting:
+		return w.applySetting(op)
 	case *pruneTurns:
 		return w.applyPrune(op)
 	}
@@ -246,9 +262,10 @@ func (w *writer) count(stmt *sql.Stmt, args ...any) (int64, error) {
 func (w *writer) applyAccept(op *acceptTurn) error {
 	t := &op.turn
 	created := t.CreatedAt.UnixMicro()
-	op.first = nil
-	// A key that was made is the turn's own id, which has an index already: it needs no row.
-	if t.IdempotencyKey != t.ID {
+	op.first, op.joined = nil, false
+	// A key that was made is the turn's own id, which has an index already: it needs no row, unless the turn
+	// will not be there under that id, or with another input.
+	if t.IdempotencyKey != t.ID || t.Mode == Collect {
 		n, err := w.count(w.addKey, t.Session, t.IdempotencyKey, t.ID, op.digest[:], created)
 		if err != nil {
 			return err
@@ -264,13 +281,44 @@ func (w *writer) applyAccept(op *acceptTurn) error {
 	if t.Context != nil {
 		attached = []byte(t.Context)
 	}
+	if t.Mode == Collect {
+		if joined, err := w.joined(op, attached); joined || err != nil {
+			return err
+		}
+	}
 	r, err := w.addTurn.ExecContext(w.ctx(), t.ID, t.Session, t.Lane, t.Agent, t.IdempotencyKey,
-		string(t.OnInterrupt), created, attached, t.Input)
+		string(t.OnInterrupt), created, attached, t.Input, string(t.Mode))
 	if err != nil {
 		return err
 	}
 	op.seq, err = r.LastInsertId()
 	return err
+}
+
+// between stands between the inputs that were joined.
+const between = "\n\n"
+
+// joined adds the input to the turn that waits last in the session, when there is one of the same kind.
+func (w *writer) joined(op *acceptTurn, attached any) (bool, error) {
+	t := &op.turn
+	var seq int64
+	err := w.join.QueryRowContext(w.ctx(), between, t.Input, t.Session, t.Agent, t.Lane, string(t.OnInterrupt),
+		attached, op.longest).Scan(&seq)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	first, err := scanTurn(w.turnBySeq.QueryRowContext(w.ctx(), seq), nil)
+	if err != nil {
+		return false, err
+	}
+	if _, err := w.moveKey.ExecContext(w.ctx(), first.ID, t.Session, t.IdempotencyKey); err != nil {
+		return false, err
+	}
+	op.first, op.joined = &first, true
+	return true, w.event(seq, EventCollected, first.LastEvent, first.Attempt, t.Input, t.CreatedAt)
 }
 
 // repeated finds the turn that the key named first.
@@ -366,6 +414,11 @@ func (w *writer) applyEnd(op *endTurn) error {
 			return err
 		}
 	}
+	if t.NotBefore != nil {
+		if _, err := w.delay.ExecContext(w.ctx(), t.NotBefore.UnixMicro(), op.seq); err != nil {
+			return err
+		}
+	}
 	for _, e := range op.events {
 		if e.Type.Final() || t.Status == Completed && len(e.Text) == len(t.Output) {
 			continue
@@ -390,8 +443,7 @@ func (w *writer) spell(turn int64, attempt int) error {
 }
 
 func (w *writer) applyCancel(op *cancelTurn) error {
-	const why = "cancelled on request"
-	if err := w.one(w.cancel, op.at.UnixMicro(), why, op.seq); err != nil {
+	if err := w.one(w.cancel, op.at.UnixMicro(), op.why, op.seq); err != nil {
 		return err
 	}
 	t, err := scanTurn(w.turnBySeq.QueryRowContext(w.ctx(), op.seq), nil)
@@ -399,7 +451,7 @@ func (w *writer) applyCancel(op *cancelTurn) error {
 		return err
 	}
 	op.turn = t
-	return w.event(op.seq, EventCancelled, t.LastEvent, t.Attempt, why, op.at)
+	return w.event(op.seq, EventCancelled, t.LastEvent, t.Attempt, op.why, op.at)
 }
 
 func (w *writer) applyRetry(op *retryTurn) error {
@@ -427,7 +479,8 @@ func (w *writer) applyPrune(op *pruneTurns) error {
 	op.pruned = 0
 	for _, seq := range op.seqs {
 		var id, session, key string
-		err := w.forget.QueryRowContext(w.ctx(), seq, op.before.UnixMicro()).Scan(&id, &session, &key)
+		var mode Mode
+		err := w.forget.QueryRowContext(w.ctx(), seq, op.before.UnixMicro()).Scan(&id, &session, &key, &mode)
 		if errors.Is(err, sql.ErrNoRows) {
 			continue // retried meanwhile
 		}
@@ -440,9 +493,26 @@ func (w *writer) applyPrune(op *pruneTurns) error {
 		if _, err := w.forgetKey.ExecContext(w.ctx(), session, key, id); err != nil {
 			return err
 		}
+		if mode == Collect { // inputs with keys of their own may have joined it
+			if _, err := w.forgetKeys.ExecContext(w.ctx(), session, id); err != nil {
+				return err
+			}
+		}
 		op.pruned++
 	}
 	return nil
+}
+
+func (w *writer) applySetting(op *changeSetting) error {
+	if err := w.set.QueryRowContext(w.ctx(), string(op.kind), op.name, op.paused, op.mode).
+		Scan(&op.now.paused, &op.now.mode); err != nil {
+		return err
+	}
+	if op.now != (setting{}) {
+		return nil
+	}
+	_, err := w.unset.ExecContext(w.ctx(), string(op.kind), op.name)
+	return err
 }
 
 // leftRunning lists what older generations left running.
@@ -455,7 +525,7 @@ func (w *writer) leftRunning() ([]seqTurn, error) {
 }
 
 // settle ends the attempt of a generation that is gone.
-func (w *writer) settle(t seqTurn, maxAttempts int, at time.Time) error {
+func (w *writer) settle(t seqTurn, maxAttempts int, at time.Time, pause func(attempts int) time.Duration) error {
 	status, typ, text, finished := Queued, EventInterrupted, "interrupted by a crash", any(nil)
 	why := ""
 	if t.OnInterrupt == FailTurn || t.Attempt >= maxAttempts {
@@ -470,6 +540,11 @@ func (w *writer) settle(t seqTurn, maxAttempts int, at time.Time) error {
 	}
 	if err := w.one(w.settled, string(status), finished, last, why, t.seq, w.epoch); err != nil {
 		return err
+	}
+	if wait := pause(t.Attempt); status == Queued && wait > 0 {
+		if _, err := w.delay.ExecContext(w.ctx(), at.Add(wait).UnixMicro(), t.seq); err != nil {
+			return err
+		}
 	}
 	return w.event(t.seq, typ, last, t.Attempt, text, at)
 }

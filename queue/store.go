@@ -13,11 +13,13 @@ type Store interface {
 	epoch() int64
 
 	// settle ends what older generations left running: back to queued, or failed when maxAttempts starts
-	// were counted or the turn says so.
-	settle(maxAttempts int, at time.Time) (settled, error)
+	// were counted or the turn says so. pause is how long one that was started so often has to wait.
+	settle(maxAttempts int, at time.Time, pause func(attempts int) time.Duration) (settled, error)
 
-	// queued yields every turn that waits, in the order of acceptance.
-	queued(yield func(seq int64, id, session, lane string, createdAt int64)) error
+	// waiting yields every turn that waits, in the order of acceptance.
+	waiting(yield func(waitingTurn)) error
+	// settings yields what was set for lanes and sessions.
+	settings(yield func(kind settingKind, name string, s setting)) error
 
 	// commit applies the operations in order as one transaction and returns once they are on disk. An
 	// operation that the turn's state does not allow gets its own error and changes nothing; its
@@ -28,6 +30,8 @@ type Store interface {
 	turn(ctx context.Context, id string) (Turn, error)
 	turns(ctx context.Context, f Filter) ([]Turn, error)
 	sessions(ctx context.Context, limit int) ([]Session, error)
+	// session counts the turns of one session; a session without any has the name alone.
+	session(ctx context.Context, name string) (Session, error)
 	// keyed finds the turn that was accepted with the key; [ErrNotFound] when there is none.
 	keyed(ctx context.Context, session, key string) (Turn, digest, error)
 	// history returns the newest completed turns of the session before seq, oldest first.
@@ -38,6 +42,29 @@ type Store interface {
 	aged(ctx context.Context, before time.Time, after int64, limit int) (seqs []int64, next int64, err error)
 
 	close() error
+}
+
+// waitingTurn is what the scheduler keeps of a turn that waits.
+type waitingTurn struct {
+	seq               int64
+	id, session, lane string
+	createdAt         int64 // microseconds
+	notBefore         int64 // microseconds; 0 when it may start at once
+	interrupt         bool  // its mode
+}
+
+// settingKind is what a setting is for.
+type settingKind string
+
+const (
+	laneSetting    settingKind = "lane"
+	sessionSetting settingKind = "session"
+)
+
+// setting is what a person has set for a lane or a session. The zero value is not kept.
+type setting struct {
+	paused bool
+	mode   Mode // of sessions only; empty: the agent's
 }
 
 // settled counts what settle did.
@@ -62,13 +89,16 @@ type progress struct {
 func (p *progress) status() *progress { return p }
 
 type (
-	// acceptTurn writes a new turn, or finds the one that its key named before.
+	// acceptTurn writes a new turn, finds the one that its key named before, or joins one that waits.
 	acceptTurn struct {
 		progress
-		turn   Turn
-		digest digest
-		seq    int64 // out
-		first  *Turn // out: what the key named before, instead of a new turn
+		turn    Turn
+		digest  digest
+		mode    Mode  // when neither the turn nor its session says
+		longest int   // bytes of an input that others have joined
+		seq     int64 // out
+		first   *Turn // out: what the key named before, instead of a new turn
+		joined  bool  // out: first is the turn that the input was added to
 	}
 
 	// startTurn makes a queued turn running and counts the attempt.
@@ -98,6 +128,8 @@ type (
 		number int // of the attempt that ends
 		turn   Turn
 		events []Event
+		why    string        // what the log says when the turn has not ended
+		pause  time.Duration // before the next attempt
 		// abandoned: Run had not returned.
 		abandoned bool
 		// replaced: another end of the same attempt is written instead of this one.
@@ -110,6 +142,7 @@ type (
 		place *place
 		seq   int64
 		at    time.Time
+		why   string
 		turn  Turn // out
 	}
 
@@ -121,6 +154,16 @@ type (
 		at      time.Time
 		turn    Turn // out
 		seq     int64
+	}
+
+	// changeSetting sets what is not nil.
+	changeSetting struct {
+		progress
+		kind   settingKind
+		name   string
+		paused *bool
+		mode   *Mode
+		now    setting // out
 	}
 
 	// pruneTurns forgets turns that finished before a time, with their events and keys.

@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -38,6 +39,25 @@ const (
 	FailTurn  OnInterrupt = "fail"
 )
 
+// Mode says what a new turn does when others of its session wait or run. The words are those of OpenClaw's
+// queue modes. The zero value means the default of whoever is asked next: the session, then the agent, then
+// [Followup].
+type Mode string
+
+const (
+	// Followup waits in line.
+	Followup Mode = "followup"
+	// Collect joins the turn that waits last in the session when that is of the same kind (mode, agent, lane
+	// and context) and has never started: the agent gets all that gathered while it was busy as one input.
+	// Otherwise it waits in line.
+	Collect Mode = "collect"
+	// Interrupt cancels what runs and waits in the session before it, and runs next.
+	Interrupt Mode = "interrupt"
+)
+
+// Valid reports whether the mode is one of the three, or empty.
+func (m Mode) Valid() bool { return m == "" || m == Followup || m == Collect || m == Interrupt }
+
 // Turn is one message for an agent and what became of it. A Turn is a value: it never changes after it
 // was handed out.
 type Turn struct {
@@ -66,6 +86,10 @@ type Turn struct {
 	LastEvent int64 `json:"last_event"`
 	// OnInterrupt is what an interruption does; never empty on a turn that was accepted.
 	OnInterrupt OnInterrupt `json:"on_interrupt"`
+	// Mode is what the turn was accepted with; never empty on a turn that was accepted.
+	Mode Mode `json:"mode"`
+	// NotBefore is when a turn that waits for its next attempt may start; nil when it may at once.
+	NotBefore *time.Time `json:"not_before,omitempty"`
 	// Context is what else the client sent and the agent may want (earlier messages, instructions,
 	// sampling parameters), as JSON; nil when there is nothing.
 	Context json.RawMessage `json:"-"`
@@ -82,16 +106,21 @@ type NewTurn struct {
 	IdempotencyKey string
 	// OnInterrupt overrides the queue's default; empty keeps it.
 	OnInterrupt OnInterrupt
+	// Mode is what this request asks for. Empty: what was set for the session, else DefaultMode (the
+	// agent's), else [Followup].
+	Mode, DefaultMode Mode
 }
 
 // EventType names what happened to a turn.
 type EventType string
 
-// The events of a turn in the order they can come: EventStarted (one an attempt), any number of
+// The events of a turn in the order they can come: EventCollected (each input that joined it before its
+// first start), EventStarted (one an attempt), any number of
 // EventDelta, then EventInterrupted (the attempt was cut short: the text so far is void and the turn
 // waits again) or one of the final three. EventRequeued follows a final event when [Queue.Retry] brought
 // the turn back.
 const (
+	EventCollected   EventType = "collected"
 	EventStarted     EventType = "started"
 	EventDelta       EventType = "delta"
 	EventInterrupted EventType = "interrupted"
@@ -113,7 +142,8 @@ type Event struct {
 	Seq     int64     `json:"seq"`
 	Type    EventType `json:"type"`
 	Attempt int       `json:"attempt"`
-	// Text is what a delta adds to the output; for interrupted, failed and cancelled the reason.
+	// Text is what a delta adds to the output; for collected the input that joined; for interrupted, failed
+	// and cancelled the reason.
 	Text string    `json:"text,omitempty"`
 	At   time.Time `json:"at"`
 }
@@ -130,7 +160,7 @@ type Work struct {
 }
 
 // Runner runs attempts. Run returns when the agent has ended: nil makes the turn completed with all that
-// was emitted as its output, an error makes it failed. When ctx ends, [context.Cause] is [ErrInterrupted]
+// was emitted as its output, an error makes it failed, one made by [Temporary] only after the last attempt. When ctx ends, [context.Cause] is [ErrInterrupted]
 // or [ErrCancelled] and Run must return soon; one that does not is abandoned.
 type Runner interface {
 	Run(ctx context.Context, w Work) error
@@ -154,4 +184,6 @@ var (
 	// ErrInterrupted and ErrCancelled are the causes of an attempt's context.
 	ErrInterrupted = errors.New("queue: interrupted by the gateway")
 	ErrCancelled   = errors.New("queue: cancelled on request")
+	// ErrSuperseded wraps ErrCancelled: a newer turn of the session with mode [Interrupt] took its place.
+	ErrSuperseded = fmt.Errorf("%w: superseded by a newer message", ErrCancelled)
 )

@@ -158,7 +158,7 @@ func (g *gateway) open() {
 	g.t.Helper()
 	q, err := queue.Open(g.t.Context(), g.store, queue.Config{
 		Runner: g.agent, Lanes: map[string]int{"main": 4, "cron": 1}, MaxAttempts: 3, OnInterrupt: queue.RetryTurn,
-		MaxQueued: 100, MaxQueuedPerSession: 3, MaxOutput: 1 << 20, Retention: time.Hour, CancelGrace: time.Second,
+		MaxQueued: 100, MaxQueuedPerSession: 3, MaxOutput: 1 << 20, Retention: time.Hour, CancelGrace: time.Second, RetryBackoff: time.Millisecond, MaxInput: 1 << 20,
 		Log: zerolog.Nop(),
 	})
 	require.NoError(g.t, err)
