@@ -28,6 +28,12 @@ func Temporary(err error, after time.Duration) error {
 	return &temporaryError{error: err, after: after}
 }
 
+// IsTemporary reports whether the error was marked by [Temporary].
+func IsTemporary(err error) bool {
+	_, ok := errors.AsType[*temporaryError](err)
+	return ok
+}
+
 // pauseAfter is how long a turn waits after so many attempts.
 func (c *Config) pauseAfter(attempts int) time.Duration {
 	b := backoff.NewExponentialBackOff()

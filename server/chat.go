@@ -1,10 +1,8 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"net/http"
 	"strings"
 
@@ -158,20 +156,22 @@ func unanswered(id string, cancelled bool, reason string) *apiError {
 // back: chunks have no way to say so, and the stream ends with an error.
 func (s *Server) streamChat(w http.ResponseWriter, r *http.Request, b *Backend, t queue.Turn, usage bool) error {
 	out := &chatStream{stream: newStream(w), turn: t, usage: usage}
-	follow := func(ctx context.Context) iter.Seq2[queue.Event, error] { return b.Queue.Follow(ctx, t.ID, 0) }
-	for event, err := range s.watch(r.Context(), follow) {
+	for u, err := range s.watch(r.Context(), b.Queue, t.ID, 0) {
 		switch {
 		case err != nil && out.open:
 			e, _ := s.cutShort(r, err, "the same request with the same Idempotency-Key, or GET /v1/turns/"+t.ID)
 			return errors.Join(out.fail(e), out.end())
 		case err != nil:
 			return err
-		case event == nil && out.open:
-			err = out.comment()
-		case event == nil:
-			err = out.role()
+		case u.event != nil:
+			err = out.event(*u.event)
+		case u.waits != nil && out.open:
+			err = out.comment("waiting: " + u.waits.Reason)
+		case u.waits != nil: // until something is written a restart can hold the request
+		case out.open:
+			err = out.comment("keep-alive")
 		default:
-			err = out.event(*event)
+			err = out.role()
 		}
 		if err == nil && out.open {
 			err = out.flush()
@@ -201,6 +201,7 @@ type chatStream struct {
 func (c *chatStream) event(e queue.Event) error {
 	history := e.Seq < c.turn.LastEvent
 	switch e.Type {
+	case queue.EventCollected: // has no place in the protocol
 	case queue.EventStarted:
 		return c.role()
 	case queue.EventDelta:

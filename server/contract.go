@@ -15,7 +15,8 @@ type Backend struct {
 	Queue        *queue.Queue
 	Agents       []string // names, sorted
 	DefaultAgent string
-	Lanes        []string // names, sorted
+	Modes        map[string]queue.Mode // by agent; none means followup
+	Lanes        []string              // names, sorted
 	DefaultLane  string
 	MaxInput     int64  // bytes of a turn's input
 	Token        string // required off the control socket when not empty

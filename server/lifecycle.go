@@ -1,7 +1,6 @@
 package server
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -94,7 +93,7 @@ func (s *Server) streamLifecycle(w http.ResponseWriter, r *http.Request, after u
 		case <-retiring:
 			last = true
 		case <-silence.C:
-			if err := out.comment(); err != nil {
+			if err := out.comment("keep-alive"); err != nil {
 				return err
 			}
 		case <-r.Context().Done():
@@ -109,19 +108,9 @@ func (s *Server) requestEvent(event string) func(http.ResponseWriter, *http.Requ
 		var reason, turn, wait string
 		var drain *time.Duration
 		var authorize bool
-		body, err := readObject(w, r, maxSmallBody)
-		if err != nil {
+		if err := readSmall(w, r, member{"reason", &reason}, member{"turn", &turn},
+			member{"authorize_signal", &authorize}, member{"drain_timeout", &wait}); err != nil {
 			return err
-		}
-		if len(body) > 0 {
-			f, err := parseFields(body)
-			if err != nil {
-				return err
-			}
-			err = f.takeEach(member{"reason", &reason}, member{"turn", &turn}, member{"authorize_signal", &authorize}, member{"drain_timeout", &wait})
-			if err := cmp.Or(err, f.rest("")); err != nil {
-				return err
-			}
 		}
 		switch {
 		case !printable(reason, maxReason):

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,6 +40,9 @@ func (s *Server) bodyLimit() int64 {
 	}
 	return maxSmallBody + bodyPerInput*b.MaxInput
 }
+
+// modeHeader says what the turn does when others of its session wait or run; see [queue.Mode].
+const modeHeader = "X-Queue-Mode"
 
 // turnContext is what [queue.Turn.Context] holds: what the client sent besides the input.
 type turnContext struct {
@@ -109,8 +113,13 @@ func accept(w http.ResponseWriter, r *http.Request, b *Backend, sub submission) 
 	if err != nil {
 		return queue.Turn{}, err
 	}
+	mode := queue.Mode(r.Header.Get(modeHeader))
+	if !mode.Valid() {
+		return queue.Turn{}, invalid(modeHeader, "invalid_header", "there is no mode %q. Try: followup, collect or interrupt", clip(string(mode)))
+	}
 	t, _, err := b.Queue.Accept(r.Context(), queue.NewTurn{
 		Session: session, Lane: lane, Agent: agent, Input: sub.input, Context: context, IdempotencyKey: key,
+		Mode: mode, DefaultMode: b.Modes[agent],
 	})
 	if err != nil {
 		return queue.Turn{}, err
@@ -155,6 +164,19 @@ func readObject(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, er
 		}
 	}
 	return readBody(w, r, limit)
+}
+
+// readSmall reads the members of a small object; without a body there are none.
+func readSmall(w http.ResponseWriter, r *http.Request, members ...member) error {
+	body, err := readObject(w, r, maxSmallBody)
+	if err != nil || len(body) == 0 {
+		return err
+	}
+	f, err := parseFields(body)
+	if err != nil {
+		return err
+	}
+	return cmp.Or(f.takeEach(members...), f.rest(""))
 }
 
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {

@@ -1,10 +1,8 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"net/http"
 	"strings"
 
@@ -85,6 +83,10 @@ type (
 		// take an event of the type "error" without it for one like any other.
 		Error errorBody `json:"error"`
 	}
+	waitingEvent struct {
+		eventHead
+		queue.Place
+	}
 	shutdownEvent struct {
 		eventHead
 		Notice
@@ -105,6 +107,7 @@ func (t *transcript) created() responseEvent { return t.snapshot("response.creat
 func (t *transcript) apply(e queue.Event) []responseEvent {
 	t.turn.LastEvent = e.Seq
 	switch e.Type {
+	case queue.EventCollected: // has no place in the protocol
 	case queue.EventStarted:
 		return t.start(e)
 	case queue.EventDelta:
@@ -207,20 +210,25 @@ func (s *Server) streamResponse(w http.ResponseWriter, r *http.Request, b *Backe
 		return nil
 	}
 	waiting := []responseEvent{log.created()} // for the first byte
-	follow := func(ctx context.Context) iter.Seq2[queue.Event, error] { return b.Queue.Follow(ctx, t.ID, 0) }
-	for event, err := range s.watch(r.Context(), follow) {
+	for u, err := range s.watch(r.Context(), b.Queue, t.ID, 0) {
 		switch {
 		case err != nil && out.open:
 			return errors.Join(s.cutResponse(r, out, err, t.ID, last), out.end())
 		case err != nil:
 			return err
-		case event != nil:
-			waiting = append(waiting, log.apply(*event)...)
+		case u.event != nil:
+			waiting = append(waiting, log.apply(*u.event)...)
+		case u.waits != nil && !out.open && r.Method == http.MethodPost:
+			continue // until something is written a restart can hold the request
+		case u.waits != nil:
 		case out.open || last >= 0:
-			err = out.comment()
+			err = out.comment("keep-alive")
 		}
 		err = errors.Join(err, send(waiting...))
 		waiting = nil
+		if u.waits != nil {
+			err = errors.Join(err, out.send("waiting", "", waitingEvent{eventHead{"waiting", last}, *u.waits}))
+		}
 		if err == nil && out.open {
 			err = out.flush()
 		}

@@ -25,7 +25,10 @@ func (s *Server) routes() routes {
 			"POST /v1/turns/{id}/cancel":     s.cancelTurn,
 			"POST /v1/turns/{id}/retry":      s.retryTurn,
 			"GET /v1/lanes":                  s.listLanes,
+			"PATCH /v1/lanes/{lane}":         s.changeLane,
 			"GET /v1/sessions":               s.listSessions,
+			"GET /v1/sessions/{session}":     s.showSession,
+			"PATCH /v1/sessions/{session}":   s.changeSession,
 		},
 		always: map[string]func(http.ResponseWriter, *http.Request) error{
 			"GET /healthz":               s.healthy,

@@ -20,6 +20,9 @@ const (
 	// firstByte is how long a stream may stay silent before its head is sent. Until then a restart holds
 	// the request and the client notices nothing; later a proxy in between might give up.
 	firstByte = 10 * time.Second
+	// waitingNotice is how long a turn has waited when those who follow it are told why, and how often they
+	// are told again when that changes.
+	waitingNotice = 2 * time.Second
 	// keepAlive is the longest silence inside a stream.
 	keepAlive = 15 * time.Second
 )
@@ -78,9 +81,9 @@ func (s *stream) sendText(name, id, data string) error {
 }
 
 // comment writes what clients skip and proxies take for life.
-func (s *stream) comment() error {
+func (s *stream) comment(text string) error {
 	var m sse.Message
-	m.AppendComment("keep-alive")
+	m.AppendComment(text)
 	return s.write(&m)
 }
 
@@ -142,11 +145,24 @@ func (s *Server) cutShort(r *http.Request, err error, resume string) (e *apiErro
 	return &apiError{status: http.StatusServiceUnavailable, kind: typeServer, code: code, message: message + resume}, stop
 }
 
-// watch yields what follow yields, and besides that a nil event when there was nothing for a while, and an
-// error of type [retired] once the gateway retires. An error is the last thing it yields; without one the
-// turn has ended.
-func (s *Server) watch(ctx context.Context, follow func(context.Context) iter.Seq2[queue.Event, error]) iter.Seq2[*queue.Event, error] {
-	return func(yield func(*queue.Event, error) bool) {
+// update is what there is to tell about a turn: its next event, or else why it waits, or else nothing, which
+// keeps a connection alive.
+type update struct {
+	event *queue.Event
+	waits *queue.Place
+}
+
+// follower is the part of a queue that a stream needs.
+type follower interface {
+	Follow(ctx context.Context, id string, after int64) iter.Seq2[queue.Event, error]
+	Place(id string) (queue.Place, bool)
+}
+
+// watch yields the turn's events after a sequence, notices when it waits, and an empty update when there was
+// nothing for a while; and an error of type [retired] once the gateway retires. An error is the last thing it
+// yields; without one the turn has ended.
+func (s *Server) watch(ctx context.Context, q follower, id string, after int64) iter.Seq2[update, error] {
+	return func(yield func(update, error) bool) {
 		retiring, notice := s.retiring()
 		ended := func(err error) {
 			select {
@@ -157,7 +173,7 @@ func (s *Server) watch(ctx context.Context, follow func(context.Context) iter.Se
 					err = &retired{Notice{Reason: "gateway stopping"}}
 				}
 			}
-			yield(nil, err)
+			yield(update{}, err)
 		}
 
 		ctx, cancel := context.WithCancel(ctx)
@@ -168,7 +184,7 @@ func (s *Server) watch(ctx context.Context, follow func(context.Context) iter.Se
 		entries := make(chan entry)
 		go func() {
 			defer close(entries)
-			for event, err := range follow(ctx) {
+			for event, err := range q.Follow(ctx, id, after) {
 				select {
 				case entries <- entry{event, err}:
 				case <-ctx.Done():
@@ -185,6 +201,9 @@ func (s *Server) watch(ctx context.Context, follow func(context.Context) iter.Se
 		retireSoon, late := retiring, (<-chan time.Time)(nil)
 		silence := time.NewTimer(firstByte)
 		defer silence.Stop()
+		waiting := time.NewTicker(waitingNotice)
+		defer waiting.Stop()
+		var told queue.Place
 		for {
 			select {
 			case got, more := <-entries:
@@ -200,11 +219,26 @@ func (s *Server) watch(ctx context.Context, follow func(context.Context) iter.Se
 				case late != nil && got.event.Type == queue.EventInterrupted:
 					ended(queue.ErrClosed)
 					return
-				case !yield(&got.event, nil):
+				case !yield(update{event: &got.event}, nil):
 					return
 				}
+				if got.event.Type == queue.EventInterrupted || got.event.Type == queue.EventRequeued {
+					waiting.Reset(waitingNotice)
+				}
+			case <-waiting.C:
+				place, waits := q.Place(id)
+				switch {
+				case !waits:
+					waiting.Stop() // it runs
+					continue
+				case place == told:
+					continue
+				case !yield(update{waits: &place}, nil):
+					return
+				}
+				told = place
 			case <-silence.C:
-				if !yield(nil, nil) {
+				if !yield(update{}, nil) {
 					return
 				}
 			case <-retireSoon:

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,9 +18,12 @@ import (
 )
 
 // feed is a log that a test writes.
+// feed is a queue with one turn, which runs.
 type feed chan queue.Event
 
-func (f feed) follow(ctx context.Context) iter.Seq2[queue.Event, error] {
+func (f feed) Place(string) (queue.Place, bool) { return queue.Place{}, false }
+
+func (f feed) Follow(ctx context.Context, _ string, _ int64) iter.Seq2[queue.Event, error] {
 	return func(yield func(queue.Event, error) bool) {
 		for {
 			select {
@@ -41,10 +45,10 @@ func TestASilentStreamIsSeenAliveAfterTenSecondsAndThenEveryFifteen(t *testing.T
 	synctest.Test(t, func(t *testing.T) {
 		s, f, start := bare(), make(feed), time.Now()
 		var at []time.Duration
-		for event, err := range s.watch(t.Context(), f.follow) {
+		for u, err := range s.watch(t.Context(), f, "", 0) {
 			require.NoError(t, err)
 			at = append(at, time.Since(start))
-			if event != nil {
+			if u.event != nil {
 				break
 			}
 			if len(at) == 3 {
@@ -58,6 +62,48 @@ func TestASilentStreamIsSeenAliveAfterTenSecondsAndThenEveryFifteen(t *testing.T
 	})
 }
 
+// waitingFeed is a queue with one turn, which waits.
+type waitingFeed struct {
+	feed
+	place atomic.Pointer[queue.Place]
+}
+
+func (f *waitingFeed) Place(string) (queue.Place, bool) {
+	p := f.place.Load()
+	if p == nil {
+		return queue.Place{}, false
+	}
+	return *p, true
+}
+
+func TestWhoeverFollowsIsToldAfterTwoSecondsWhyTheTurnWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, f, start := bare(), &waitingFeed{feed: make(feed)}, time.Now()
+		f.place.Store(&queue.Place{Ahead: 2, Reason: "two before it"})
+		go func() {
+			time.Sleep(7 * time.Second)
+			f.place.Store(&queue.Place{Ahead: 1, Reason: "one before it"})
+			time.Sleep(2 * time.Second)
+			f.place.Store(nil)
+			f.feed <- queue.Event{Seq: 1, Type: queue.EventStarted}
+			time.Sleep(500 * time.Millisecond)
+			f.place.Store(&queue.Place{Reason: "again"})
+			f.feed <- queue.Event{Seq: 2, Type: queue.EventInterrupted}
+		}()
+		var told []string
+		for u, err := range s.watch(t.Context(), f, "", 0) {
+			require.NoError(t, err)
+			if u.waits != nil {
+				told = append(told, time.Since(start).String()+" "+u.waits.Reason)
+			}
+			if len(told) == 3 {
+				break
+			}
+		}
+		require.Equal(t, []string{"2s two before it", "8s one before it", "11.5s again"}, told)
+	})
+}
+
 func TestAStreamEndsWithTheNoticeWhenTheGatewayRetires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, f := bare(), make(feed)
@@ -65,8 +111,8 @@ func TestAStreamEndsWithTheNoticeWhenTheGatewayRetires(t *testing.T) {
 		notice := Notice{Reason: "gateway restarting", RestartExpectedMS: &expected}
 		go func() { f <- queue.Event{Seq: 1} }()
 		var last error
-		for event, err := range s.watch(t.Context(), f.follow) {
-			if event != nil {
+		for u, err := range s.watch(t.Context(), f, "", 0) {
+			if u.event != nil {
 				s.Retire(notice)
 			}
 			last = err
@@ -85,7 +131,7 @@ func TestRetirementOutranksTheEndOfTheContext(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		s.Retire(Notice{Reason: "gateway stopping"})
 		cancel()
-		for _, err := range s.watch(ctx, f.follow) {
+		for _, err := range s.watch(ctx, f, "", 0) {
 			var stop *retired
 			require.ErrorAs(t, err, &stop)
 		}
@@ -98,7 +144,7 @@ func TestAStreamEndsWithItsClient(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go cancel()
 		var last error
-		for _, err := range s.watch(ctx, f.follow) {
+		for _, err := range s.watch(ctx, f, "", 0) {
 			last = err
 		}
 		require.ErrorIs(t, last, context.Canceled)
@@ -123,7 +169,7 @@ func TestEveryWriteHasADeadlineAndTheConnectionIsLeftWithoutOne(t *testing.T) {
 		out, start := newStream(w), time.Now()
 		require.NoError(t, out.send("a", "1", 1))
 		time.Sleep(time.Minute)
-		require.NoError(t, out.comment())
+		require.NoError(t, out.comment("keep-alive"))
 		require.NoError(t, out.end())
 		require.Equal(t, start.Add(writeTimeout), w.deadlines[0])
 		require.Equal(t, start.Add(time.Minute+writeTimeout), w.deadlines[1])

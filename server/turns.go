@@ -1,10 +1,8 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"net/http"
 	"strconv"
 	"strings"
@@ -163,18 +161,19 @@ func (s *Server) turnEvents(w http.ResponseWriter, r *http.Request, b *Backend) 
 func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request, b *Backend, id string, after int64) error {
 	out := newStream(w)
 	last := after
-	follow := func(ctx context.Context) iter.Seq2[queue.Event, error] { return b.Queue.Follow(ctx, id, after) }
-	for event, err := range s.watch(r.Context(), follow) {
+	for u, err := range s.watch(r.Context(), b.Queue, id, after) {
 		switch {
 		case err != nil && out.open:
 			return errors.Join(s.cutEvents(r, out, err, id, last), out.end())
 		case err != nil:
 			return err
-		case event == nil:
-			err = out.comment()
+		case u.event != nil:
+			last = u.event.Seq
+			err = out.send(string(u.event.Type), strconv.FormatInt(last, 10), u.event)
+		case u.waits != nil:
+			err = out.send("waiting", "", u.waits)
 		default:
-			last = event.Seq
-			err = out.send(string(event.Type), strconv.FormatInt(event.Seq, 10), event)
+			err = out.comment("keep-alive")
 		}
 		if err = errors.Join(err, out.flush()); err != nil {
 			return err
@@ -192,19 +191,4 @@ func (s *Server) cutEvents(r *http.Request, out *stream, err error, id string, l
 		}
 	}
 	return out.send("error", "", e.document())
-}
-
-func (s *Server) listSessions(w http.ResponseWriter, r *http.Request, b *Backend) error {
-	limit, err := count(r.URL.Query(), "limit", 1, maxPage, defaultPage)
-	if err != nil {
-		return err
-	}
-	found, err := b.Queue.Sessions(r.Context(), int(limit))
-	if err != nil {
-		return err
-	}
-	list := struct {
-		Sessions []queue.Session `json:"sessions"`
-	}{Sessions: append([]queue.Session{}, found...)}
-	return reply(w, http.StatusOK, list)
 }

@@ -38,9 +38,9 @@ const (
 )
 
 type sending struct {
-	session, agent, lane, key string
-	noWait, asJSON            bool
-	timeout                   time.Duration
+	session, agent, lane, key, mode string
+	noWait, asJSON                  bool
+	timeout                         time.Duration
 }
 
 func newSendCommand(o *options) *cobra.Command {
@@ -77,6 +77,7 @@ standard input. A restart of the gateway does not disturb it.`,
 	flags.StringVarP(&f.session, "session", "s", "main", "the session; its turns run one at a time, in order")
 	flags.StringVarP(&f.agent, "agent", "a", "", "the agent; default_agent when empty")
 	flags.StringVar(&f.lane, "lane", "", "the lane; main when empty")
+	flags.StringVar(&f.mode, "mode", "", "followup, collect or interrupt: what the turn does when others of its session wait or run")
 	flags.StringVar(&f.key, "key", "", "idempotency key: a repeat with the same key is the same turn")
 	flags.BoolVar(&f.noWait, "no-wait", false, "print the turn's id once it is accepted, and return")
 	flags.BoolVar(&f.asJSON, "json", false, "print the finished turn as JSON")
@@ -147,7 +148,7 @@ func (c *client) send(ctx context.Context, cmd *cobra.Command, f *sending, input
 	}
 	if f.asJSON {
 		if err := printJSON(cmd.OutOrStdout(), map[string]any{
-			"id": t.ID, "session": t.Session, "status": t.Status, "attempt": t.Attempt, "output": t.Output, "error": t.Error,
+			"id": t.ID, "session": t.Session, "status": t.Status, "attempt": t.Attempt, "runs": t.Runs, "output": t.Output, "error": t.Error,
 		}); err != nil {
 			return err
 		}
@@ -180,6 +181,9 @@ func (c *client) submit(ctx context.Context, f *sending, input string) (id strin
 	header := http.Header{"X-Session-Id": {f.session}, "Idempotency-Key": {key}}
 	if f.lane != "" {
 		header["X-Lane"] = []string{f.lane}
+	}
+	if f.mode != "" {
+		header["X-Queue-Mode"] = []string{f.mode}
 	}
 	body := map[string]any{"input": input, "background": true}
 	if f.agent != "" {
@@ -274,11 +278,15 @@ func (a *answerPrinter) take(kind, data string) error {
 	var e struct {
 		Number int    `json:"sequence_number"`
 		Delta  string `json:"delta"`
+		Reason string `json:"reason"`
 	}
 	if err := json.Unmarshal([]byte(data), &e); err != nil {
 		return fmt.Errorf("the gateway sent an event that cannot be read: %w", err)
 	}
-	if kind == "error" || kind == "shutdown" || e.Number <= a.last {
+	if kind == "waiting" && !a.quiet {
+		_, _ = fmt.Fprintln(a.notes, "gateway: the turn waits: "+e.Reason)
+	}
+	if kind == "error" || kind == "shutdown" || kind == "waiting" || e.Number <= a.last {
 		return nil // the stream ends here but the turn does not; or it was taken on another connection
 	}
 	a.last = e.Number

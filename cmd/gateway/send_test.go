@@ -94,7 +94,7 @@ func TestSendGoesOnAfterEveryCutAndPrintsEachDeltaOnce(t *testing.T) {
 func TestSendTellsAnInterruptedAttemptFromTheNext(t *testing.T) {
 	dir := canned(t, accepted,
 		stream(0, "created", "output_item.added", "output_text.delta:hal", "output_item.done", "output_item.added", "output_text.delta:whole\n", "completed"),
-		map[string]any{"status": "completed", "attempt": 2, "output": "whole\n"})
+		map[string]any{"status": "completed", "attempt": 2, "runs": 0, "output": "whole\n"})
 	stdout, stderr, code := gatewayAt(t, dir, "send", "hello")
 	require.Equal(t, 0, code)
 	require.Equal(t, "hal\nwhole\n", stdout)
@@ -102,7 +102,7 @@ func TestSendTellsAnInterruptedAttemptFromTheNext(t *testing.T) {
 
 	stdout, stderr, code = gatewayAt(t, dir, "send", "--json", "hello")
 	require.Equal(t, 0, code)
-	require.JSONEq(t, `{"id": "t1", "session": "main", "status": "completed", "attempt": 2, "output": "whole\n", "error": ""}`, stdout)
+	require.JSONEq(t, `{"id": "t1", "session": "main", "status": "completed", "attempt": 2, "runs": 0, "output": "whole\n", "error": ""}`, stdout)
 	require.Empty(t, stderr)
 }
 

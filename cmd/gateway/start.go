@@ -234,6 +234,7 @@ func (d *daemon) openQueue(ctx context.Context, _ fsm.Entry) (err error) {
 	q, err := queue.Open(ctx, filepath.Join(c.StateDir, storeName), queue.Config{
 		Runner: d.agents, Lanes: lanes, MaxAttempts: c.Turns.MaxAttempts, OnInterrupt: queue.OnInterrupt(c.Turns.OnInterrupt),
 		MaxQueued: c.Turns.MaxQueued, MaxQueuedPerSession: c.Turns.MaxQueuedPerSession, MaxOutput: int(c.Turns.MaxOutput),
+		MaxInput: int(c.Turns.MaxInput), RetryBackoff: c.Turns.RetryBackoff,
 		Retention: c.Turns.Retention, CancelGrace: cancelGrace, Log: d.subsystem("queue"),
 	})
 	if err != nil {
@@ -275,8 +276,13 @@ func (d *daemon) serve(_ context.Context, e fsm.Entry) error {
 // publish makes this generation the one that requests are served from.
 func (d *daemon) publish(context.Context, fsm.Entry) error {
 	c := d.config()
+	modes := make(map[string]queue.Mode)
+	for name, a := range c.Agents {
+		modes[name] = queue.Mode(a.Mode)
+	}
 	d.server.Publish(&server.Backend{
 		Queue: d.queue.Load(), Agents: slices.Sorted(maps.Keys(c.Agents)), DefaultAgent: c.DefaultAgent,
+		Modes: modes,
 		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Token: c.Auth.Token,
 	})
 	return nil

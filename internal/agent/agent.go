@@ -49,7 +49,7 @@ func New(agents map[string]config.Agent, stateDir string, log zerolog.Logger) (*
 		case "command":
 			s.runners[name] = &command{argv: a.Command, dir: a.Dir, env: a.Env, stateDir: stateDir, log: log}
 		case "openai":
-			s.runners[name] = newOpenAI(a, log)
+			s.runners[name] = newOpenAI(a)
 		default:
 			return nil, fmt.Errorf("agent: %s: unknown type %q\nTry: echo, command or openai", name, a.Type)
 		}

@@ -280,13 +280,25 @@ func TestAnEndpointGetsTheClientsOwnConversationAndParameters(t *testing.T) {
 	require.Contains(t, *got, "temperature")
 }
 
-func TestAnOverloadedEndpointIsAskedAgain(t *testing.T) {
+func TestWhatMayGoAwayByItselfIsTemporary(t *testing.T) {
 	var fail atomic.Int64
-	fail.Store(2)
+	fail.Store(1)
 	a, _ := upstream(t, &fail, http.StatusServiceUnavailable, lo, done)
-	out, err := try(t.Context(), t, a, queue.Turn{Input: "x"})
-	require.NoError(t, err)
-	require.Equal(t, "lo", out)
+	_, err := try(t.Context(), t, a, queue.Turn{Input: "x"})
+	require.True(t, queue.IsTemporary(err), "an overloaded endpoint")
+	require.NotContains(t, err.Error(), "sk-secret")
+
+	away := a
+	away.BaseURL = "http://127.0.0.1:1/v1"
+	_, err = try(t.Context(), t, away, queue.Turn{Input: "x"})
+	require.True(t, queue.IsTemporary(err), "nobody listens")
+
+	_, err = try(t.Context(), t, program("sh", "-c", "echo later >&2; exit 75"), queue.Turn{})
+	require.True(t, queue.IsTemporary(err), "a program that says so")
+	require.ErrorContains(t, err, "exit code 75: later")
+	_, err = try(t.Context(), t, program("false"), queue.Turn{})
+	require.Error(t, err)
+	require.False(t, queue.IsTemporary(err))
 }
 
 func TestARefusalIsFinalAndKeepsTheKeySecret(t *testing.T) {
@@ -295,6 +307,7 @@ func TestARefusalIsFinalAndKeepsTheKeySecret(t *testing.T) {
 	a, _ := upstream(t, &fail, http.StatusUnauthorized, lo, done)
 	_, err := try(t.Context(), t, a, queue.Turn{Input: "x"})
 	require.ErrorContains(t, err, "go away")
+	require.False(t, queue.IsTemporary(err))
 	require.NotContains(t, err.Error(), "sk-secret")
 	require.Equal(t, int64(0), fail.Load(), "asked once")
 }

@@ -161,18 +161,25 @@ func killGroup(ctx context.Context, group int, ended <-chan struct{}) {
 	_ = unix.Kill(-group, unix.SIGKILL)
 }
 
+// tempFail is EX_TEMPFAIL of sysexits.h: what could not be done now may be done later.
+const tempFail = 75
+
 func failure(program string, err error, stderr string) error {
-	what := err.Error()
+	what, later := err.Error(), false
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		what = fmt.Sprintf("exit code %d", exit.ExitCode())
+		what, later = fmt.Sprintf("exit code %d", exit.ExitCode()), exit.ExitCode() == tempFail
 		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 			what = "ended by " + unix.SignalName(status.Signal())
 		}
 	}
+	failed := fmt.Errorf("%s: %s", program, what)
 	if stderr = strings.TrimSpace(stderr); stderr != "" {
-		return fmt.Errorf("%s: %s: %s", program, what, stderr)
+		failed = fmt.Errorf("%w: %s", failed, stderr)
 	}
-	return fmt.Errorf("%s: %s", program, what)
+	if later {
+		return queue.Temporary(failed, 0)
+	}
+	return failed
 }
 
 // tail keeps the last bytes written to it.

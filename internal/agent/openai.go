@@ -9,10 +9,7 @@ import (
 	"math"
 	"net/http"
 	"strings"
-	"time"
 
-	"github.com/cenkalti/backoff/v5"
-	"github.com/rs/zerolog"
 	openai "github.com/sashabaranov/go-openai"
 
 	"gateway/internal/config"
@@ -22,8 +19,6 @@ import (
 const (
 	// historyTurns is how much of its session an agent is told.
 	historyTurns = 50
-	// maxTries is how often a request is made that nothing has answered yet.
-	maxTries = 4
 	// errorText is how much of an endpoint's error goes into the failure, in bytes.
 	errorText = 1 << 10
 )
@@ -35,14 +30,13 @@ type endpoint struct {
 	model  string
 	system string
 	key    string
-	log    zerolog.Logger
 }
 
-func newOpenAI(a config.Agent, log zerolog.Logger) *endpoint {
+func newOpenAI(a config.Agent) *endpoint {
 	c := openai.DefaultConfig(a.APIKey)
 	c.BaseURL = strings.TrimSuffix(a.BaseURL, "/")
 	c.HTTPClient = &http.Client{} // the attempt's context bounds it
-	return &endpoint{client: openai.NewClientWithConfig(c), model: a.Model, system: a.System, key: a.APIKey, log: log}
+	return &endpoint{client: openai.NewClientWithConfig(c), model: a.Model, system: a.System, key: a.APIKey}
 }
 
 func (e *endpoint) run(ctx context.Context, w queue.Work) error {
@@ -50,8 +44,11 @@ func (e *endpoint) run(ctx context.Context, w queue.Work) error {
 	if err != nil {
 		return err
 	}
-	stream, err := e.open(ctx, req, w.Turn.ID)
-	if err != nil {
+	stream, err := e.client.CreateChatCompletionStream(ctx, req)
+	switch {
+	case err != nil && temporary(err): // nothing of it has begun
+		return queue.Temporary(e.explain(err), 0)
+	case err != nil:
 		return e.explain(err)
 	}
 	defer func() { _ = stream.Close() }()
@@ -79,22 +76,7 @@ func (e *endpoint) run(ctx context.Context, w queue.Work) error {
 	return nil
 }
 
-// open makes the request, again with back-off while the endpoint is away or overloaded. Once it has begun
-// to answer nothing is tried again.
-func (e *endpoint) open(ctx context.Context, req openai.ChatCompletionRequest, turn string) (*openai.ChatCompletionStream, error) {
-	return backoff.Retry(ctx, func() (*openai.ChatCompletionStream, error) {
-		stream, err := e.client.CreateChatCompletionStream(ctx, req)
-		if err == nil {
-			return stream, nil
-		}
-		if ctx.Err() != nil || !temporary(err) {
-			return nil, backoff.Permanent(err)
-		}
-		e.log.Debug().Err(e.explain(err)).Str("turn", turn).Msg("the endpoint did not answer; trying again")
-		return nil, err
-	}, backoff.WithBackOff(backoff.NewExponentialBackOff()), backoff.WithMaxTries(maxTries), backoff.WithMaxElapsedTime(time.Minute))
-}
-
+// temporary: the endpoint is away or overloaded.
 func temporary(err error) bool {
 	status := 0
 	var api *openai.APIError
@@ -110,9 +92,6 @@ func temporary(err error) bool {
 
 // explain bounds an endpoint's words and keeps the key out of them.
 func (e *endpoint) explain(err error) error {
-	if permanent, ok := errors.AsType[*backoff.PermanentError](err); ok {
-		err = permanent.Err
-	}
 	text := err.Error()
 	if e.key != "" {
 		text = strings.ReplaceAll(text, e.key, "(key)")

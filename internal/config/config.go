@@ -62,6 +62,9 @@ type Lane struct {
 type Turns struct {
 	// MaxAttempts is how many attempts, crashes included, a turn gets.
 	MaxAttempts int `yaml:"max_attempts" env:"MAX_ATTEMPTS"`
+	// RetryBackoff is how long a turn waits after its first attempt failed for a reason that may go away; it
+	// doubles with every further one, up to a minute.
+	RetryBackoff time.Duration `yaml:"retry_backoff" env:"RETRY_BACKOFF"`
 	// OnInterrupt is retry or fail.
 	OnInterrupt         string `yaml:"on_interrupt" env:"ON_INTERRUPT"`
 	MaxQueued           int    `yaml:"max_queued" env:"MAX_QUEUED"`
@@ -78,6 +81,9 @@ type Agent struct {
 	Type string `yaml:"type"`
 	// Timeout bounds an attempt; 0 means [DefaultAgentTimeout]. It does not apply to echo.
 	Timeout time.Duration `yaml:"timeout,omitempty"`
+	// Mode is what a turn does when others of its session wait or run: followup, collect or interrupt; empty
+	// means followup. A session or a request may say otherwise.
+	Mode string `yaml:"mode,omitempty"`
 
 	// Command is the program and its arguments, without a shell. An argument with {input} gets the input
 	// in its place; without one the input goes to standard input.
@@ -111,7 +117,7 @@ func Default() Config {
 		},
 		Lanes: map[string]Lane{"main": {4}, "cron": {1}, "subagent": {8}},
 		Turns: Turns{
-			MaxAttempts: 3, OnInterrupt: "retry", MaxQueued: 100_000, MaxQueuedPerSession: 1000,
+			MaxAttempts: 3, RetryBackoff: time.Second, OnInterrupt: "retry", MaxQueued: 100_000, MaxQueuedPerSession: 1000,
 			MaxInput: 1 << 20, MaxOutput: 8 << 20, Retention: 168 * time.Hour,
 		},
 		DefaultAgent: "echo",

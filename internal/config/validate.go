@@ -146,6 +146,9 @@ func loopback(host string) bool {
 
 func (v *validator) turns(t Turns) {
 	v.between("turns.max_attempts", int64(t.MaxAttempts), 1, 1000)
+	if t.RetryBackoff < time.Millisecond || t.RetryBackoff > time.Minute {
+		v.add("turns.retry_backoff", t.RetryBackoff.String()+" is not between 1ms and 1m", "1s")
+	}
 	v.choice("turns.on_interrupt", t.OnInterrupt, "retry", "fail")
 	v.between("turns.max_queued", int64(t.MaxQueued), 1, 10_000_000)
 	v.between("turns.max_queued_per_session", int64(t.MaxQueuedPerSession), 1, 10_000_000)
@@ -191,6 +194,9 @@ func (v *validator) agent(key string, a Agent) {
 			v.add(key+".env", "what stands here is no name of a variable with a value", "env: { NAME: value }") // not quoted: it may hold the value
 			break
 		}
+	}
+	if a.Mode != "" {
+		v.choice(key+".mode", a.Mode, "followup", "collect", "interrupt")
 	}
 	command := len(a.Command) > 0 || a.Dir != "" || len(a.Env) > 0
 	openai := a.BaseURL != "" || a.Model != "" || a.APIKey != "" || a.System != ""

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"gateway/queue"
+)
+
+func newLanesCommand(o *options) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "lanes", Short: "List the lanes and what waits in them", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.connect()
+			if err != nil {
+				return err
+			}
+			var doc struct {
+				Lanes []queue.Lane `json:"lanes"`
+			}
+			if err := c.call(cmd.Context(), http.MethodGet, "/v1/lanes", nil, &doc, nil); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), doc)
+			}
+			w := table(cmd.OutOrStdout(), "LANE", "CONCURRENCY", "RUNNING", "QUEUED", "STUCK", "OLDEST", "")
+			for _, l := range doc.Lanes {
+				oldest := "–"
+				if l.OldestQueuedAt != nil {
+					oldest = age(*l.OldestQueuedAt)
+				}
+				w.row(l.Name, strconv.Itoa(l.Concurrency), strconv.Itoa(l.Running), strconv.Itoa(l.Queued), strconv.Itoa(l.Stuck), oldest, pausedWord(l.Paused))
+			}
+			return w.Flush()
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.AddCommand(newLaneCommand(o, "pause", "Start no more turns of a lane, until it is resumed", true),
+		newLaneCommand(o, "resume", "Start the turns of a lane again", false))
+	return cmd
+}
+
+func newLaneCommand(o *options, use, short string, paused bool) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: use + " LANE", Short: short, Args: cobra.ExactArgs(1),
+		Long: short + ". What runs goes on, what comes is accepted and waits. It holds across restarts.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := o.connect()
+			if err != nil {
+				return err
+			}
+			var l queue.Lane
+			if err := c.call(cmd.Context(), http.MethodPatch, "/v1/lanes/"+url.PathEscape(args[0]), map[string]bool{"paused": paused}, &l, nil); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), l)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "lane %s: %d running, %d queued%s\n", l.Name, l.Running, l.Queued, comma(pausedWord(l.Paused)))
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func pausedWord(paused bool) string {
+	if paused {
+		return "paused"
+	}
+	return ""
+}
+
+// comma puts a word behind a sentence.
+func comma(word string) string {
+	if word == "" {
+		return ""
+	}
+	return ", " + word
+}
