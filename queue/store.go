@@ -16,7 +16,7 @@ type Store interface {
 	// were counted or the turn says so. pause is how long one that was started so often has to wait.
 	settle(maxAttempts int, at time.Time, pause func(attempts int) time.Duration) (settled, error)
 
-	// waiting yields every turn that waits, in the order of acceptance.
+	// waiting yields every turn that is open, in the order of acceptance; once settled, all of them wait.
 	waiting(yield func(waitingTurn)) error
 	// settings yields what was set for lanes and sessions.
 	settings(yield func(kind settingKind, name string, s setting)) error
