@@ -2,7 +2,8 @@ package queue
 
 import (
 	"context"
-	"os"
+	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync"
@@ -22,67 +23,88 @@ func benchConfig(b *testing.B, r Runner) Config {
 	return cfg
 }
 
-// BenchmarkFullTurns is turns accepted, started, run and completed, all durable: 1,000 sessions, each with
-// one client that waits for its answer before it sends the next.
-func BenchmarkFullTurns(b *testing.B) {
-	q := openQueue(b, storePath(b), benchConfig(b, echo))
-	q.Resume()
-	perSession(b, 1000, func(ctx context.Context, session string) error {
-		t, _, err := q.Accept(ctx, NewTurn{Session: session, Lane: "main", Agent: "echo", Input: "hello"})
-		if err != nil {
-			return err
-		}
-		_, err = q.Wait(ctx, t.ID)
-		return err
-	})
+// callers is a number of producers at once, each of which waits for its answer before it calls again, and the
+// numbers of sessions that they are measured with.
+type callers struct {
+	producers int
+	sessions  []int
 }
 
-// BenchmarkAccept is durable acceptance by 64 clients.
+func fewAndMany() []callers {
+	sessions := []int{1, 1000, 100_000}
+	return []callers{{1, sessions}, {64, sessions}}
+}
+
+// BenchmarkAccept is durable acceptance.
 func BenchmarkAccept(b *testing.B) {
-	q := openQueue(b, storePath(b), benchConfig(b, echo))
-	perSession(b, 64, func(ctx context.Context, session string) error {
-		_, _, err := q.Accept(ctx, NewTurn{Session: session, Lane: "main", Agent: "echo", Input: "hello"})
-		return err
+	eachOf(b, fewAndMany(), func(b *testing.B, producers, sessions int) {
+		q := openQueue(b, storePath(b), benchConfig(b, echo))
+		measureCalls(b, producers, sessions, func(session string) error {
+			_, err := acceptHello(b.Context(), q, session)
+			return err
+		})
 	})
 }
 
-// perSession shares b.N calls out to n sessions at once.
-func perSession(b *testing.B, n int, call func(ctx context.Context, session string) error) {
-	var left atomic.Int64
-	left.Store(int64(b.N))
-	var clients sync.WaitGroup
-	b.ReportAllocs()
-	b.ResetTimer()
-	for i := range n {
-		session := "session-" + strconv.Itoa(i)
-		clients.Go(func() {
-			for left.Add(-1) >= 0 {
-				if err := call(b.Context(), session); err != nil {
-					b.Error(err)
-					return
-				}
+// BenchmarkFullTurns is turns accepted, started, run and completed, all durable.
+func BenchmarkFullTurns(b *testing.B) {
+	eachOf(b, append(fewAndMany(), callers{1000, []int{1000}}), func(b *testing.B, producers, sessions int) {
+		q := openQueue(b, storePath(b), benchConfig(b, echo))
+		q.Resume()
+		measureCalls(b, producers, sessions, func(session string) error { return completeHello(b.Context(), q, session) })
+	})
+}
+
+func acceptHello(ctx context.Context, q *Queue, session string) (Turn, error) {
+	t, _, err := q.Accept(ctx, NewTurn{Session: session, Lane: "main", Agent: "echo", Input: "hello"})
+	return t, err
+}
+
+func completeHello(ctx context.Context, q *Queue, session string) error {
+	t, err := acceptHello(ctx, q, session)
+	if err == nil {
+		_, err = q.Wait(ctx, t.ID)
+	}
+	return err
+}
+
+// eachOf makes a benchmark of each number of producers and sessions.
+func eachOf(b *testing.B, all []callers, measure func(b *testing.B, producers, sessions int)) {
+	for _, c := range all {
+		b.Run("producers="+strconv.Itoa(c.producers), func(b *testing.B) {
+			for _, sessions := range c.sessions {
+				b.Run("sessions="+strconv.Itoa(sessions), func(b *testing.B) { measure(b, c.producers, sessions) })
 			}
 		})
 	}
-	clients.Wait()
+}
+
+// measureCalls measures b.N calls.
+func measureCalls(b *testing.B, producers, sessions int, f func(session string) error) {
+	names := sessionNames(sessions)
+	b.ReportAllocs()
+	b.ResetTimer()
+	produce(b, producers, b.N, func(n int) error { return f(names[n%sessions]) })
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "turns/s")
 }
 
-// BenchmarkOpen is opening a store with 100,000 queued turns.
-func BenchmarkOpen(b *testing.B) {
-	path := storePath(b)
-	cfg := benchConfig(b, echo)
-	q, err := Open(b.Context(), path, cfg)
-	require.NoError(b, err)
-	var left atomic.Int64
-	left.Store(100_000)
+// sessionNames are in no order, the same at every run: ascending names would flatter the index.
+func sessionNames(n int) []string {
+	names := make([]string, n)
+	for at, i := range rand.New(rand.NewPCG(1, 2)).Perm(n) {
+		names[at] = "session-" + strconv.Itoa(i)
+	}
+	return names
+}
+
+// produce shares n calls out to the producers, dealt like cards: with as many sessions as producers each has its
+// own.
+func produce(b *testing.B, producers, n int, f func(n int) error) {
 	var clients sync.WaitGroup
-	for i := range 256 {
-		session := "session-" + strconv.Itoa(i)
+	for first := range producers {
 		clients.Go(func() {
-			for left.Add(-1) >= 0 {
-				_, _, err := q.Accept(b.Context(), NewTurn{Session: session, Lane: "main", Agent: "echo", Input: "hello"})
-				if err != nil {
+			for at := first; at < n; at += producers {
+				if err := f(at); err != nil {
 					b.Error(err)
 					return
 				}
@@ -90,30 +112,49 @@ func BenchmarkOpen(b *testing.B) {
 		})
 	}
 	clients.Wait()
-	closeQueue(b, q)
-	for b.Loop() {
-		q, err := Open(b.Context(), path, cfg)
-		require.NoError(b, err)
-		require.Equal(b, 100_000, q.Stats().Queued)
-		b.StopTimer()
-		closeQueue(b, q)
-		b.StartTimer()
-	}
 }
 
-// BenchmarkRawSync is what the disk itself can do: append a page to a file and sync it, one after another. A
-// commit of any number of turns costs at least one of these.
-func BenchmarkRawSync(b *testing.B) {
-	f, err := os.Create(storePath(b))
+// BenchmarkOpen is opening a store in which turns wait, or that has kept finished ones.
+func BenchmarkOpen(b *testing.B) {
+	b.Run("queued=100000", func(b *testing.B) {
+		opening(b, func(q *Queue) { accept100k(b, q) }, 100_000)
+	})
+	b.Run("finished=1000000", func(b *testing.B) {
+		opening(b, func(q *Queue) {
+			q.Resume()
+			names := sessionNames(100_000)
+			produce(b, 1000, 1_000_000, func(n int) error { return completeHello(b.Context(), q, names[n%len(names)]) })
+		}, 0)
+	})
+}
+
+// opening measures how long a store takes to open. The sub-benchmark repeats on the store that was filled once.
+func opening(b *testing.B, fill func(*Queue), queued int) {
+	path, cfg := storePath(b), benchConfig(b, echo)
+	q, err := Open(b.Context(), path, cfg)
 	require.NoError(b, err)
-	page := make([]byte, 4096)
-	for b.Loop() {
-		_, err := f.Write(page)
-		require.NoError(b, err)
-		require.NoError(b, f.Sync())
-	}
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "syncs/s")
-	require.NoError(b, f.Close())
+	fill(q)
+	closeQueue(b, q)
+	b.Run("open", func(b *testing.B) {
+		for b.Loop() {
+			q, err := Open(b.Context(), path, cfg)
+			require.NoError(b, err)
+			b.StopTimer()
+			require.Equal(b, queued, q.Stats().Queued)
+			closeQueue(b, q)
+			b.StartTimer()
+		}
+		b.ReportMetric(float64(b.Elapsed().Microseconds())/1000/float64(b.N), "ms")
+	})
+}
+
+// accept100k leaves a turn waiting in each of 100,000 sessions.
+func accept100k(b *testing.B, q *Queue) {
+	names := sessionNames(100_000)
+	produce(b, 256, len(names), func(n int) error {
+		_, err := acceptHello(b.Context(), q, names[n])
+		return err
+	})
 }
 
 // BenchmarkAcceptLatency offers 10,000 turns a second, whether or not the ones before are answered, and
@@ -122,6 +163,7 @@ func BenchmarkAcceptLatency(b *testing.B) {
 	const perTick, tick = 10, time.Millisecond
 	q := openQueue(b, storePath(b), benchConfig(b, echo))
 	q.Resume()
+	names := sessionNames(1000)
 	took := make([]time.Duration, b.N)
 	var clients sync.WaitGroup
 	clock := time.NewTicker(tick)
@@ -134,8 +176,7 @@ func BenchmarkAcceptLatency(b *testing.B) {
 			i++
 			clients.Go(func() {
 				began := time.Now()
-				_, _, err := q.Accept(b.Context(), NewTurn{Session: "session-" + strconv.Itoa(n%1000), Lane: "main", Agent: "echo", Input: "hello"})
-				if err != nil {
+				if _, err := acceptHello(b.Context(), q, names[n%len(names)]); err != nil {
 					b.Error(err)
 				}
 				took[n] = time.Since(began)
@@ -150,7 +191,8 @@ func BenchmarkAcceptLatency(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "turns/s")
 }
 
-// BenchmarkAgeing runs full turns for a minute and reports the last five seconds against the first.
+// BenchmarkAgeing runs full turns for a minute, and reports each five seconds of it and the last against the
+// first.
 func BenchmarkAgeing(b *testing.B) {
 	const parts, slice = 12, 5 * time.Second
 	q := openQueue(b, storePath(b), benchConfig(b, echo))
@@ -160,14 +202,13 @@ func BenchmarkAgeing(b *testing.B) {
 	defer cancel()
 	began := time.Now()
 	var clients sync.WaitGroup
-	for i := range 1000 {
+	for _, session := range sessionNames(1000) {
 		clients.Go(func() {
 			for {
-				t, _, err := q.Accept(ctx, NewTurn{Session: "session-" + strconv.Itoa(i), Lane: "main", Agent: "echo", Input: "hello"})
-				if err == nil {
-					_, err = q.Wait(ctx, t.ID)
-				}
-				if err != nil {
+				if err := completeHello(ctx, q, session); err != nil {
+					if ctx.Err() == nil {
+						b.Error(err)
+					}
 					return
 				}
 				if at := int(time.Since(began) / slice); at < parts {
@@ -178,7 +219,7 @@ func BenchmarkAgeing(b *testing.B) {
 	}
 	clients.Wait()
 	for i := range done {
-		b.Logf("%2d–%2d s: %6.0f turns/s", i*5, i*5+5, float64(done[i].Load())/slice.Seconds())
+		b.ReportMetric(float64(done[i].Load())/slice.Seconds(), fmt.Sprintf("turns/s@%02ds", i*5))
 	}
 	b.ReportMetric(100*float64(done[parts-1].Load())/float64(done[0].Load()), "last/first-%")
 }

@@ -27,6 +27,7 @@ var allowed = map[string][]string{
 	"gateway/internal/failpoint": {},
 	"gateway/internal/service":   {},
 	"gateway/internal/arrows":    {},
+	"gateway/internal/benchpage": {},
 }
 
 func TestArrowsPointOneWay(t *testing.T) {
