@@ -28,10 +28,10 @@ func (q *Queue) close(ctx context.Context) error {
 		left := time.Until(deadline)
 		grace = max(0, min(grace, left-min(closeReserve, left/4)))
 	}
-	q.endPruning()
+	q.endBackground()
 	idle := q.scheduler.idle
 	q.scheduler.ask(func() { q.scheduler.stop(ErrClosed, grace) })
-	q.pruning.Wait()
+	q.background.Wait()
 
 	var errs []error
 	if !waitFor(ctx, idle) {

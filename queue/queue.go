@@ -80,8 +80,8 @@ type Queue struct {
 	scheduler *scheduler
 	committer *committer
 
-	endPruning context.CancelFunc
-	pruning    sync.WaitGroup
+	endBackground context.CancelFunc
+	background    sync.WaitGroup
 
 	closing  sync.Once
 	closed   atomic.Bool // nothing may be read any more
@@ -131,9 +131,12 @@ func open(store Store, cfg Config) (*Queue, error) {
 
 	go q.scheduler.run()
 	go q.committer.run()
-	pruning, cancel := context.WithCancel(context.Background())
-	q.endPruning = cancel
-	q.pruning.Go(func() { q.pruneHourly(pruning) })
+	background, cancel := context.WithCancel(context.Background())
+	q.endBackground = cancel
+	q.background.Go(func() { q.pruneHourly(background) })
+	if store.crashed() {
+		q.background.Go(func() { q.inspect(background) })
+	}
 	return q, nil
 }
 
@@ -369,6 +372,8 @@ type Stats struct {
 	// generation owns it.
 	Refused int
 	Epoch   int64
+	// Damaged: the store was looked through after a crash and is not whole.
+	Damaged bool
 }
 
 // Stats reads a published snapshot; it never waits for the scheduler.

@@ -26,6 +26,7 @@ var migrations embed.FS
 // that writes, and a few that read.
 type sqliteStore struct {
 	generation int64
+	unclosed   bool    // the generation before did not close it
 	writes     *sql.DB // one connection
 	reads      *sql.DB
 	w          *writer
@@ -67,8 +68,11 @@ func openSQLite(ctx context.Context, path string) (s *sqliteStore, err error) {
 	if err := migrate(ctx, s.writes); err != nil {
 		return s, err
 	}
+	if err := s.writes.QueryRowContext(ctx, `SELECT NOT closed FROM meta`).Scan(&s.unclosed); err != nil {
+		return s, err
+	}
 	if err := s.writes.QueryRowContext(ctx,
-		`UPDATE meta SET epoch = epoch + 1 RETURNING epoch`).Scan(&s.generation); err != nil {
+		`UPDATE meta SET epoch = epoch + 1, closed = 0 RETURNING epoch`).Scan(&s.generation); err != nil {
 		return s, err
 	}
 	if s.w, err = newWriter(ctx, s.writes, s.generation); err != nil {
@@ -160,6 +164,8 @@ func (s *sqliteStore) epoch() int64 { return s.generation }
 func (s *sqliteStore) close() error {
 	var errs []error
 	if s.w != nil {
+		// On a disk that takes no writes it stays as it is, and the next generation looks the store through.
+		_, _ = s.w.conn.ExecContext(s.w.ctx(), `UPDATE meta SET closed = 1 WHERE epoch = ?`, s.generation)
 		errs = append(errs, s.w.close())
 	}
 	// The writer goes last: the last connection to close folds the write-ahead log into the file.
@@ -169,6 +175,19 @@ func (s *sqliteStore) close() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (s *sqliteStore) crashed() bool { return s.unclosed }
+
+func (s *sqliteStore) damage(ctx context.Context) (found string, err error) {
+	err = s.reads.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&found)
+	if c := code(err); c == sqlite3.SQLITE_CORRUPT || c == sqlite3.SQLITE_NOTADB {
+		return err.Error(), nil
+	}
+	if found == "ok" {
+		found = ""
+	}
+	return found, err
 }
 
 // settle is part of Open, before anything else uses the store.

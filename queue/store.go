@@ -12,6 +12,11 @@ type Store interface {
 	// epoch is the number of the generation that this store was opened for.
 	epoch() int64
 
+	// crashed reports that the generation before did not close the store.
+	crashed() bool
+	// damage looks through the whole store and returns what is wrong first; empty when nothing is.
+	damage(ctx context.Context) (string, error)
+
 	// settle ends what older generations left running: back to queued, or failed when maxAttempts starts
 	// were counted or the turn says so. pause is how long one that was started so often has to wait.
 	settle(maxAttempts int, at time.Time, pause func(attempts int) time.Duration) (settled, error)

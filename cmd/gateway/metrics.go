@@ -20,7 +20,8 @@ type metrics struct {
 	signals  *prometheus.CounterVec
 
 	state, ready, hops, late, ignored, impossible *prometheus.Desc
-	turns, laneRunning, laneQueued, build         *prometheus.Desc
+	turns, damaged, build                         *prometheus.Desc
+	laneRunning, laneQueued, lanePaused           *prometheus.Desc
 }
 
 func newMetrics(d *daemon) *metrics {
@@ -49,6 +50,8 @@ func newMetrics(d *daemon) *metrics {
 		turns:       desc("turns", "Turns of this generation: running, queued, or stuck (abandoned because they ignored their end).", "status"),
 		laneRunning: desc("lane_running", "Turns that run in the lane.", "lane"),
 		laneQueued:  desc("lane_queued", "Turns that wait in the lane.", "lane"),
+		lanePaused:  desc("lane_paused", "1 when the lane is paused.", "lane"),
+		damaged:     desc("store_damaged", "1 when the store was looked through after a crash and is not whole."),
 		build:       desc("build_info", "1; the version is the label.", "version", "boot_id"),
 	}
 	m.registry.MustRegister(m, m.lasted, m.requests, m.signals, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -74,7 +77,8 @@ func (m *metrics) decided(r fsm.Request, d fsm.Decision) {
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		m.state, m.ready, m.hops, m.late, m.ignored, m.impossible, m.turns, m.laneRunning, m.laneQueued, m.build,
+		m.state, m.ready, m.hops, m.late, m.ignored, m.impossible, m.turns, m.damaged, m.build,
+		m.laneRunning, m.laneQueued, m.lanePaused,
 	} {
 		ch <- d
 	}
@@ -106,9 +110,11 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.turns, float64(st.Running), "running")
 	gauge(m.turns, float64(st.Queued), "queued")
 	gauge(m.turns, float64(st.Stuck), "stuck")
+	gauge(m.damaged, one(st.Damaged))
 	for _, l := range q.Lanes() {
 		gauge(m.laneRunning, float64(l.Running), l.Name)
 		gauge(m.laneQueued, float64(l.Queued), l.Name)
+		gauge(m.lanePaused, one(l.Paused), l.Name)
 	}
 }
 
