@@ -39,6 +39,15 @@ func (s *scheduler) refuse(op operation, err error) {
 	s.told = append(s.told, op)
 }
 
+// write has an operation written down that needs nothing of the scheduler.
+func (s *scheduler) write(op operation) {
+	if s.over != nil {
+		s.refuse(op, s.over)
+		return
+	}
+	s.out = append(s.out, op)
+}
+
 // admit reserves a place for the turn and has it written down. Turns are numbered in the order in which
 // they are admitted, which is the order in which they are committed.
 func (s *scheduler) admit(op *acceptTurn) {

@@ -2,9 +2,11 @@ package queue
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,10 +39,11 @@ type attempt struct {
 	mu      sync.Mutex
 	turn    Turn   // as on disk
 	text    []byte // all that was emitted
-	written int    // how much of text is on disk
-	taken   int    // how much of text is on disk or on its way there
-	asked   bool   // an append waits for the committer to take it
-	writing bool   // an append was taken and is not on disk yet
+	detail  []byte
+	written int  // how much of text is on disk
+	taken   int  // how much of text is on disk or on its way there
+	asked   bool // an append waits for the committer to take it
+	writing bool // an append was taken and is not on disk yet
 	room    chan struct{}
 	cause   error // why the context was ended; nil while it was not
 	grace   *time.Timer
@@ -65,7 +68,7 @@ func (a *attempt) call() (err error) {
 		}
 	}()
 	failpoint.At("turn.runs")
-	err = a.runner.Run(a.ctx, Work{Turn: a.turn, History: a.history, Emit: a.emit})
+	err = a.runner.Run(a.ctx, Work{Turn: a.turn, History: a.history, Emit: a.emit, Describe: a.describe})
 	failpoint.At("turn.ran")
 	returned = true
 	return err
@@ -84,9 +87,8 @@ func (a *attempt) emit(text string) error {
 		return a.overErr()
 	case a.failure != nil:
 		return a.failure
-	case len(a.text)+len(text) > a.limit:
-		a.failure = fmt.Errorf("the output is larger than %d bytes", a.limit)
-		return a.failure
+	case len(a.text)+len(a.detail)+len(text) > a.limit:
+		return a.tooLarge()
 	case text == "":
 		return nil
 	}
@@ -108,6 +110,30 @@ func (a *attempt) emit(text string) error {
 		return a.overErr()
 	}
 	return nil
+}
+
+// describe is [Work.Describe].
+func (a *attempt) describe(detail json.RawMessage) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.over:
+		return a.overErr()
+	case a.failure != nil:
+		return a.failure
+	case !json.Valid(detail):
+		return errors.New("queue: the detail is not JSON")
+	case len(a.text)+len(detail) > a.limit:
+		return a.tooLarge()
+	}
+	a.detail = slices.Clone(detail)
+	return nil
+}
+
+// tooLarge fails the attempt. Needs the lock.
+func (a *attempt) tooLarge() error {
+	a.failure = fmt.Errorf("the output is larger than %d bytes", a.limit)
+	return a.failure
 }
 
 func (a *attempt) overErr() error {
@@ -300,6 +326,7 @@ func (a *attempt) end(op *endTurn) {
 	at := now()
 	rest := string(a.text[a.taken:])
 	if op.turn.Status == Completed {
+		op.turn.Detail = a.detail
 		if a.taken == 0 {
 			op.turn.Output = rest
 		} else {
@@ -315,7 +342,9 @@ func (a *attempt) end(op *endTurn) {
 	} else {
 		op.turn.FinishedAt = &at
 	}
-	op.events = append(op.events, a.event(int64(len(op.events)+1), typ, text, at))
+	last := a.event(int64(len(op.events)+1), typ, text, at)
+	last.Detail = op.turn.Detail
+	op.events = append(op.events, last)
 	// op.turn was copied when the attempt was over; the append since then moved the log on.
 	op.turn.LastEvent = a.turn.LastEvent + int64(len(op.events))
 	a.submit(op)
@@ -326,6 +355,7 @@ func (op *endTurn) asFailed(err error) *endTurn {
 	op.replaced = true
 	last := op.events[len(op.events)-1]
 	turn := op.turn
+	turn.Detail = nil
 	turn.Status, turn.Output, turn.Error = Failed, "", "the result could not be written: "+err.Error()
 	turn.Attempt = op.number
 	turn.FinishedAt = &last.At

@@ -344,6 +344,17 @@ func (q *Queue) Retry(ctx context.Context, id string) (Turn, error) {
 	return op.turn, nil
 }
 
+// Delete forgets a turn that is final, with its events and its idempotency key, and returns what it was. Any
+// other turn is returned with [ErrConflict].
+func (q *Queue) Delete(ctx context.Context, id string) (Turn, error) {
+	op := &deleteTurn{progress: progress{done: make(chan struct{})}, id: id}
+	err := q.do(ctx, op, func() { q.scheduler.write(op) })
+	if err == nil || errors.Is(err, ErrConflict) {
+		return op.turn, err
+	}
+	return Turn{}, err
+}
+
 // Lane is the state of one lane.
 type Lane struct {
 	Name        string `json:"lane"`

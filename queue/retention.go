@@ -39,7 +39,7 @@ func (q *Queue) prune(ctx context.Context, before time.Time) (pruned int, err er
 		}
 		if len(seqs) > 0 {
 			op := &pruneTurns{progress: progress{done: make(chan struct{})}, seqs: seqs, before: before}
-			if err := q.do(ctx, op, func() { q.scheduler.out = append(q.scheduler.out, op) }); err != nil {
+			if err := q.do(ctx, op, func() { q.scheduler.write(op) }); err != nil {
 				return pruned, err
 			}
 			pruned += op.pruned

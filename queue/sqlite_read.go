@@ -17,7 +17,7 @@ const selectTurn = `SELECT t.seq, t.id, t.session, t.lane, t.agent, t.status, t.
 	t.created_at, t.started_at, t.finished_at, CASE t.status WHEN 'running'
 		THEN max(t.last_event, (SELECT coalesce(max(e.seq), 0) FROM events e WHERE e.turn = t.seq))
 		ELSE t.last_event END,
-	t.error, t.context, t.input, t.output, t.runs, t.mode, t.not_before FROM turns t`
+	t.error, t.context, t.input, t.output, t.runs, t.mode, t.not_before, t.detail FROM turns t`
 
 // seqTurn is a turn with its place in the order of acceptance.
 type seqTurn struct {
@@ -32,11 +32,11 @@ func scanTurn(row interface{ Scan(...any) error }, seq *int64) (Turn, error) {
 		number, created   int64
 		notBefore         int64
 		started, finished sql.NullInt64
-		attached          []byte
+		attached, detail  []byte
 	)
 	err := row.Scan(&number, &t.ID, &t.Session, &t.Lane, &t.Agent, &t.Status, &t.Attempt, &t.IdempotencyKey,
 		&t.OnInterrupt, &created, &started, &finished, &t.LastEvent, &t.Error, &attached, &t.Input, &t.Output, &t.Runs,
-		&t.Mode, &notBefore)
+		&t.Mode, &notBefore, &detail)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Turn{}, ErrNotFound
 	}
@@ -46,7 +46,7 @@ func scanTurn(row interface{ Scan(...any) error }, seq *int64) (Turn, error) {
 	t.CreatedAt = fromMicros(created)
 	t.StartedAt, t.FinishedAt = maybeTime(started), maybeTime(finished)
 	t.NotBefore = maybeTime(sql.NullInt64{Int64: notBefore, Valid: notBefore != 0})
-	t.Context = json.RawMessage(attached)
+	t.Context, t.Detail = json.RawMessage(attached), json.RawMessage(detail)
 	if seq != nil {
 		*seq = number
 	}
@@ -194,12 +194,12 @@ func (s *sqliteStore) countSessions(ctx context.Context, which string, arg any) 
 }
 
 // selectEvents reads what the log has after a number, and what the turn's row stands for; see the migration.
-const selectEvents = `SELECT seq, type, attempt, text, at FROM events WHERE turn = ?1 AND seq > ?2
-	UNION ALL SELECT head, 'started', attempt, '', started_at FROM turns WHERE seq = ?1 AND head > max(?2, 0)
-	UNION ALL SELECT last_event - 1, 'delta', attempt, output, finished_at FROM turns
+const selectEvents = `SELECT seq, type, attempt, text, at, NULL FROM events WHERE turn = ?1 AND seq > ?2
+	UNION ALL SELECT head, 'started', attempt, '', started_at, NULL FROM turns WHERE seq = ?1 AND head > max(?2, 0)
+	UNION ALL SELECT last_event - 1, 'delta', attempt, output, finished_at, NULL FROM turns
 		WHERE seq = ?1 AND head > 0 AND status = 'completed' AND last_event = head + 2 AND last_event - 1 > ?2
 		AND NOT EXISTS (SELECT 1 FROM events WHERE turn = ?1 AND seq = turns.head + 1)
-	UNION ALL SELECT last_event, status, attempt, error, finished_at FROM turns
+	UNION ALL SELECT last_event, status, attempt, error, finished_at, detail FROM turns
 		WHERE seq = ?1 AND head > 0 AND finished_at IS NOT NULL AND last_event > ?2
 	ORDER BY seq LIMIT ?3`
 
@@ -220,10 +220,11 @@ func (s *sqliteStore) events(ctx context.Context, id string, after int64, limit 
 	for rows.Next() {
 		e := Event{Turn: id}
 		var at int64
-		if err := rows.Scan(&e.Seq, &e.Type, &e.Attempt, &e.Text, &at); err != nil {
+		var detail []byte
+		if err := rows.Scan(&e.Seq, &e.Type, &e.Attempt, &e.Text, &at, &detail); err != nil {
 			return nil, fmt.Errorf("queue: read the store: %w", err)
 		}
-		e.At = fromMicros(at)
+		e.At, e.Detail = fromMicros(at), json.RawMessage(detail)
 		events = append(events, e)
 	}
 	return events, rows.Err()

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -72,7 +73,7 @@ func newWriter(ctx context.Context, db *sql.DB, epoch int64) (*writer, error) {
 	w.append1 = prepare(`INSERT INTO events (turn, seq, type, attempt, text, at)
 		SELECT seq, ?, ?, ?, ?, ? FROM turns
 		WHERE seq = ? AND status = 'running' AND epoch = ? AND attempt = ?`)
-	w.end = prepare(`UPDATE turns SET status = ?, attempt = ?, finished_at = ?, last_event = ?, error = ?, output = ?
+	w.end = prepare(`UPDATE turns SET status = ?, attempt = ?, finished_at = ?, last_event = ?, error = ?, output = ?, detail = ?
 		WHERE seq = ? AND status = 'running' AND epoch = ? AND attempt = ?`)
 	w.spellStarted = prepare(`INSERT INTO events (turn, seq, type, attempt, text, at)
 		SELECT seq, head, 'started', ?, '', started_at FROM turns WHERE seq = ? AND head > 0`)
@@ -203,6 +204,8 @@ func mark(op operation, when string) {
 		kind = "retry"
 	case *changeSetting:
 		kind = "set"
+	case *deleteTurn:
+		kind = "delete"
 	case *pruneTurns:
 		kind = "prune"
 	}
@@ -236,6 +239,8 @@ func (w *writer) apply(op operation) error {
 		return w.applyRetry(op)
 	case *changeSetting:
 		return w.applySetting(op)
+	case *deleteTurn:
+		return w.applyDelete(op)
 	case *pruneTurns:
 		return w.applyPrune(op)
 	}
@@ -277,10 +282,7 @@ func (w *writer) applyAccept(op *acceptTurn) error {
 			return err
 		}
 	}
-	var attached any
-	if t.Context != nil {
-		attached = []byte(t.Context)
-	}
+	attached := blob(t.Context)
 	if t.Mode == Collect {
 		if joined, err := w.joined(op, attached); joined || err != nil {
 			return err
@@ -406,7 +408,7 @@ func (w *writer) event(turn int64, typ EventType, seq int64, attempt int, text s
 func (w *writer) applyEnd(op *endTurn) error {
 	t := &op.turn
 	if err := w.one(w.end, string(t.Status), t.Attempt, micros(t.FinishedAt), t.LastEvent, t.Error, t.Output,
-		op.seq, w.epoch, op.number); err != nil {
+		blob(t.Detail), op.seq, w.epoch, op.number); err != nil {
 		return err
 	}
 	if !t.Status.Final() {
@@ -478,29 +480,49 @@ func (w *writer) applyRetry(op *retryTurn) error {
 func (w *writer) applyPrune(op *pruneTurns) error {
 	op.pruned = 0
 	for _, seq := range op.seqs {
-		var id, session, key string
-		var mode Mode
-		err := w.forget.QueryRowContext(w.ctx(), seq, op.before.UnixMicro()).Scan(&id, &session, &key, &mode)
+		err := w.forgetTurn(seq, op.before)
 		if errors.Is(err, sql.ErrNoRows) {
 			continue // retried meanwhile
 		}
 		if err != nil {
 			return err
 		}
-		if _, err := w.forgetEvents.ExecContext(w.ctx(), seq); err != nil {
-			return err
-		}
-		if _, err := w.forgetKey.ExecContext(w.ctx(), session, key, id); err != nil {
-			return err
-		}
-		if mode == Collect { // inputs with keys of their own may have joined it
-			if _, err := w.forgetKeys.ExecContext(w.ctx(), session, id); err != nil {
-				return err
-			}
-		}
 		op.pruned++
 	}
 	return nil
+}
+
+func (w *writer) applyDelete(op *deleteTurn) error {
+	var seq int64
+	t, err := scanTurn(w.turnByID.QueryRowContext(w.ctx(), op.id), &seq)
+	if err != nil {
+		return err
+	}
+	op.turn = t
+	if !t.Status.Final() {
+		return fmt.Errorf("%w: the turn is %s", ErrConflict, t.Status)
+	}
+	return w.forgetTurn(seq, t.FinishedAt.Add(time.Microsecond))
+}
+
+// forgetTurn deletes a turn that finished before a time, with its events and keys; [sql.ErrNoRows] when it has
+// not.
+func (w *writer) forgetTurn(seq int64, before time.Time) error {
+	var id, session, key string
+	var mode Mode
+	err := w.forget.QueryRowContext(w.ctx(), seq, before.UnixMicro()).Scan(&id, &session, &key, &mode)
+	if err != nil {
+		return err
+	}
+	if _, err := w.forgetEvents.ExecContext(w.ctx(), seq); err != nil {
+		return err
+	}
+	if mode == Collect { // inputs with keys of their own may have joined it
+		_, err = w.forgetKeys.ExecContext(w.ctx(), session, id)
+	} else {
+		_, err = w.forgetKey.ExecContext(w.ctx(), session, key, id)
+	}
+	return err
 }
 
 func (w *writer) applySetting(op *changeSetting) error {
@@ -547,6 +569,14 @@ func (w *writer) settle(t seqTurn, maxAttempts int, at time.Time, pause func(att
 		}
 	}
 	return w.event(t.seq, typ, last, t.Attempt, text, at)
+}
+
+// blob is NULL for nil.
+func blob(raw json.RawMessage) any {
+	if raw == nil {
+		return nil
+	}
+	return []byte(raw)
 }
 
 func micros(t *time.Time) any {

@@ -171,6 +171,13 @@ type (
 		now    setting // out
 	}
 
+	// deleteTurn forgets a turn that is final, with its events and keys.
+	deleteTurn struct {
+		progress
+		id   string
+		turn Turn // out
+	}
+
 	// pruneTurns forgets turns that finished before a time, with their events and keys.
 	pruneTurns struct {
 		progress

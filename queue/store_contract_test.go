@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -266,7 +267,10 @@ func TestStoreEqualsItsModel(t *testing.T) {
 }
 
 // storeModel is what a store is: a list of turns, each with its log.
-type storeModel struct{ turns []*modelTurn }
+type storeModel struct {
+	turns []*modelTurn
+	seq   int64 // of the newest turn that ever was
+}
 
 type modelTurn struct {
 	Turn
@@ -286,7 +290,7 @@ func (m *storeModel) find(seq int64) *modelTurn {
 
 // draw makes a random operation, as likely as not about a turn that is in no state for it.
 func (m *storeModel) draw(rt *rapid.T) operation {
-	kind := rapid.SampledFrom([]string{"accept", "accept", "start", "start", "append", "end", "end", "cancel", "retry"}).Draw(rt, "operation")
+	kind := rapid.SampledFrom([]string{"accept", "accept", "start", "start", "append", "end", "end", "cancel", "retry", "delete"}).Draw(rt, "operation")
 	if kind == "accept" || len(m.turns) == 0 {
 		turn := newTurn(rapid.SampledFrom([]string{"a", "b"}).Draw(rt, "session"), rapid.SampledFrom([]string{"x", "yy"}).Draw(rt, "input"))
 		turn.Mode = rapid.SampledFrom([]Mode{Followup, Collect}).Draw(rt, "mode")
@@ -310,6 +314,8 @@ func (m *storeModel) draw(rt *rapid.T) operation {
 		return &appendText{seq: t.seq, number: number, event: next(1, EventDelta, "text")}
 	case "cancel":
 		return &cancelTurn{seq: t.seq, at: contractTime, why: "test"}
+	case "delete":
+		return &deleteTurn{id: t.ID}
 	case "retry":
 		return &retryTurn{id: t.ID, session: t.Session, at: contractTime}
 	}
@@ -320,6 +326,7 @@ func (m *storeModel) draw(rt *rapid.T) operation {
 	case 0:
 		op.turn.Status, op.turn.FinishedAt = Completed, &at
 		op.turn.Output = t.text() + rest
+		op.turn.Detail = rapid.SampledFrom([]json.RawMessage{nil, json.RawMessage(`{"a":1}`)}).Draw(rt, "detail")
 	case 1:
 		op.turn.Status, op.turn.Error, op.turn.FinishedAt = Failed, "why", &at
 	case 2:
@@ -331,7 +338,9 @@ func (m *storeModel) draw(rt *rapid.T) operation {
 		op.events = append(op.events, next(1, EventDelta, rest))
 	}
 	if op.turn.Status != Queued {
-		op.events = append(op.events, next(int64(len(op.events)+1), EventType(op.turn.Status), op.turn.Error))
+		last := next(int64(len(op.events)+1), EventType(op.turn.Status), op.turn.Error)
+		last.Detail = op.turn.Detail
+		op.events = append(op.events, last)
 	}
 	op.turn.LastEvent = t.LastEvent + int64(len(op.events))
 	return op
@@ -370,6 +379,7 @@ func (m *storeModel) apply(op operation) error {
 		}
 		for _, e := range op.events {
 			t.add(e.Type, e.Text)
+			t.log[len(t.log)-1].Detail = e.Detail
 		}
 		t.Turn = op.turn
 	case *cancelTurn:
@@ -379,6 +389,12 @@ func (m *storeModel) apply(op operation) error {
 		}
 		t.Status, t.Error, t.FinishedAt = Cancelled, op.why, &at
 		t.add(EventCancelled, op.why)
+	case *deleteTurn:
+		i := slices.IndexFunc(m.turns, func(t *modelTurn) bool { return t.ID == op.id })
+		if !m.turns[i].Status.Final() {
+			return ErrConflict
+		}
+		m.turns = slices.Delete(m.turns, i, i+1)
 	case *retryTurn:
 		i := slices.IndexFunc(m.turns, func(t *modelTurn) bool { return t.ID == op.id })
 		t := m.turns[i]
@@ -411,8 +427,9 @@ func (m *storeModel) accept(op *acceptTurn) error {
 		newest.add(EventCollected, op.turn.Input)
 		return nil
 	}
+	m.seq++
 	m.turns = append(m.turns, &modelTurn{
-		Turn: op.turn, seq: int64(len(m.turns) + 1), keys: map[string]digest{op.turn.IdempotencyKey: op.digest},
+		Turn: op.turn, seq: m.seq, keys: map[string]digest{op.turn.IdempotencyKey: op.digest},
 	})
 	return nil
 }

@@ -93,6 +93,8 @@ type Turn struct {
 	// Context is what else the client sent and the agent may want (earlier messages, instructions,
 	// sampling parameters), as JSON; nil when there is nothing.
 	Context json.RawMessage `json:"-"`
+	// Detail is what the runner said about the output with [Work.Describe], as JSON; nil unless completed.
+	Detail json.RawMessage `json:"-"`
 }
 
 // NewTurn is what a client asks for. Session, Lane, Agent and Input are required and have been checked
@@ -146,6 +148,8 @@ type Event struct {
 	// and cancelled the reason.
 	Text string    `json:"text,omitempty"`
 	At   time.Time `json:"at"`
+	// Detail is the turn's, on the event that completes it.
+	Detail json.RawMessage `json:"detail,omitempty"`
 }
 
 // Work is one attempt handed to a [Runner].
@@ -157,6 +161,9 @@ type Work struct {
 	// Emit adds text to the output. It may wait for the disk when the agent is faster; it returns an error
 	// when the attempt is over or the output has grown beyond the limit, and the runner must then return.
 	Emit func(text string) error
+	// Describe keeps a JSON document about the output with the turn (how many tokens it took, say) when it is
+	// completed. A later call replaces it; it counts with the output against the limit.
+	Describe func(detail json.RawMessage) error
 }
 
 // Runner runs attempts. Run returns when the agent has ended: nil makes the turn completed with all that
