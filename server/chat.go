@@ -41,9 +41,11 @@ func parseChat(body []byte) (chatRequest, error) {
 	if q.context.Params, err = f.takeSampling(chatSampling, nil); err != nil {
 		return q, err
 	}
-	if len(all) > 1 {
-		q.context.Messages = all
+	tools, err := f.takeTools(&q.context.Params, false)
+	if err != nil {
+		return q, err
 	}
+	q.converse(all, tools)
 	n := int64(1)
 	var options *struct {
 		IncludeUsage bool `json:"include_usage"`
@@ -65,8 +67,8 @@ func parseChat(body []byte) (chatRequest, error) {
 	return q, f.rest("")
 }
 
-// The documents of chat completions. The gateway does not count tokens, so usage is there, for clients
-// that read it without asking, and is zero.
+// The documents of chat completions. Usage is what the agent said; where it said nothing it is zero, for
+// clients that read it without asking.
 type (
 	chatCompletion struct {
 		ID      string       `json:"id"`
@@ -84,20 +86,40 @@ type (
 		FinishReason *string      `json:"finish_reason"`
 	}
 	chatMessage struct {
-		Role    string  `json:"role"`
-		Content string  `json:"content"`
-		Refusal *string `json:"refusal"`
+		Role      string     `json:"role"`
+		Content   *string    `json:"content"` // null when the answer is calls of tools and nothing else
+		Refusal   *string    `json:"refusal"`
+		ToolCalls []toolCall `json:"tool_calls,omitempty"`
 	}
 	chatDelta struct {
-		Role    string  `json:"role,omitempty"`
-		Content *string `json:"content,omitempty"`
+		Role      string        `json:"role,omitempty"`
+		Content   *string       `json:"content,omitempty"`
+		ToolCalls []indexedCall `json:"tool_calls,omitempty"`
+	}
+	indexedCall struct {
+		Index int `json:"index"`
+		toolCall
 	}
 	chatUsage struct {
 		PromptTokens     int `json:"prompt_tokens"`
 		CompletionTokens int `json:"completion_tokens"`
 		TotalTokens      int `json:"total_tokens"`
+		PromptDetails    *struct {
+			CachedTokens int `json:"cached_tokens"`
+		} `json:"prompt_tokens_details,omitempty"`
+		CompletionDetails *struct {
+			ReasoningTokens int `json:"reasoning_tokens"`
+		} `json:"completion_tokens_details,omitempty"`
 	}
 )
+
+// orZero is the usage, all zero when the agent said nothing.
+func (u *chatUsage) orZero() *chatUsage {
+	if u == nil {
+		return &chatUsage{}
+	}
+	return u
+}
 
 func chatDocument(t queue.Turn, object string, choices ...chatChoice) chatCompletion {
 	if choices == nil {
@@ -128,11 +150,14 @@ func (s *Server) createChat(w http.ResponseWriter, r *http.Request, b *Backend) 
 	if t.Status != queue.Completed {
 		return unanswered(t.ID, t.Status == queue.Cancelled, t.Error)
 	}
-	stop := "stop"
-	document := chatDocument(t, "chat.completion", chatChoice{
-		Message: &chatMessage{Role: "assistant", Content: t.Output}, FinishReason: &stop,
-	})
-	document.Usage = &chatUsage{}
+	detail := detailOf(t.Detail)
+	finish := detail.finish()
+	said := &chatMessage{Role: "assistant", ToolCalls: detail.ToolCalls}
+	if t.Output != "" || len(detail.ToolCalls) == 0 {
+		said.Content = &t.Output
+	}
+	document := chatDocument(t, "chat.completion", chatChoice{Message: said, FinishReason: &finish})
+	document.Usage = detail.Usage.orZero()
 	return reply(w, http.StatusOK, document)
 }
 
@@ -234,7 +259,7 @@ func (c *chatStream) event(e queue.Event) error {
 func (c *chatStream) final(e queue.Event) error {
 	c.ended = true
 	if e.Type == queue.EventCompleted {
-		return c.finish()
+		return c.finish(detailOf(e.Detail))
 	}
 	failure := unanswered(c.turn.ID, e.Type == queue.EventCancelled, e.Text)
 	if !c.open {
@@ -263,14 +288,22 @@ func (c *chatStream) text() error {
 	return c.chunk(&chatDelta{Content: &text}, nil)
 }
 
-func (c *chatStream) finish() error {
-	stop := "stop"
-	if err := errors.Join(c.role(), c.text(), c.chunk(&chatDelta{}, &stop)); err != nil {
+func (c *chatStream) finish(detail answerDetail) error {
+	if err := errors.Join(c.role(), c.text()); err != nil {
+		return err
+	}
+	for i, call := range detail.ToolCalls {
+		if err := c.chunk(&chatDelta{ToolCalls: []indexedCall{{i, call}}}, nil); err != nil {
+			return err
+		}
+	}
+	finish := detail.finish()
+	if err := c.chunk(&chatDelta{}, &finish); err != nil {
 		return err
 	}
 	if c.usage {
 		document := chatDocument(c.turn, "chat.completion.chunk")
-		document.Usage = &chatUsage{}
+		document.Usage = detail.Usage.orZero()
 		if err := c.send("", "", document); err != nil {
 			return err
 		}

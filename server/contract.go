@@ -16,6 +16,7 @@ type Backend struct {
 	Agents       []string // names, sorted
 	DefaultAgent string
 	Modes        map[string]queue.Mode // by agent; none means followup
+	Tools        map[string]bool       // by agent: whether it can be given tools
 	Lanes        []string              // names, sorted
 	DefaultLane  string
 	MaxInput     int64  // bytes of a turn's input

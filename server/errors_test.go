@@ -26,7 +26,7 @@ func TestEveryRefusalHasTheShapeOfOpenAI(t *testing.T) {
 	_, _, _ = g.do("POST", chat, turn, "X-Session-Id", "s", "Idempotency-Key", "used")
 	cases := map[string][]string{ // method, path, body, headers
 		"unknown path":           {"GET", "/v2/models", ""},
-		"wrong method":           {"DELETE", "/v1/responses/x", ""},
+		"wrong method":           {"PUT", "/v1/responses/x", ""},
 		"unknown model":          {"POST", chat, `{"model":"gpt","messages":[{"role":"user","content":"hi"}]}`},
 		"unknown model, shown":   {"GET", "/v1/models/gpt", ""},
 		"unknown lane":           {"POST", chat, turn, "X-Lane", "fast"},

@@ -77,7 +77,7 @@ func (m *machine) AuthorizeSignal(actor string) {
 
 func (m *machine) States(format string) (string, error) { return "the table as " + format, nil }
 
-// agent answers as its input says: "fail" fails, "block" says "begun " and waits to be released, everything
+// agent answers as its input says: "fail" fails, "call" calls a tool, "block" says "begun " and waits to be released, everything
 // else comes back word by word.
 type agent struct {
 	release chan struct{}
@@ -90,6 +90,10 @@ func (a *agent) Run(ctx context.Context, w queue.Work) error {
 	default:
 	}
 	switch w.Turn.Input {
+	case "call":
+		return w.Describe(json.RawMessage(`{"finish_reason":"tool_calls",
+			"tool_calls":[{"id":"c1","type":"function","function":{"name":"add","arguments":"{\"a\":1}"}}],
+			"usage":{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10,"prompt_tokens_details":{"cached_tokens":2}}}`))
 	case "fail":
 		return errors.New("exit status 1")
 	case "block":
@@ -164,7 +168,7 @@ func (g *gateway) open() {
 	require.NoError(g.t, err)
 	g.backend = &Backend{
 		Queue: q, Agents: []string{"echo", "other"}, DefaultAgent: "echo", Lanes: []string{"cron", "main"},
-		DefaultLane: "main", MaxInput: 1000,
+		DefaultLane: "main", MaxInput: 1000, Tools: map[string]bool{"echo": true},
 	}
 	g.Publish(g.backend)
 	q.Resume()

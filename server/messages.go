@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -12,9 +13,12 @@ type message struct {
 	Role    string `json:"role"`
 	Content string `json:"content"`
 	Name    string `json:"name,omitempty"`
+	// ToolCalls is what an answer called; ToolCallID says which call the message of a tool answers.
+	ToolCalls  []toolCall `json:"tool_calls,omitempty"`
+	ToolCallID string     `json:"tool_call_id,omitempty"`
 }
 
-// parseMessages reads a conversation whose last message is the user's: the input. param is where it was
+// parseMessages reads a conversation whose last message is the user's or a tool's: the input. param is where it was
 // in the request, textTypes are the parts that are text there.
 func parseMessages(raw json.RawMessage, param string, textTypes ...string) (all []message, input string, err error) {
 	var items []fields
@@ -32,6 +36,9 @@ func parseMessages(raw json.RawMessage, param string, textTypes ...string) (all 
 		all = append(all, m)
 	}
 	last := all[len(all)-1]
+	if last.Role == "tool" {
+		return all, cmp.Or(last.Content, "(nothing)"), nil
+	}
 	if last.Role != "user" {
 		return nil, "", invalid(fmt.Sprintf("%s[%d].role", param, len(all)-1), "invalid_value", "the last message is not the user's; it is what the agent is asked. Try: a last message of role user")
 	}
@@ -52,18 +59,34 @@ func parseMessage(item fields, where string, textTypes []string) (message, error
 	if err := item.take("type", &kind); err != nil {
 		return m, nested(err, where)
 	}
-	if kind != "" && kind != "message" {
+	switch kind {
+	case "", "message":
+	case "function_call", "function_call_output":
+		return parseCallItem(kind, item, content, where, textTypes)
+	default:
 		return m, unsupported(where+".type", fmt.Sprintf("items of type %q are not understood. Try: messages only", clip(kind)))
 	}
 	if err := item.take("role", &m.Role); err != nil {
 		return m, nested(err, where)
 	}
 	switch m.Role {
-	case "system", "developer", "user", "assistant":
-	case "tool", "function":
-		return m, unsupported(where+".role", "tools are not supported yet. Try: a conversation without them")
+	case "system", "developer", "user":
+	case "assistant":
+		if err := item.take("tool_calls", &m.ToolCalls); err != nil {
+			return m, nested(err, where)
+		}
+		if err := checkCalls(m.ToolCalls, where+".tool_calls"); err != nil {
+			return m, err
+		}
+	case "tool":
+		if err := item.take("tool_call_id", &m.ToolCallID); err != nil {
+			return m, nested(err, where)
+		}
+		if m.ToolCallID == "" || !printable(m.ToolCallID, maxCallID) {
+			return m, invalid(where+".tool_call_id", "invalid_value", "%s.tool_call_id is not the id of a call. Try: the id that the answer gave it", where)
+		}
 	default:
-		return m, invalid(where+".role", "invalid_value", "%s.role is not known. Try: system, developer, user or assistant", where)
+		return m, invalid(where+".role", "invalid_value", "%s.role is not known. Try: system, developer, user, assistant or tool", where)
 	}
 	if err := item.take("name", &m.Name); err != nil {
 		return m, nested(err, where)
@@ -74,9 +97,50 @@ func parseMessage(item fields, where string, textTypes []string) (message, error
 	if err := item.rest(where + "."); err != nil {
 		return m, err
 	}
+	if len(m.ToolCalls) > 0 && (len(content) == 0 || string(content) == "null") {
+		return m, nil
+	}
 	var err error
 	m.Content, err = parseContent(content, where+".content", textTypes)
 	return m, err
+}
+
+// parseCallItem reads the items of responses that stand for a tool's call and for what it returned.
+func parseCallItem(kind string, item fields, content json.RawMessage, where string, textTypes []string) (message, error) {
+	var id, name, arguments string
+	var output json.RawMessage
+	err := item.takeEach(member{"call_id", &id}, member{"name", &name}, member{"arguments", &arguments}, member{"output", &output})
+	if err != nil {
+		return message{}, nested(err, where)
+	}
+	if len(content) > 0 {
+		return message{}, unsupported(where+".content", fmt.Sprintf("an item of type %q has none. Try: without it", kind))
+	}
+	if err := item.rest(where + "."); err != nil {
+		return message{}, err
+	}
+	if kind == "function_call" {
+		m := message{Role: "assistant", ToolCalls: []toolCall{{ID: id, Type: "function", Function: calledWithin{name, arguments}}}}
+		return m, checkCalls(m.ToolCalls, where)
+	}
+	if id == "" || !printable(id, maxCallID) {
+		return message{}, invalid(where+".call_id", "invalid_value", "%s.call_id is not the id of a call. Try: the call_id of the function_call", where)
+	}
+	m := message{Role: "tool", ToolCallID: id}
+	m.Content, err = parseContent(output, where+".output", textTypes)
+	return m, err
+}
+
+// joinCalls makes one message of the calls that an answer made at once, as chat completions have it.
+func joinCalls(all []message) (joined []message) {
+	for _, m := range all {
+		if last := len(joined) - 1; last >= 0 && len(m.ToolCalls) > 0 && m.Content == "" && joined[last].Role == "assistant" {
+			joined[last].ToolCalls = append(joined[last].ToolCalls, m.ToolCalls...)
+			continue
+		}
+		joined = append(joined, m)
+	}
+	return joined
 }
 
 // parseContent reads a string or an array of text parts.

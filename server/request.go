@@ -48,9 +48,11 @@ const modeHeader = "X-Queue-Mode"
 type turnContext struct {
 	// Messages is the whole conversation as the client sent it, the input included; empty when the input
 	// was all there was.
-	Messages     []message `json:"messages,omitempty"`
-	Instructions string    `json:"instructions,omitempty"`
-	// Params are sampling parameters under their names in chat completions.
+	Messages []message `json:"messages,omitempty"`
+	// Append: the messages are what is new in the session's conversation, not all of it.
+	Append       bool   `json:"append,omitempty"`
+	Instructions string `json:"instructions,omitempty"`
+	// Params are sampling parameters and tools under their names in chat completions.
 	Params map[string]json.RawMessage `json:"params,omitempty"`
 	// The rest is echoed in the response's document and means nothing to agents.
 	Metadata           map[string]string `json:"metadata,omitempty"`
@@ -76,6 +78,20 @@ type submission struct {
 	// session is what the body names; empty for a fresh one, whose name begins with fresh.
 	session, fresh string
 	context        turnContext
+	// tools: only an agent that is a model can answer it.
+	tools bool
+}
+
+// converse keeps the conversation that the client sent, unless its last message, which is the input, is all
+// there is to it.
+func (s *submission) converse(messages []message, tools bool) {
+	for _, m := range messages {
+		tools = tools || len(m.ToolCalls) > 0 || m.ToolCallID != ""
+	}
+	s.tools = tools
+	if len(messages) > 1 || tools && len(messages) == 1 {
+		s.context.Messages = messages
+	}
 }
 
 // accept checks the submission against the generation's configuration, hands it to the queue and names
@@ -88,6 +104,9 @@ func accept(w http.ResponseWriter, r *http.Request, b *Backend, sub submission) 
 	agent, err := agentFor(b, sub.model)
 	if err != nil {
 		return queue.Turn{}, err
+	}
+	if sub.tools && !b.Tools[agent] {
+		return queue.Turn{}, unsupported("tools", fmt.Sprintf("the agent %q is no model that could call a tool. Try: an agent of type openai, or without tools", agent))
 	}
 	lane := b.DefaultLane
 	if name := r.Header.Get("X-Lane"); name != "" {

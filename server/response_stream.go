@@ -14,10 +14,13 @@ import (
 // connection and after every restart: that is what makes starting_after exact.
 //
 //	accepted      response.created (number 0)
-//	started       response.in_progress (at the first), response.output_item.added, response.content_part.added
-//	delta         response.output_text.delta
-//	interrupted   response.output_item.done, the item incomplete; its text is void
-//	completed     response.output_text.done, response.content_part.done, response.output_item.done, response.completed
+//	started       response.in_progress (at the first)
+//	delta         response.output_item.added and response.content_part.added (at the first of an attempt),
+//	              response.output_text.delta
+//	interrupted   response.output_item.done if one was open, the item incomplete; its text is void
+//	completed     response.output_text.done, response.content_part.done, response.output_item.done; for each call of
+//	              a tool response.output_item.added, response.function_call_arguments.delta and .done,
+//	              response.output_item.done; response.completed, or response.incomplete when it was cut short
 //	failed        response.output_item.done if one was open, the item incomplete; response.failed
 //	cancelled     the same with response.incomplete
 //	requeued      response.queued: the turn was brought back after it had ended
@@ -49,8 +52,16 @@ type (
 	}
 	itemEvent struct {
 		eventHead
-		OutputIndex int        `json:"output_index"`
-		Item        outputItem `json:"item"`
+		OutputIndex int `json:"output_index"`
+		Item        any `json:"item"`
+	}
+	argumentsEvent struct {
+		eventHead
+		ItemID      string  `json:"item_id"`
+		OutputIndex int     `json:"output_index"`
+		Delta       *string `json:"delta,omitempty"`
+		Name        string  `json:"name,omitempty"`
+		Arguments   *string `json:"arguments,omitempty"`
 	}
 	partPlace struct {
 		ItemID       string `json:"item_id"`
@@ -112,9 +123,9 @@ func (t *transcript) apply(e queue.Event) []responseEvent {
 		return t.start(e)
 	case queue.EventDelta:
 		t.text.WriteString(e.Text)
-		return []responseEvent{t.event("response.output_text.delta", func(h eventHead) any {
+		return append(t.begin(), t.event("response.output_text.delta", func(h eventHead) any {
 			return deltaEvent{h, t.place(), e.Text, []struct{}{}}
-		})}
+		}))
 	case queue.EventInterrupted:
 		t.turn.Status = queue.Queued
 		return t.abandon()
@@ -136,29 +147,61 @@ func (t *transcript) apply(e queue.Event) []responseEvent {
 func (t *transcript) start(e queue.Event) []responseEvent {
 	t.turn.Status, t.turn.Attempt, t.turn.StartedAt = queue.Running, e.Attempt, &e.At
 	t.text.Reset()
-	var events []responseEvent
-	if !t.started {
-		t.started = true
-		events = append(events, t.snapshot("response.in_progress"))
+	if t.started {
+		return nil
 	}
-	t.open = true
-	return append(events,
-		t.event("response.output_item.added", func(h eventHead) any { return itemEvent{h, t.index, itemOf(t.turn, "in_progress")} }),
-		t.event("response.content_part.added", func(h eventHead) any { return partEvent{h, t.place(), textPart("")} }))
+	t.started = true
+	return []responseEvent{t.snapshot("response.in_progress")}
 }
 
-func (t *transcript) complete(e queue.Event) []responseEvent {
-	t.turn.Status, t.turn.Output, t.turn.FinishedAt = queue.Completed, t.text.String(), &e.At
-	part := textPart(t.turn.Output)
-	events := []responseEvent{
-		t.event("response.output_text.done", func(h eventHead) any { return textEvent{h, t.place(), part.Text, []struct{}{}} }),
-		t.event("response.content_part.done", func(h eventHead) any { return partEvent{h, t.place(), part} }),
-		t.event("response.output_item.done", func(h eventHead) any {
-			return itemEvent{h, t.index, itemOf(t.turn, "completed", part)}
-		}),
-		t.snapshot("response.completed"),
+// begin opens the item of the attempt's text, unless it is open.
+func (t *transcript) begin() []responseEvent {
+	if t.open {
+		return nil
 	}
-	t.open = false
+	t.open = true
+	return []responseEvent{
+		t.event("response.output_item.added", func(h eventHead) any { return itemEvent{h, t.index, itemOf(t.turn, "in_progress")} }),
+		t.event("response.content_part.added", func(h eventHead) any { return partEvent{h, t.place(), textPart("")} }),
+	}
+}
+
+func (t *transcript) complete(e queue.Event) (events []responseEvent) {
+	t.turn.Status, t.turn.Output, t.turn.FinishedAt, t.turn.Detail = queue.Completed, t.text.String(), &e.At, e.Detail
+	detail := detailOf(e.Detail)
+	if t.open || len(detail.ToolCalls) == 0 {
+		part := textPart(t.turn.Output)
+		events = append(t.begin(),
+			t.event("response.output_text.done", func(h eventHead) any { return textEvent{h, t.place(), part.Text, []struct{}{}} }),
+			t.event("response.content_part.done", func(h eventHead) any { return partEvent{h, t.place(), part} }),
+			t.event("response.output_item.done", func(h eventHead) any {
+				return itemEvent{h, t.index, itemOf(t.turn, "completed", part)}
+			}))
+		t.open = false
+		t.index++
+	}
+	for i := range detail.ToolCalls {
+		events = append(events, t.call(callOf(t.turn, detail, i))...)
+	}
+	if detail.cutShort() != "" {
+		return append(events, t.snapshot("response.incomplete"))
+	}
+	return append(events, t.snapshot("response.completed"))
+}
+
+func (t *transcript) call(c callItem) []responseEvent {
+	begun := c
+	begun.Status, begun.Arguments = "in_progress", ""
+	events := []responseEvent{
+		t.event("response.output_item.added", func(h eventHead) any { return itemEvent{h, t.index, begun} }),
+		t.event("response.function_call_arguments.delta", func(h eventHead) any {
+			return argumentsEvent{eventHead: h, ItemID: c.ID, OutputIndex: t.index, Delta: &c.Arguments}
+		}),
+		t.event("response.function_call_arguments.done", func(h eventHead) any {
+			return argumentsEvent{eventHead: h, ItemID: c.ID, OutputIndex: t.index, Name: c.Name, Arguments: &c.Arguments}
+		}),
+		t.event("response.output_item.done", func(h eventHead) any { return itemEvent{h, t.index, c} }),
+	}
 	t.index++
 	return events
 }

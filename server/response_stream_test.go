@@ -38,10 +38,14 @@ func logOf(entries ...string) []queue.Event {
 	events := make([]queue.Event, 0, len(entries))
 	for i, entry := range entries {
 		kind, text, _ := strings.Cut(entry, " ")
-		events = append(events, queue.Event{
+		e := queue.Event{
 			Turn: "t1", Seq: int64(i + 1), Type: queue.EventType(kind), Attempt: 1, Text: text,
 			At: epoch.Add(time.Duration(i+1) * time.Second),
-		})
+		}
+		if e.Type == queue.EventCompleted && text != "" {
+			e.Text, e.Detail = "", json.RawMessage(text)
+		}
+		events = append(events, e)
 	}
 	return events
 }
@@ -69,7 +73,7 @@ func line(e responseEvent) string {
 	case responseSnapshot:
 		s += " status=" + d.Response.Status
 		for _, item := range d.Response.Output {
-			s += fmt.Sprintf(" output=%s %q", item.ID, item.Content[0].Text)
+			s += " output=" + lineOf(item)
 		}
 		if d.Response.Error != nil {
 			s += fmt.Sprintf(" error=%q", d.Response.Error.Message)
@@ -78,7 +82,9 @@ func line(e responseEvent) string {
 			s += " reason=" + d.Response.IncompleteDetails.Reason
 		}
 	case itemEvent:
-		s += fmt.Sprintf(" [%d] %s %s", d.OutputIndex, d.Item.ID, d.Item.Status)
+		s += fmt.Sprintf(" [%d] %s", d.OutputIndex, lineOf(d.Item))
+	case argumentsEvent:
+		s += fmt.Sprintf(" [%d] %s", d.OutputIndex, d.ItemID)
 	case deltaEvent:
 		s += fmt.Sprintf(" [%d] %s %q", d.OutputIndex, d.ItemID, d.Delta)
 	case textEvent:
@@ -87,6 +93,19 @@ func line(e responseEvent) string {
 		s += fmt.Sprintf(" [%d] %s %q", d.OutputIndex, d.ItemID, d.Part.Text)
 	}
 	return s
+}
+
+func lineOf(item any) string {
+	switch item := item.(type) {
+	case outputItem:
+		if len(item.Content) == 0 {
+			return item.ID + " " + item.Status
+		}
+		return fmt.Sprintf("%s %s %q", item.ID, item.Status, item.Content[0].Text)
+	case callItem:
+		return fmt.Sprintf("%s %s %s(%s)", item.ID, item.Status, item.Name, item.Arguments)
+	}
+	return fmt.Sprint(item)
 }
 
 func TestALogReadsAsAResponseStream(t *testing.T) {
@@ -101,6 +120,9 @@ func TestALogReadsAsAResponseStream(t *testing.T) {
 		{"started", "delta Hel", "cancelled on request"},
 		{"cancelled on request"},
 		{"started", "failed exit status 1", "requeued", "started", "delta ok", "completed"},
+		{"started", `completed {"finish_reason":"tool_calls","tool_calls":[{"id":"c1","type":"function","function":{"name":"f","arguments":"{}"}},{"id":"c2","type":"function","function":{"name":"g","arguments":"[1]"}}]}`},
+		{"started", "delta Let me see", `completed {"tool_calls":[{"id":"c1","type":"function","function":{"name":"f","arguments":"{}"}}]}`},
+		{"started", "delta Hel", `completed {"finish_reason":"length"}`},
 	} {
 		fmt.Fprintf(&page, "# %s\n", strings.Join(c, ", "))
 		for _, e := range play(acceptedTurn(), logOf(c...)) {

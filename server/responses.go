@@ -50,9 +50,11 @@ func parseResponses(body []byte) (responsesRequest, error) {
 	if err != nil {
 		return q, err
 	}
-	if len(messages) > 1 {
-		q.context.Messages = messages
+	tools, err := f.takeTools(&q.context.Params, true)
+	if err != nil {
+		return q, err
 	}
+	q.converse(joinCalls(messages), tools)
 	store, truncation, user := true, "disabled", ""
 	var conversation json.RawMessage
 	var text struct {
@@ -86,6 +88,7 @@ func parseResponses(body []byte) (responsesRequest, error) {
 	if q.session, err = conversationName(conversation); err != nil {
 		return q, err
 	}
+	q.context.Append = len(q.context.Messages) > 0 && (q.session != "" || q.context.PreviousResponseID != "")
 	switch {
 	case q.session != "" && q.context.PreviousResponseID != "":
 		return q, invalid("previous_response_id", "invalid_value", "previous_response_id and conversation exclude each other. Try: only one of them")
@@ -210,7 +213,32 @@ func (s *Server) cancelResponse(w http.ResponseWriter, r *http.Request, b *Backe
 	return reply(w, http.StatusOK, responseOf(t))
 }
 
-// The documents of responses. Usage is null: the gateway does not count tokens.
+// deleteResponse forgets a response that has ended.
+func (s *Server) deleteResponse(w http.ResponseWriter, r *http.Request, b *Backend) error {
+	id, err := turnID(r)
+	if err != nil {
+		return err
+	}
+	t, err := b.Queue.Delete(r.Context(), id)
+	switch {
+	case errors.Is(err, queue.ErrNotFound):
+		return noSuchTurn(id)
+	case errors.Is(err, queue.ErrConflict):
+		return &apiError{
+			status: http.StatusConflict, kind: typeInvalid, code: "conflict", settled: true, cause: err,
+			message: fmt.Sprintf("the response is %s, and only one that has ended can be deleted. Try: POST /v1/responses/%s/cancel first", t.Status, id),
+		}
+	case err != nil:
+		return err
+	}
+	return reply(w, http.StatusOK, struct {
+		ID      string `json:"id"`
+		Object  string `json:"object"`
+		Deleted bool   `json:"deleted"`
+	}{id, "response", true})
+}
+
+// The documents of responses. Usage is what the agent said, null when it said nothing.
 type (
 	response struct {
 		ID                 string            `json:"id"`
@@ -224,17 +252,17 @@ type (
 		Instructions       *string           `json:"instructions"`
 		MaxOutputTokens    json.RawMessage   `json:"max_output_tokens"`
 		Model              string            `json:"model"`
-		Output             []outputItem      `json:"output"`
+		Output             []any             `json:"output"` // outputItem and callItem
 		ParallelToolCalls  bool              `json:"parallel_tool_calls"`
 		PreviousResponseID *string           `json:"previous_response_id"`
 		Conversation       conversation      `json:"conversation"`
 		Store              bool              `json:"store"`
 		Temperature        json.RawMessage   `json:"temperature"`
 		TopP               json.RawMessage   `json:"top_p"`
-		ToolChoice         string            `json:"tool_choice"`
-		Tools              []struct{}        `json:"tools"`
+		ToolChoice         any               `json:"tool_choice"`
+		Tools              []flatTool        `json:"tools"`
 		Truncation         string            `json:"truncation"`
-		Usage              *struct{}         `json:"usage"`
+		Usage              *responseUsage    `json:"usage"`
 		Metadata           map[string]string `json:"metadata"`
 	}
 	responseError struct {
@@ -254,6 +282,25 @@ type (
 		Role    string       `json:"role"`
 		Content []outputText `json:"content"`
 	}
+	callItem struct {
+		ID        string `json:"id"`
+		Type      string `json:"type"`
+		Status    string `json:"status"`
+		CallID    string `json:"call_id"`
+		Name      string `json:"name"`
+		Arguments string `json:"arguments"`
+	}
+	responseUsage struct {
+		InputTokens  int `json:"input_tokens"`
+		InputDetails struct {
+			CachedTokens int `json:"cached_tokens"`
+		} `json:"input_tokens_details"`
+		OutputTokens  int `json:"output_tokens"`
+		OutputDetails struct {
+			ReasoningTokens int `json:"reasoning_tokens"`
+		} `json:"output_tokens_details"`
+		TotalTokens int `json:"total_tokens"`
+	}
 	outputText struct {
 		Type        string     `json:"type"`
 		Text        string     `json:"text"`
@@ -271,11 +318,13 @@ func responseOf(t queue.Turn) response {
 	}
 	doc := response{
 		ID: t.ID, Object: "response", CreatedAt: t.CreatedAt.Unix(), Status: string(t.Status),
-		Background: kept.Background, Model: t.Agent, Output: []outputItem{}, Conversation: conversation{t.Session},
-		Store: true, ToolChoice: "none", Tools: []struct{}{}, Truncation: "disabled", Metadata: kept.Metadata,
+		Background: kept.Background, Model: t.Agent, Output: []any{}, Conversation: conversation{t.Session},
+		Store: true, Tools: flatTools(kept.Params["tools"]), Truncation: "disabled", Metadata: kept.Metadata,
 		MaxOutputTokens: orNull(kept.Params["max_completion_tokens"]),
 		Temperature:     orNull(kept.Params["temperature"]), TopP: orNull(kept.Params["top_p"]),
 	}
+	doc.ToolChoice = flatChoice(kept.Params["tool_choice"], len(doc.Tools))
+	doc.ParallelToolCalls = len(doc.Tools) > 0 && string(kept.Params["parallel_tool_calls"]) != "false"
 	if doc.Metadata == nil {
 		doc.Metadata = map[string]string{}
 	}
@@ -293,7 +342,11 @@ func responseOf(t queue.Turn) response {
 			at := t.FinishedAt.Unix()
 			doc.CompletedAt = &at
 		}
-		doc.Output = []outputItem{itemOf(t, "completed", textPart(t.Output))}
+		detail := detailOf(t.Detail)
+		doc.Output, doc.Usage = outputOf(t, detail), detail.Usage.inResponse()
+		if why := detail.cutShort(); why != "" {
+			doc.Status, doc.IncompleteDetails = "incomplete", &incompleteReason{why}
+		}
 	case queue.Failed:
 		doc.Error = &responseError{Code: typeServer, Message: t.Error}
 	case queue.Cancelled:
@@ -301,6 +354,40 @@ func responseOf(t queue.Turn) response {
 	case queue.Queued:
 	}
 	return doc
+}
+
+// outputOf is what a completed turn answered: its text, unless it is empty beside calls, and the calls.
+func outputOf(t queue.Turn, detail answerDetail) (items []any) {
+	if t.Output != "" || len(detail.ToolCalls) == 0 {
+		items = append(items, itemOf(t, "completed", textPart(t.Output)))
+	}
+	for i := range detail.ToolCalls {
+		items = append(items, callOf(t, detail, i))
+	}
+	return items
+}
+
+func callOf(t queue.Turn, detail answerDetail, i int) callItem {
+	call := detail.ToolCalls[i]
+	return callItem{
+		ID: fmt.Sprintf("fc_%s_%d", t.ID, i), Type: "function_call", Status: "completed",
+		CallID: call.ID, Name: call.Function.Name, Arguments: call.Function.Arguments,
+	}
+}
+
+// inResponse is the usage as responses have it.
+func (u *chatUsage) inResponse() *responseUsage {
+	if u == nil {
+		return nil
+	}
+	r := &responseUsage{InputTokens: u.PromptTokens, OutputTokens: u.CompletionTokens, TotalTokens: u.TotalTokens}
+	if u.PromptDetails != nil {
+		r.InputDetails.CachedTokens = u.PromptDetails.CachedTokens
+	}
+	if u.CompletionDetails != nil {
+		r.OutputDetails.ReasoningTokens = u.CompletionDetails.ReasoningTokens
+	}
+	return r
 }
 
 func itemOf(t queue.Turn, status string, content ...outputText) outputItem {

@@ -277,12 +277,13 @@ func (d *daemon) serve(_ context.Context, e fsm.Entry) error {
 func (d *daemon) publish(context.Context, fsm.Entry) error {
 	c := d.config()
 	modes := make(map[string]queue.Mode)
+	tools := make(map[string]bool)
 	for name, a := range c.Agents {
-		modes[name] = queue.Mode(a.Mode)
+		modes[name], tools[name] = queue.Mode(a.Mode), a.Type == "openai"
 	}
 	d.server.Publish(&server.Backend{
 		Queue: d.queue.Load(), Agents: slices.Sorted(maps.Keys(c.Agents)), DefaultAgent: c.DefaultAgent,
-		Modes: modes,
+		Modes: modes, Tools: tools,
 		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Token: c.Auth.Token,
 	})
 	return nil

@@ -47,7 +47,8 @@ func try(ctx context.Context, t *testing.T, a config.Agent, turn queue.Turn) (st
 	var mu sync.Mutex
 	var out strings.Builder
 	err = s.Run(ctx, queue.Work{
-		Turn: turn,
+		Turn:     turn,
+		Describe: func(json.RawMessage) error { return nil },
 		Emit: func(text string) error {
 			mu.Lock()
 			defer mu.Unlock()

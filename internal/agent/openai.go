@@ -52,7 +52,7 @@ func (e *endpoint) run(ctx context.Context, w queue.Work) error {
 		return e.explain(err)
 	}
 	defer func() { _ = stream.Close() }()
-	finished := false
+	var got answer
 	for {
 		chunk, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -67,11 +67,55 @@ func (e *endpoint) run(ctx context.Context, w queue.Work) error {
 					return err
 				}
 			}
-			finished = finished || choice.FinishReason != ""
+			if err := got.add(choice); err != nil {
+				return err
+			}
+		}
+		if chunk.Usage != nil {
+			got.Usage = chunk.Usage
 		}
 	}
-	if !finished {
+	if got.FinishReason == "" {
 		return errors.New("the endpoint's stream ended before the answer was finished")
+	}
+	detail, err := json.Marshal(got)
+	if err != nil {
+		return fmt.Errorf("what the endpoint said about its answer: %w", err)
+	}
+	return w.Describe(detail)
+}
+
+// answer is what an endpoint says besides the text: the turn's [queue.Turn.Detail], in the words of chat
+// completions.
+type answer struct {
+	FinishReason openai.FinishReason `json:"finish_reason"`
+	ToolCalls    []openai.ToolCall   `json:"tool_calls,omitempty"`
+	Usage        *openai.Usage       `json:"usage,omitempty"`
+}
+
+// maxToolCalls bounds the calls of one answer.
+const maxToolCalls = 128
+
+// add takes in a piece of the stream. A tool call comes in fragments that belong to an index.
+func (a *answer) add(choice openai.ChatCompletionStreamChoice) error {
+	if choice.FinishReason != "" {
+		a.FinishReason = choice.FinishReason
+	}
+	for _, part := range choice.Delta.ToolCalls {
+		at := len(a.ToolCalls)
+		if part.Index != nil {
+			at = *part.Index
+		}
+		if at < 0 || at >= maxToolCalls || at > len(a.ToolCalls) {
+			return fmt.Errorf("the endpoint sent tool call %d after %d calls", at, len(a.ToolCalls))
+		}
+		if at == len(a.ToolCalls) {
+			a.ToolCalls = append(a.ToolCalls, openai.ToolCall{Type: openai.ToolTypeFunction})
+		}
+		call := &a.ToolCalls[at]
+		call.ID += part.ID
+		call.Function.Name += part.Function.Name
+		call.Function.Arguments += part.Function.Arguments
 	}
 	return nil
 }
@@ -100,54 +144,6 @@ func (e *endpoint) explain(err error) error {
 		text = text[:errorText] + "…"
 	}
 	return fmt.Errorf("the endpoint of model %s: %s", e.model, strings.ToValidUTF8(text, "\uFFFD"))
-}
-
-// clientContext is the part of [queue.Turn.Context] that agents understand.
-type clientContext struct {
-	Messages []struct {
-		Role, Content, Name string
-	} `json:"messages"`
-	Instructions string                     `json:"instructions"`
-	Params       map[string]json.RawMessage `json:"params"`
-}
-
-// request is the conversation so far: what the client sent when it sent a whole one, else the turns of the
-// session.
-func (e *endpoint) request(ctx context.Context, w queue.Work) (openai.ChatCompletionRequest, error) {
-	var c clientContext
-	if len(w.Turn.Context) > 0 {
-		if err := json.Unmarshal(w.Turn.Context, &c); err != nil {
-			return openai.ChatCompletionRequest{}, fmt.Errorf("the turn's context cannot be read: %w", err)
-		}
-	}
-	req, err := withParams(c.Params)
-	if err != nil {
-		return req, err
-	}
-	req.Model, req.Stream = e.model, true
-	say := func(role, content, name string) {
-		if content != "" {
-			req.Messages = append(req.Messages, openai.ChatCompletionMessage{Role: role, Content: content, Name: name})
-		}
-	}
-	say(openai.ChatMessageRoleSystem, e.system, "")
-	say(openai.ChatMessageRoleSystem, c.Instructions, "")
-	if len(c.Messages) > 0 {
-		for _, m := range c.Messages {
-			say(m.Role, m.Content, m.Name)
-		}
-		return req, nil
-	}
-	history, err := w.History(ctx, historyTurns)
-	if err != nil {
-		return req, fmt.Errorf("reading the session: %w", err)
-	}
-	for _, t := range history {
-		say(openai.ChatMessageRoleUser, t.Input, "")
-		say(openai.ChatMessageRoleAssistant, t.Output, "")
-	}
-	say(openai.ChatMessageRoleUser, w.Turn.Input, "")
-	return req, nil
 }
 
 // withParams begins a request with the client's sampling parameters.

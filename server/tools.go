@@ -1,0 +1,239 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+)
+
+// Agents that are models may be given tools: functions that the client runs. A call of one is part of the
+// answer, and what it returned is a message of the next turn. They are kept in the words of chat completions.
+
+const (
+	maxTools     = 128
+	maxToolCalls = 128 // in one message
+	maxCallID    = 256 // bytes
+)
+
+// toolName is what OpenAI allows.
+var toolName = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
+
+type (
+	// tool is a function that the client runs, as chat completions have it.
+	tool struct {
+		Type     string   `json:"type"`
+		Function function `json:"function"`
+	}
+	function struct {
+		Name        string          `json:"name"`
+		Description string          `json:"description,omitempty"`
+		Parameters  json.RawMessage `json:"parameters,omitempty"`
+		Strict      *bool           `json:"strict,omitempty"`
+	}
+	// flatTool is the same as responses have it.
+	flatTool struct {
+		Type string `json:"type"`
+		function
+	}
+	toolCall struct {
+		ID       string       `json:"id"`
+		Type     string       `json:"type"`
+		Function calledWithin `json:"function"`
+	}
+	calledWithin struct {
+		Name      string `json:"name"`
+		Arguments string `json:"arguments"`
+	}
+)
+
+// takeTools takes the tools of a request and what it says about them, as chat completions have them, into
+// params. flat reads them as responses have them. It reports whether there are any.
+func (f fields) takeTools(params *map[string]json.RawMessage, flat bool) (any bool, err error) {
+	var raw []json.RawMessage
+	if err := f.take("tools", &raw); err != nil {
+		return false, err
+	}
+	choice, parallel := f["tool_choice"], f["parallel_tool_calls"]
+	if len(raw) == 0 { // then the rest says nothing
+		if asked := string(choice); asked == `"auto"` || asked == `"none"` {
+			f.drop("tool_choice")
+		}
+		f.drop("parallel_tool_calls")
+		return false, nil
+	}
+	f.drop("tool_choice", "parallel_tool_calls")
+	if len(raw) > maxTools {
+		return false, invalid("tools", "invalid_value", "there are more than %d tools. Try: fewer", maxTools)
+	}
+	names := make(map[string]bool)
+	tools := make([]tool, len(raw))
+	for i := range raw {
+		if tools[i], err = parseTool(raw[i], fmt.Sprintf("tools[%d]", i), flat); err != nil {
+			return false, err
+		}
+		names[tools[i].Function.Name] = true
+	}
+	if *params == nil {
+		*params = make(map[string]json.RawMessage)
+	}
+	if (*params)["tools"], err = json.Marshal(tools); err != nil {
+		return false, fmt.Errorf("server: encoding the tools: %w", err)
+	}
+	if len(choice) > 0 && string(choice) != "null" {
+		if (*params)["tool_choice"], err = parseChoice(choice, names, flat); err != nil {
+			return false, err
+		}
+	}
+	switch string(parallel) {
+	case "", "null":
+	case "true", "false":
+		(*params)["parallel_tool_calls"] = parallel
+	default:
+		return false, invalid("parallel_tool_calls", "invalid_type", "parallel_tool_calls is neither true nor false. Try: without it")
+	}
+	return true, nil
+}
+
+func parseTool(raw json.RawMessage, where string, flat bool) (tool, error) {
+	var t flatTool
+	f, err := parseFields(raw)
+	if err != nil {
+		return tool{}, invalid(where, "invalid_type", "%s is not an object. Try: {\"type\":\"function\", …}", where)
+	}
+	if err := f.take("type", &t.Type); err != nil {
+		return tool{}, nested(err, where)
+	}
+	if t.Type != "function" {
+		return tool{}, unsupported(where+".type", fmt.Sprintf("tools of type %q are run by nobody here. Try: functions, which the client runs", clip(t.Type)))
+	}
+	if !flat {
+		var inner json.RawMessage
+		if err := f.take("function", &inner); err != nil {
+			return tool{}, nested(err, where)
+		}
+		if err := f.rest(where + "."); err != nil {
+			return tool{}, err
+		}
+		where += ".function"
+		if f, err = parseFields(inner); err != nil {
+			return tool{}, invalid(where, "invalid_type", "%s is not an object. Try: {\"name\":\"f\",\"parameters\":{}}", where)
+		}
+	}
+	err = f.takeEach(member{"name", &t.Name}, member{"description", &t.Description},
+		member{"parameters", &t.Parameters}, member{"strict", &t.Strict})
+	if err != nil {
+		return tool{}, nested(err, where)
+	}
+	if !toolName.MatchString(t.Name) {
+		return tool{}, invalid(where+".name", "invalid_value", "%s.name is not the name of a function. Try: letters, digits, _ and -, at most 64", where)
+	}
+	return tool{t.Type, t.function}, f.rest(where + ".")
+}
+
+// parseChoice reads which tool is to be called.
+func parseChoice(raw json.RawMessage, names map[string]bool, flat bool) (json.RawMessage, error) {
+	var word string
+	if json.Unmarshal(raw, &word) == nil {
+		switch word {
+		case "none", "auto", "required":
+			return raw, nil
+		}
+		return nil, invalid("tool_choice", "invalid_value", "tool_choice %q is not known. Try: none, auto or required", clip(word))
+	}
+	var one struct {
+		Type     string
+		Name     string
+		Function struct{ Name string }
+	}
+	if json.Unmarshal(raw, &one) != nil || one.Type != "function" {
+		return nil, unsupported("tool_choice", "only a function can be chosen. Try: none, auto, required, or a function's name")
+	}
+	name := one.Function.Name
+	if flat {
+		name = one.Name
+	}
+	if !names[name] {
+		return nil, invalid("tool_choice", "invalid_value", "tool_choice names %q, which is not among the tools. Try: one of tools", clip(name))
+	}
+	return json.Marshal(map[string]any{"type": "function", "function": map[string]string{"name": name}})
+}
+
+// checkCalls checks the calls that an earlier answer made.
+func checkCalls(calls []toolCall, where string) error {
+	if len(calls) > maxToolCalls {
+		return invalid(where, "invalid_value", "%s has more than %d calls. Try: fewer", where, maxToolCalls)
+	}
+	for i, c := range calls {
+		at := fmt.Sprintf("%s[%d]", where, i)
+		switch {
+		case c.Type != "function":
+			return unsupported(at+".type", fmt.Sprintf("calls of type %q are not understood. Try: functions only", clip(c.Type)))
+		case c.ID == "" || !printable(c.ID, maxCallID):
+			return invalid(at+".id", "invalid_value", "%s.id is not the id of a call. Try: the id that the answer gave it", at)
+		case !toolName.MatchString(c.Function.Name):
+			return invalid(at+".function.name", "invalid_value", "%s.function.name is not the name of a function. Try: the name that the answer gave", at)
+		}
+	}
+	return nil
+}
+
+// flatTools and flatChoice echo the tools of a response's request.
+func flatTools(raw json.RawMessage) []flatTool {
+	var tools []tool
+	_ = json.Unmarshal(raw, &tools) // what another writer of the store left there is not echoed
+	flat := make([]flatTool, len(tools))
+	for i, t := range tools {
+		flat[i] = flatTool{t.Type, t.Function}
+	}
+	return flat
+}
+
+func flatChoice(raw json.RawMessage, tools int) any {
+	var one tool
+	switch {
+	case tools == 0:
+		return "none"
+	case len(raw) == 0:
+		return "auto"
+	case json.Unmarshal(raw, &one) == nil && one.Function.Name != "":
+		return map[string]string{"type": "function", "name": one.Function.Name}
+	}
+	return raw
+}
+
+// answerDetail is [queue.Turn.Detail]: what an agent that is a model said about its answer, in the words of
+// chat completions. Other agents say nothing.
+type answerDetail struct {
+	FinishReason string     `json:"finish_reason"`
+	ToolCalls    []toolCall `json:"tool_calls"`
+	Usage        *chatUsage `json:"usage"`
+}
+
+func detailOf(raw json.RawMessage) (d answerDetail) {
+	if len(raw) > 0 {
+		_ = json.Unmarshal(raw, &d) // what another writer of the store left there is not shown
+	}
+	return d
+}
+
+// finish is why the answer ended, in the words of chat completions.
+func (d answerDetail) finish() string {
+	switch {
+	case d.FinishReason != "":
+		return d.FinishReason
+	case len(d.ToolCalls) > 0:
+		return "tool_calls"
+	}
+	return "stop"
+}
+
+// cutShort is why a response is incomplete although its turn completed; empty when it is whole.
+func (d answerDetail) cutShort() string {
+	switch d.FinishReason {
+	case "length":
+		return "max_output_tokens"
+	case "content_filter":
+		return d.FinishReason
+	}
+	return ""
+}
