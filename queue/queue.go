@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -226,7 +227,7 @@ func read[T any](q *Queue, f func() (T, error)) (v T, err error) {
 	if !q.closed.Load() {
 		v, err = f()
 		if err == nil || !q.closed.Load() {
-			return v, err
+			return v, cmp.Or(named(err), err)
 		}
 	}
 	var zero T

@@ -65,6 +65,9 @@ func openSQLite(ctx context.Context, path string) (s *sqliteStore, err error) {
 	}
 	s.writes.SetMaxOpenConns(1)
 	if err := migrate(ctx, s.writes); err != nil {
+		if damage := quickCheck(ctx, s.writes); errors.Is(damage, ErrDamaged) {
+			err = damage // a version that cannot be read looks like one that is not there
+		}
 		return s, err
 	}
 	if err := s.writes.QueryRowContext(ctx,
@@ -137,14 +140,31 @@ func openError(path string, err error) error {
 	if _, newer := errors.AsType[*newerSchemaError](err); newer {
 		try = "run the newer version, or restore a backup from before the upgrade"
 	}
-	switch code(err) {
-	case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
+	switch {
+	case code(err) == sqlite3.SQLITE_NOTADB, code(err) == sqlite3.SQLITE_CORRUPT, errors.Is(err, ErrDamaged):
 		return fmt.Errorf("queue: the store %s is damaged or not a database: %w\n"+
 			"Try: move the file away or restore a backup", path, err)
-	case sqlite3.SQLITE_BUSY:
+	case code(err) == sqlite3.SQLITE_BUSY:
 		try = "stop the other process that uses the file"
 	}
 	return fmt.Errorf("queue: open the store %s: %w\nTry: %s", path, err, try)
+}
+
+// named makes what the error means to those above something that [errors.Is] finds; nil when it means nothing to
+// them.
+func named(err error) error {
+	var name error
+	switch code(err) {
+	case sqlite3.SQLITE_FULL:
+		name = ErrNoRoom
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		name = ErrDamaged
+	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN:
+		name = ErrUnusable
+	default:
+		return nil
+	}
+	return fmt.Errorf("%w: %w", name, err)
 }
 
 // code is the primary SQLite result code of the error, 0 when it has none.

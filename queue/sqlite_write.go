@@ -152,8 +152,9 @@ func (s *sqliteStore) commit(ops []operation) error {
 	switch {
 	case err == nil, errors.Is(err, errFenced), errors.As(err, &rejected):
 		return err
-	case code(err) == sqlite3.SQLITE_FULL:
-		return fmt.Errorf("%w: %w", ErrNoRoom, err)
+	}
+	if known := named(err); known != nil {
+		return known
 	}
 	return fmt.Errorf("queue: write to the store: %w", err)
 }
