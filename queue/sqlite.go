@@ -26,6 +26,7 @@ var migrations embed.FS
 // that writes, and a few that read.
 type sqliteStore struct {
 	generation int64
+	files      []file
 	writes     *sql.DB // one connection
 	reads      *sql.DB
 	w          *writer
@@ -82,7 +83,31 @@ func openSQLite(ctx context.Context, path string) (s *sqliteStore, err error) {
 	}
 	s.reads.SetMaxOpenConns(4)
 	s.reads.SetMaxIdleConns(4)
+	for _, path := range []string{path, path + "-wal"} {
+		st, err := os.Stat(path)
+		if err != nil {
+			return s, err
+		}
+		s.files = append(s.files, file{path, st})
+	}
 	return s, nil
+}
+
+// file is one that the store has open, under the name by which the next start will look for it.
+type file struct {
+	path string
+	info os.FileInfo
+}
+
+// inPlace reports whether what is written will be found again. A file that was removed or replaced can still be
+// written to, and goes with the process.
+func (s *sqliteStore) inPlace() error {
+	for _, f := range s.files {
+		if st, err := os.Stat(f.path); err != nil || !os.SameFile(st, f.info) {
+			return fmt.Errorf("%w: %s was removed or replaced", ErrUnusable, f.path)
+		}
+	}
+	return nil
 }
 
 func connect(path, mode string, pragmas ...string) (*sql.DB, error) {

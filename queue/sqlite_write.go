@@ -122,6 +122,9 @@ func (w *writer) transaction(f func() error) (err error) {
 }
 
 func (s *sqliteStore) commit(ops []operation) error {
+	if err := s.inPlace(); err != nil {
+		return err
+	}
 	err := s.w.transaction(func() error {
 		for _, op := range ops {
 			err := s.w.apply(op)

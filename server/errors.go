@@ -177,7 +177,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 func (s *Server) logFault(r *http.Request, e *apiError, err error) {
-	if e.status == http.StatusInternalServerError {
+	if e.status == http.StatusInternalServerError || errors.Is(err, queue.ErrUnusable) {
 		s.opts.Log.Error().Err(err).Str("method", r.Method).Str("path", r.URL.Path).Msg("a request failed")
 	}
 }
