@@ -27,7 +27,8 @@ type Config struct {
 	MaxQueued, MaxQueuedPerSession int
 	// MaxOutput is the largest output of an attempt, in bytes.
 	MaxOutput int
-	// Retention is how long finished turns and idempotency keys are kept.
+	// Retention is how long finished turns and idempotency keys are kept at least, also while the clock is wrong: see
+	// [calendar].
 	Retention time.Duration
 	// CancelGrace is how long an attempt has to return after its context ended before it is abandoned.
 	CancelGrace time.Duration

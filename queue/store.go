@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"gateway/internal/failpoint"
 )
 
 // Store keeps the turns of one generation. It is sealed: its implementations live in this package, below
@@ -154,6 +156,6 @@ func (e *rejectedError) Error() string { return e.err.Error() }
 func (e *rejectedError) Unwrap() error { return e.err }
 
 // now is the time as the store keeps it, so that a turn in memory equals the turn on disk.
-func now() time.Time { return fromMicros(time.Now().UnixMicro()) }
+func now() time.Time { return fromMicros(failpoint.Now().UnixMicro()) }
 
 func fromMicros(µs int64) time.Time { return time.UnixMicro(µs).UTC() }
