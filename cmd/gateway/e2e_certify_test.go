@@ -30,6 +30,17 @@ func TestCertifyQueue(t *testing.T) {
 	}
 }
 
+// processor is what the system calls it.
+func processor() string {
+	b, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(b)) {
+		if key, value, _ := strings.Cut(line, ":"); strings.TrimSpace(key) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "an unknown processor"
+}
+
 func certificate(runs []tally, took time.Duration) []byte {
 	var b strings.Builder
 	race := ""
@@ -38,13 +49,13 @@ func certificate(runs []tally, took time.Duration) []byte {
 	}
 	fmt.Fprintf(&b, `# What kills cost
 
-%s, %s, %s, %s/%s, %d cores%s, took %s. Written by the run itself.
+%s, %s, %s, %s/%s, %d cores of %s%s, took %s. Written by the run itself.
 
 The real program on a real file, killed with SIGKILL and started again on what that left, while 16 clients send turns, wait for them, follow them, cancel them and give them another try. Afterwards one judge compares what the clients were told and what the agents wrote down with what the gateway tells: see `+"`cmd/gateway/history_test.go`"+`.
 
 | kills | when | turns acknowledged | lost | twice | out of order | stuck | event logs with a gap or a wrong end |
 |---|---|---|---|---|---|---|---|
-`, "`make certify-queue`", time.Now().UTC().Format("2 January 2006"), runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), race, took.Round(time.Second))
+`, "`make certify-queue`", time.Now().UTC().Format("2 January 2006"), runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), processor(), race, took.Round(time.Second))
 	for _, r := range runs {
 		fmt.Fprintf(&b, "| %d | %s | %d | %d | %d | %d | %d | %d |\n", r.kills, r.what, r.acknowledged,
 			len(r.lost), len(r.twice), len(r.disordered), len(r.stuck), len(r.incomplete))

@@ -43,6 +43,7 @@ func (c tally) counts() string {
 // clients are everybody who uses a gateway that keeps dying, over its control socket, whose name stays.
 type clients struct {
 	h                            *house
+	ctx                          context.Context
 	record                       *history
 	stop                         chan struct{}
 	group                        sync.WaitGroup
@@ -66,7 +67,9 @@ lanes: { main: { concurrency: 4 } }
 turns: { max_attempts: 1000, max_queued: 100000, max_queued_per_session: 100000 }
 agents: { twice: { type: command, command: [%s], env: { WITNESS: %s } } }
 `, script, witness))
-	c := &clients{h: h, record: &history{witness: witness}, stop: make(chan struct{})}
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	c := &clients{h: h, ctx: ctx, record: &history{witness: witness}, stop: make(chan struct{})}
 	h.start()
 	for s := range 16 {
 		c.group.Go(func() { c.work(fmt.Sprintf("s%d", s)) })
@@ -90,18 +93,10 @@ agents: { twice: { type: command, command: [%s], env: { WITNESS: %s } } }
 	}
 	h.start()
 	close(c.stop)
-	done := make(chan struct{})
-	go func() { c.group.Wait(); close(done) }()
-	h.eventually("every client has been answered", func() bool {
-		select {
-		case <-done:
-			return true
-		default:
-			return false
-		}
-	})
-	began := time.Now()
-	for time.Since(began) < 60*time.Second { // what is stuck is counted, not waited for
+	patience := time.AfterFunc(30*time.Second, leave) // what is stuck is counted, not waited for
+	defer patience.Stop()
+	c.group.Wait()
+	for ctx.Err() == nil {
 		if s, err := h.status(); err == nil && s.Turns.Queued == 0 && s.Turns.Running == 0 {
 			break
 		}
@@ -128,10 +123,13 @@ func (c *clients) work(session string) {
 		text := fmt.Sprintf("%d.%s", i, session)
 		var id string
 		c.insist(func() bool {
-			a, _, err := ask(c.h.t.Context(), c.h.http, "gateway", session, "twice", text, text, i%4 != 1)
+			a, _, err := ask(c.ctx, c.h.http, "gateway", session, "twice", text, text, i%4 != 1)
 			id = a.ID
 			return err == nil
 		})
+		if id == "" {
+			return
+		}
 		c.record.acknowledged(id, session, text+"\n"+text)
 		switch i % 4 {
 		case 2:
@@ -144,10 +142,10 @@ func (c *clients) work(session string) {
 
 // insist repeats what a dead gateway cannot answer.
 func (c *clients) insist(try func() bool) {
-	for c.h.t.Context().Err() == nil && !try() {
+	for c.ctx.Err() == nil && !try() {
 		select {
 		case <-time.After(10 * time.Millisecond): // a client's back-off
-		case <-c.h.t.Context().Done():
+		case <-c.ctx.Done():
 		}
 	}
 }
@@ -156,7 +154,7 @@ func (c *clients) insist(try func() bool) {
 func (c *clients) follow(id string) {
 	last, ended := int64(0), false
 	c.insist(func() bool {
-		ctx, cancel := context.WithCancel(c.h.t.Context())
+		ctx, cancel := context.WithCancel(c.ctx)
 		defer cancel()
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://gateway/v1/turns/%s/events?after=%d", id, last), nil)
 		if err != nil {
@@ -203,7 +201,7 @@ func (c *clients) cancelAndRetry(id string) {
 
 // post returns the status, 0 for none.
 func (c *clients) post(path string) int {
-	req, err := http.NewRequestWithContext(c.h.t.Context(), http.MethodPost, "http://gateway"+path, bytes.NewReader(nil))
+	req, err := http.NewRequestWithContext(c.ctx, http.MethodPost, "http://gateway"+path, bytes.NewReader(nil))
 	if err != nil {
 		return 0
 	}
