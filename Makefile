@@ -6,10 +6,10 @@ SHELL := /bin/bash
 TOOL    := go tool -modfile=internal/tools/go.mod
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
-.PHONY: help build generate check lint unit test deps bench bench-queue fuzz
+.PHONY: help build generate check lint unit test deps bench bench-queue certify-queue fuzz
 
 help: ## list the commands
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
 
 build: ## build the program as bin/gateway
 	go build -trimpath -ldflags '-X main.stamped=$(VERSION)' -o bin/gateway ./cmd/gateway
@@ -56,6 +56,9 @@ bench-queue: ## measure the queue, beside what its disk can do, and write docs/b
 	} | tee /dev/stderr | go run ./internal/benchpage docs/bench/queue.md.tmpl > docs/bench/queue.md.new
 	mv docs/bench/queue.md.new docs/bench/queue.md
 	cat docs/bench/queue.md
+
+certify-queue: ## kill the gateway KILLS times (default 1000) and at every failpoint, and write docs/bench/kills.md
+	GATEWAY_TEST_CERTIFY=$(CURDIR)/docs/bench/kills.md GATEWAY_TEST_KILLS=$${KILLS:-1000} go test -run 'TestCertifyQueue$$' -count 1 -timeout 60m -v ./cmd/gateway
 
 fuzz: ## fuzz every decoder for FUZZTIME each (default 30s)
 	@for pkg in $$(go list ./...); do \

@@ -1,7 +1,9 @@
 package queue
 
 import (
+	"cmp"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -62,14 +64,22 @@ func checkStore(ctx context.Context, path string) (turns int64, err error) {
 		return 0, err
 	}
 	defer func() { _ = db.Close() }()
-	var found string
-	if err := db.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&found); err != nil {
+	if err := quickCheck(ctx, db); err != nil {
 		return 0, err
 	}
-	if found != "ok" {
-		return 0, errors.New(found)
-	}
 	return turns, db.QueryRowContext(ctx, `SELECT count(*) FROM turns`).Scan(&turns)
+}
+
+// quickCheck looks for damage in the trees of the file: ErrDamaged when it finds any.
+func quickCheck(ctx context.Context, db *sql.DB) error {
+	var found string
+	if err := db.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&found); err != nil {
+		return cmp.Or(named(err), err)
+	}
+	if found != "ok" {
+		return fmt.Errorf("%w: %s", ErrDamaged, found)
+	}
+	return nil
 }
 
 // syncDir makes the names in a folder durable.

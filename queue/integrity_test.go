@@ -63,7 +63,7 @@ func TestAStoreThatWasNotClosedIsLookedThrough(t *testing.T) {
 	}
 	require.NoError(t, os.WriteFile(path, content, 0o600))
 	q = openQueue(t, path, cfg)
-	require.Eventually(t, func() bool { return q.Stats().Damaged || log.has("the store is damaged") }, waitLimit, waitTick)
+	require.Eventually(t, func() bool { return q.Stats().Damaged && log.has("the store is damaged") }, waitLimit, waitTick)
 	require.True(t, log.has("restore a backup"))
 	turn := accept(t, q, "other", "still taken")
 	q.Resume()

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -26,7 +27,8 @@ type Config struct {
 	MaxQueued, MaxQueuedPerSession int
 	// MaxOutput is the largest output of an attempt, in bytes.
 	MaxOutput int
-	// Retention is how long finished turns and idempotency keys are kept.
+	// Retention is how long finished turns and idempotency keys are kept at least, also while the clock is wrong: see
+	// [calendar].
 	Retention time.Duration
 	// CancelGrace is how long an attempt has to return after its context ended before it is abandoned.
 	CancelGrace time.Duration
@@ -244,7 +246,7 @@ func read[T any](q *Queue, f func() (T, error)) (v T, err error) {
 	if !q.closed.Load() {
 		v, err = f()
 		if err == nil || !q.closed.Load() {
-			return v, err
+			return v, cmp.Or(named(err), err)
 		}
 	}
 	var zero T

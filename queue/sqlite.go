@@ -26,7 +26,8 @@ var migrations embed.FS
 // that writes, and a few that read.
 type sqliteStore struct {
 	generation int64
-	unclosed   bool    // the generation before did not close it
+	unclosed   bool // the generation before did not close it
+	files      []file
 	writes     *sql.DB // one connection
 	reads      *sql.DB
 	w          *writer
@@ -66,6 +67,9 @@ func openSQLite(ctx context.Context, path string) (s *sqliteStore, err error) {
 	}
 	s.writes.SetMaxOpenConns(1)
 	if err := migrate(ctx, s.writes); err != nil {
+		if damage := quickCheck(ctx, s.writes); errors.Is(damage, ErrDamaged) {
+			err = damage // a version that cannot be read looks like one that is not there
+		}
 		return s, err
 	}
 	if err := s.writes.QueryRowContext(ctx, `SELECT NOT closed FROM meta`).Scan(&s.unclosed); err != nil {
@@ -83,7 +87,31 @@ func openSQLite(ctx context.Context, path string) (s *sqliteStore, err error) {
 	}
 	s.reads.SetMaxOpenConns(4)
 	s.reads.SetMaxIdleConns(4)
+	for _, path := range []string{path, path + "-wal"} {
+		st, err := os.Stat(path)
+		if err != nil {
+			return s, err
+		}
+		s.files = append(s.files, file{path, st})
+	}
 	return s, nil
+}
+
+// file is one that the store has open, under the name by which the next start will look for it.
+type file struct {
+	path string
+	info os.FileInfo
+}
+
+// inPlace reports whether what is written will be found again. A file that was removed or replaced can still be
+// written to, and goes with the process.
+func (s *sqliteStore) inPlace() error {
+	for _, f := range s.files {
+		if st, err := os.Stat(f.path); err != nil || !os.SameFile(st, f.info) {
+			return fmt.Errorf("%w: %s was removed or replaced", ErrUnusable, f.path)
+		}
+	}
+	return nil
 }
 
 func connect(path, mode string, pragmas ...string) (*sql.DB, error) {
@@ -141,14 +169,31 @@ func openError(path string, err error) error {
 	if _, newer := errors.AsType[*newerSchemaError](err); newer {
 		try = "run the newer version, or restore a backup from before the upgrade"
 	}
-	switch code(err) {
-	case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
+	switch {
+	case code(err) == sqlite3.SQLITE_NOTADB, code(err) == sqlite3.SQLITE_CORRUPT, errors.Is(err, ErrDamaged):
 		return fmt.Errorf("queue: the store %s is damaged or not a database: %w\n"+
 			"Try: move the file away or restore a backup", path, err)
-	case sqlite3.SQLITE_BUSY:
+	case code(err) == sqlite3.SQLITE_BUSY:
 		try = "stop the other process that uses the file"
 	}
 	return fmt.Errorf("queue: open the store %s: %w\nTry: %s", path, err, try)
+}
+
+// named makes what the error means to those above something that [errors.Is] finds; nil when it means nothing to
+// them.
+func named(err error) error {
+	var name error
+	switch code(err) {
+	case sqlite3.SQLITE_FULL:
+		name = ErrNoRoom
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		name = ErrDamaged
+	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN:
+		name = ErrUnusable
+	default:
+		return nil
+	}
+	return fmt.Errorf("%w: %w", name, err)
 }
 
 // code is the primary SQLite result code of the error, 0 when it has none.
@@ -179,16 +224,7 @@ func (s *sqliteStore) close() error {
 
 func (s *sqliteStore) crashed() bool { return s.unclosed }
 
-func (s *sqliteStore) damage(ctx context.Context) (found string, err error) {
-	err = s.reads.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&found)
-	if c := code(err); c == sqlite3.SQLITE_CORRUPT || c == sqlite3.SQLITE_NOTADB {
-		return err.Error(), nil
-	}
-	if found == "ok" {
-		found = ""
-	}
-	return found, err
-}
+func (s *sqliteStore) check(ctx context.Context) error { return quickCheck(ctx, s.reads) }
 
 // settle is part of Open, before anything else uses the store.
 func (s *sqliteStore) settle(

@@ -239,15 +239,17 @@ func (s *sqliteStore) aged(
 		return nil, 0, fmt.Errorf("queue: read the store: %w", err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	looked := 0
+	looked, at := 0, now().UnixMicro()
 	for rows.Next() {
 		var seq, created int64
 		var finished sql.NullInt64
 		if err := rows.Scan(&seq, &created, &finished); err != nil {
 			return nil, 0, fmt.Errorf("queue: read the store: %w", err)
 		}
-		if created >= before.UnixMicro() {
-			return seqs, 0, nil // what was accepted later cannot have finished earlier
+		if created >= before.UnixMicro() && created <= at {
+			// What was accepted later cannot have finished earlier, whatever a clock that was set back meanwhile has
+			// made of its times. A time to come says nothing: the clock was ahead then.
+			return seqs, 0, nil
 		}
 		if finished.Valid && finished.Int64 < before.UnixMicro() {
 			seqs = append(seqs, seq)

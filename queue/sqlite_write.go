@@ -143,6 +143,9 @@ func (w *writer) transaction(f func() error) (err error) {
 
 func (s *sqliteStore) commit(ops []operation) error {
 	starts := false
+	if err := s.inPlace(); err != nil {
+		return err
+	}
 	err := s.w.transaction(func() error {
 		for _, op := range ops {
 			err := s.w.apply(op)
@@ -177,8 +180,9 @@ func (s *sqliteStore) commit(ops []operation) error {
 	switch {
 	case err == nil, errors.Is(err, errFenced), errors.As(err, &rejected):
 		return err
-	case code(err) == sqlite3.SQLITE_FULL:
-		return fmt.Errorf("%w: %w", ErrNoRoom, err)
+	}
+	if known := named(err); known != nil {
+		return known
 	}
 	return fmt.Errorf("queue: write to the store: %w", err)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"gateway/internal/failpoint"
 )
 
 // Store keeps the turns of one generation. It is sealed: its implementations live in this package, below
@@ -14,8 +16,8 @@ type Store interface {
 
 	// crashed reports that the generation before did not close the store.
 	crashed() bool
-	// damage looks through the whole store and returns what is wrong first; empty when nothing is.
-	damage(ctx context.Context) (string, error)
+	// check looks through the whole store: [ErrDamaged] when it finds any damage.
+	check(ctx context.Context) error
 
 	// settle ends what older generations left running: back to queued, or failed when maxAttempts starts
 	// were counted or the turn says so. pause is how long one that was started so often has to wait.
@@ -209,6 +211,6 @@ func (e *rejectedError) Error() string { return e.err.Error() }
 func (e *rejectedError) Unwrap() error { return e.err }
 
 // now is the time as the store keeps it, so that a turn in memory equals the turn on disk.
-func now() time.Time { return fromMicros(time.Now().UnixMicro()) }
+func now() time.Time { return fromMicros(failpoint.Now().UnixMicro()) }
 
 func fromMicros(µs int64) time.Time { return time.UnixMicro(µs).UTC() }

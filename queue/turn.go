@@ -182,6 +182,11 @@ var (
 	ErrNotFound = errors.New("queue: no such turn")
 	// ErrNoRoom: the disk is full; nothing was written. Reading goes on, and so does writing once there is room.
 	ErrNoRoom = errors.New("queue: the disk has no room")
+	// ErrUnusable: the disk refuses for a reason that is not lack of room, such as a file system that has become
+	// read-only; nothing was written. It goes on once the disk works again.
+	ErrUnusable = errors.New("queue: the store cannot be read or written")
+	// ErrDamaged: the file of the store is damaged where this is kept. What does not need it goes on.
+	ErrDamaged = errors.New("queue: the store is damaged")
 	// ErrFull: a limit on waiting turns was reached; nothing was written.
 	ErrFull = errors.New("queue: full")
 	// ErrKeyReused: the idempotency key was used in this session for another input or agent.

@@ -109,6 +109,16 @@ func explain(err error) *apiError {
 			status: http.StatusInsufficientStorage, kind: typeServer, code: "disk_full", retryAfter: 5 * time.Second, cause: err,
 			message: "the disk of the state folder has no room, nothing was accepted. Try: make room; it goes on by itself",
 		}
+	case errors.Is(err, queue.ErrUnusable):
+		return &apiError{
+			status: http.StatusServiceUnavailable, kind: typeServer, code: "store_unusable", retryAfter: 5 * time.Second, cause: err,
+			message: "the store in the state folder cannot be read or written, nothing was changed. Try: the log says why; it goes on by itself once the disk works again",
+		}
+	case errors.Is(err, queue.ErrDamaged):
+		return &apiError{
+			status: http.StatusInternalServerError, kind: typeServer, code: "store_damaged", settled: true, cause: err,
+			message: "the store is damaged where this is kept; what does not need it goes on. Try: gateway stop, then restore a backup in the place of gateway.db",
+		}
 	case errors.Is(err, queue.ErrFull):
 		return &apiError{
 			status: http.StatusTooManyRequests, kind: typeRateLimit, code: "queue_full", retryAfter: time.Second, cause: err,
@@ -167,7 +177,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 func (s *Server) logFault(r *http.Request, e *apiError, err error) {
-	if e.status == http.StatusInternalServerError {
+	if e.status == http.StatusInternalServerError || errors.Is(err, queue.ErrUnusable) {
 		s.opts.Log.Error().Err(err).Str("method", r.Method).Str("path", r.URL.Path).Msg("a request failed")
 	}
 }

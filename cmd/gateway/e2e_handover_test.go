@@ -118,11 +118,11 @@ func dieAt(t *testing.T, mode, moment, survivor string) {
 	h, arm := newHandoverHouse(t, mode, moment)
 	h.start()
 	before := h.waitState("Running")
-	acked := make(map[string]string)
+	var record history
 	for _, text := range []string{"one", "two", "three"} {
 		a, _, err := ask(t.Context(), http.DefaultClient, before.Address, "desk", "slow", text, text, true)
 		require.NoError(t, err)
-		acked[a.ID] = text
+		record.acknowledged(a.ID, "desk", text)
 	}
 	arm()
 	h.restartWithoutWaiting()
@@ -167,13 +167,7 @@ func dieAt(t *testing.T, mode, moment, survivor string) {
 		return err == nil && s.State == "Running" && s.Turns.Queued == 0 && s.Turns.Running == 0
 	})
 	h.eventually("exactly one gateway", func() bool { return len(h.alive()) == 1 })
-	for id, want := range acked {
-		turn := h.turn(id)
-		require.Equal(t, "completed", turn.Status, turn.Error)
-		require.Equal(t, want, turn.Output)
-		require.Equal(t, 1, h.finals(id))
-	}
-	h.checkOrder("desk")
+	h.judge(&record)
 	out, stderr, code := h.gateway("stop")
 	require.Zero(t, code, "%s%s", out, stderr)
 	h.cmd = nil

@@ -24,8 +24,8 @@ func TestAKillAtAnyMomentOfARestartLosesNothing(t *testing.T) {
 func killAtAnyMoment(t *testing.T, mode string) {
 	rounds := envInt(t, "GATEWAY_TEST_KILLS", 10)
 	h := newHouse(t, "lifecycle: { respawn: "+mode+" }\nturns: { max_attempts: 1000, max_queued_per_session: 100000 }\nagents: { slow: { type: command, command: [sh, -c, \"sleep 0.03; cat\"] } }\n")
-	acked := make(map[string]string) // turn id → answer
-	died := make(map[string]int)     // the states in which it died
+	var record history
+	died := make(map[string]int) // the states in which it died
 	h.start()
 	for round := range rounds {
 		s := h.waitState("Running")
@@ -33,7 +33,7 @@ func killAtAnyMoment(t *testing.T, mode string) {
 			want := fmt.Sprintf("%d.%d", round, i)
 			a, _, err := ask(t.Context(), http.DefaultClient, s.Address, fmt.Sprintf("desk%d", i), "slow", want, "key-"+want, true)
 			require.NoError(t, err)
-			acked[a.ID] = want
+			record.acknowledged(a.ID, fmt.Sprintf("desk%d", i), want)
 		}
 		h.restartWithoutWaiting()
 		<-time.After(rand.N(60 * time.Millisecond)) // the moment is what is tried, not waited for
@@ -54,25 +54,13 @@ func killAtAnyMoment(t *testing.T, mode string) {
 		h.cmd = nil
 		h.start()
 	}
-	h.eventually("every turn has ended", func() bool {
-		s, err := h.status()
-		return err == nil && s.Turns.Queued == 0 && s.Turns.Running == 0
-	})
-	for id, want := range acked {
-		turn := h.turn(id)
-		require.Equal(t, "completed", turn.Status, turn.Error)
-		require.Equal(t, want, turn.Output)
-		require.Equal(t, 1, h.finals(id))
-	}
-	for i := range 3 {
-		h.checkOrder(fmt.Sprintf("desk%d", i))
-	}
+	h.judge(&record)
 	require.Len(t, h.alive(), 1, "exactly one gateway")
 	out, stderr, code := h.gateway("stop")
 	require.Zero(t, code, "%s%s", out, stderr)
 	require.Empty(t, h.alive())
 	h.cmd = nil
-	t.Logf("%d kills, %d turns; it died in %v", rounds, len(acked), died)
+	t.Logf("%d kills, %d turns; it died in %v", rounds, record.len(), died)
 }
 
 func (h *house) restartWithoutWaiting() {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,9 +29,9 @@ func TestNothingAcceptedIsLost(t *testing.T) {
 	require.NoError(t, os.WriteFile(script, []byte(`#!/bin/sh
 # The input, upper case; the witness gets a line when the turn begins and one when it ends.
 read -r line
-echo "begin $GATEWAY_TURN_ID $GATEWAY_TURN_ATTEMPT $line" >> "$WITNESS/$GATEWAY_SESSION"
+echo "begin $GATEWAY_TURN_ID $GATEWAY_TURN_RUN $line" >> "$WITNESS/$GATEWAY_SESSION"
 printf '%s\n' "$line" | tr a-z A-Z
-echo "end $GATEWAY_TURN_ID $GATEWAY_TURN_ATTEMPT $line" >> "$WITNESS/$GATEWAY_SESSION"
+echo "end $GATEWAY_TURN_ID $GATEWAY_TURN_RUN $line" >> "$WITNESS/$GATEWAY_SESSION"
 `), 0o700))
 	config := fmt.Sprintf(`
 lanes: { main: { concurrency: 4 }, cron: { concurrency: 1 } }
@@ -49,9 +48,7 @@ agents:
 	address.Store(h.waitState("Running").Address)
 	var disturbed atomic.Bool // from a stop or kill to the next Running, clients may be refused
 	var failures atomic.Int64 // of requests while only restarts happened
-	var acked sync.Map        // turn id → what is expected of it
-
-	type expectation struct{ session, want string }
+	record := &history{witness: witness}
 	dialer := &net.Dialer{}
 	transport := &http.Transport{MaxIdleConnsPerHost: 64, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return dialer.DialContext(ctx, network, address.Load().(string))
@@ -83,7 +80,7 @@ agents:
 						a, _, err = ask(t.Context(), client, address.Load().(string), session, agent, input, key, i%2 == 0)
 					}
 					if err == nil {
-						acked.Store(a.ID, expectation{session, want})
+						record.acknowledged(a.ID, session, want)
 						if a.Status == "completed" && a.text() != want {
 							t.Errorf("%s: got %q, want %q", key, a.text(), want)
 						}
@@ -156,28 +153,11 @@ agents:
 	transport.CloseIdleConnections()
 	disturbed.Store(false)
 	<-done
-	h.eventually("every turn has ended", func() bool {
-		s, err := h.status()
-		return err == nil && s.Turns.Queued == 0 && s.Turns.Running == 0
-	})
 	t.Logf("%d turns in %d sessions, %d restarts, one SIGTERM and one SIGKILL in %s", sent.Load(), sessions, 3*(rounds/2)+1, time.Since(began).Round(time.Millisecond))
 	require.Zero(t, failures.Load(), "requests failed while nothing but restarts happened")
 
-	n := 0
-	acked.Range(func(id, value any) bool {
-		n++
-		turn := h.turn(id.(string))
-		e := value.(expectation)
-		require.Equal(t, "completed", turn.Status, "turn %s of %s: %s", id, e.session, turn.Error)
-		require.Equal(t, e.want, turn.Output)
-		require.Equal(t, 1, h.finals(id.(string)), "completed exactly once")
-		return true
-	})
-	require.Equal(t, int(sent.Load()), n, "every request has a turn of its own")
-	for s := range sessions {
-		h.checkOrder(fmt.Sprintf("s%d", s))
-		checkWitness(t, filepath.Join(witness, fmt.Sprintf("s%d", s)))
-	}
+	require.Equal(t, int(sent.Load()), record.len(), "every request has a turn of its own")
+	h.judge(record)
 }
 
 // askByCommand hands the turn over with `gateway send`.
@@ -195,15 +175,6 @@ func (h *house) askByCommand(session, agent, input, key string) (a answer, err e
 	return a, nil
 }
 
-type turnJSON struct {
-	ID, Session, Status, Output, Error string
-	Attempt                            int
-	LastEvent                          int        `json:"last_event"`
-	CreatedAt                          time.Time  `json:"created_at"`
-	StartedAt                          *time.Time `json:"started_at"`
-	FinishedAt                         *time.Time `json:"finished_at"`
-}
-
 func (h *house) get(path string, into any) {
 	h.t.Helper()
 	req, err := http.NewRequestWithContext(h.t.Context(), http.MethodGet, "http://gateway"+path, nil)
@@ -219,60 +190,6 @@ func (h *house) turn(id string) (t turnJSON) {
 	h.t.Helper()
 	h.get("/v1/turns/"+id, &t)
 	return t
-}
-
-// finals counts the final events in a turn's log, and checks that the log has no gap.
-func (h *house) finals(id string) (n int) {
-	h.t.Helper()
-	var log struct {
-		Events []struct {
-			Seq  int64
-			Type string
-		}
-	}
-	h.get("/v1/turns/"+id+"/events", &log)
-	for i, e := range log.Events {
-		require.Equal(h.t, int64(i+1), e.Seq, "a gap in the events of %s", id)
-		if e.Type == "completed" || e.Type == "failed" || e.Type == "cancelled" {
-			n++
-		}
-	}
-	return n
-}
-
-// checkOrder: a turn of a session starts only after the one before it has ended.
-func (h *house) checkOrder(session string) {
-	h.t.Helper()
-	var list struct{ Turns []turnJSON }
-	h.get("/v1/turns?limit=1000&session="+url.QueryEscape(session), &list)
-	for i := len(list.Turns) - 1; i > 0; i-- { // newest first
-		earlier, later := list.Turns[i], list.Turns[i-1]
-		require.False(h.t, later.StartedAt.Before(*earlier.FinishedAt), "%s started before %s ended", later.ID, earlier.ID)
-	}
-}
-
-// checkWitness reads what the agents wrote: the last attempt of each turn began after the turn before it
-// had ended for good, in the order of the lines.
-func checkWitness(t *testing.T, path string) {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	require.NoError(t, err)
-	var order []string
-	for line := range strings.Lines(string(b)) {
-		f := strings.SplitN(strings.TrimSpace(line), " ", 4)
-		if f[0] == "begin" && (len(order) == 0 || order[len(order)-1] != f[3]) {
-			require.NotContains(t, order, f[3], "%s: began again after a later turn", path)
-			order = append(order, f[3])
-		}
-	}
-	last := -1
-	for _, line := range order {
-		var i int
-		_, err := fmt.Sscanf(line, "line %d of", &i)
-		require.NoError(t, err)
-		require.Greater(t, i, last, "%s: out of order", path)
-		last = i
-	}
 }
 
 func envInt(t *testing.T, name string, standard int) int {

@@ -278,6 +278,6 @@ func historyOf(h *process.Handover) ([]fsm.Hop, error) {
 	return append(hops, fsm.Hop{
 		Seq: last.Seq + 1, BootID: h.BootID, Generation: last.Generation, Time: now,
 		From: fsm.Respawning, Event: fsm.Respawned, To: fsm.Stopped, Actor: "gateway",
-		Reason: "handed over", LastedMS: float64(now.Sub(last.Time).Microseconds()) / 1000,
+		Reason: "handed over", LastedMS: float64(max(0, now.Sub(last.Time)).Microseconds()) / 1000, // the clock may have been set back
 	}), nil
 }

@@ -153,7 +153,7 @@ func table(w io.Writer, head ...string) rows {
 func (t rows) row(cells ...string) { _, _ = fmt.Fprintln(t, strings.Join(cells, "\t")) }
 
 func age(t time.Time) string {
-	d := time.Since(t)
+	d := max(0, time.Since(t)) // a clock may have been set back
 	if d < time.Minute {
 		return d.Round(100 * time.Millisecond).String()
 	}

@@ -5,6 +5,7 @@ package failpoint
 import (
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,4 +24,23 @@ func At(moment string) {
 		sig = unix.SIGSTOP
 	}
 	_ = unix.Kill(os.Getpid(), sig)
+}
+
+// Now is the wall clock.
+func Now() time.Time {
+	now := time.Now()
+	if b, err := os.ReadFile(os.Getenv(EnvClock)); err == nil {
+		if ahead, err := time.ParseDuration(strings.TrimSpace(string(b))); err == nil {
+			now = now.Round(0).Add(ahead) // a clock that is set leaves the monotonic one alone
+		}
+	}
+	return now
+}
+
+// Hour is the time between two of what happens hourly.
+func Hour() time.Duration {
+	if d, err := time.ParseDuration(os.Getenv(EnvHour)); err == nil {
+		return d
+	}
+	return time.Hour
 }

@@ -119,6 +119,9 @@ func tryAcquire(dir string) (*Lock, error) {
 		l := &Lock{dir: dir, guard: guard}
 		if err := l.Claim(); err != nil {
 			_ = guard.Close()
+			if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
+				err = &StateDirError{dir, err}
+			}
 			return nil, err
 		}
 		return l, nil
