@@ -215,27 +215,15 @@ func (s *Server) cancelResponse(w http.ResponseWriter, r *http.Request, b *Backe
 
 // deleteResponse forgets a response that has ended.
 func (s *Server) deleteResponse(w http.ResponseWriter, r *http.Request, b *Backend) error {
-	id, err := turnID(r)
+	t, err := forget(r, b)
 	if err != nil {
-		return err
-	}
-	t, err := b.Queue.Delete(r.Context(), id)
-	switch {
-	case errors.Is(err, queue.ErrNotFound):
-		return noSuchTurn(id)
-	case errors.Is(err, queue.ErrConflict):
-		return &apiError{
-			status: http.StatusConflict, kind: typeInvalid, code: "conflict", settled: true, cause: err,
-			message: fmt.Sprintf("the response is %s, and only one that has ended can be deleted. Try: POST /v1/responses/%s/cancel first", t.Status, id),
-		}
-	case err != nil:
 		return err
 	}
 	return reply(w, http.StatusOK, struct {
 		ID      string `json:"id"`
 		Object  string `json:"object"`
 		Deleted bool   `json:"deleted"`
-	}{id, "response", true})
+	}{t.ID, "response", true})
 }
 
 // The documents of responses. Usage is what the agent said, null when it said nothing.

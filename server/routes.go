@@ -23,6 +23,7 @@ func (s *Server) routes() routes {
 			"GET /v1/responses/{id}/input_items": s.listInputItems,
 			"GET /v1/turns":                      s.listTurns,
 			"GET /v1/turns/{id}":                 s.showTurn,
+			"DELETE /v1/turns/{id}":              s.deleteTurn,
 			"GET /v1/turns/{id}/events":          s.turnEvents,
 			"POST /v1/turns/{id}/cancel":         s.cancelTurn,
 			"POST /v1/turns/{id}/retry":          s.retryTurn,

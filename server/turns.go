@@ -123,6 +123,33 @@ func (s *Server) retryTurn(w http.ResponseWriter, r *http.Request, b *Backend) e
 	return reply(w, http.StatusOK, t)
 }
 
+// deleteTurn forgets a turn that has ended, and answers with what it was.
+func (s *Server) deleteTurn(w http.ResponseWriter, r *http.Request, b *Backend) error {
+	t, err := forget(r, b)
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, t)
+}
+
+func forget(r *http.Request, b *Backend) (queue.Turn, error) {
+	id, err := turnID(r)
+	if err != nil {
+		return queue.Turn{}, err
+	}
+	t, err := b.Queue.Delete(r.Context(), id)
+	switch {
+	case errors.Is(err, queue.ErrNotFound):
+		return t, noSuchTurn(id)
+	case errors.Is(err, queue.ErrConflict):
+		return t, &apiError{
+			status: http.StatusConflict, kind: typeInvalid, code: "conflict", settled: true, cause: err,
+			message: fmt.Sprintf("turn %s is %s, and only one that has ended can be deleted. Try: POST /v1/turns/%[1]s/cancel first", id, t.Status),
+		}
+	}
+	return t, err
+}
+
 // turnEvents returns the turn's log after a sequence: what is there now as JSON, or that and all that
 // comes as a stream.
 func (s *Server) turnEvents(w http.ResponseWriter, r *http.Request, b *Backend) error {

@@ -25,7 +25,7 @@ func TestADeathAtEveryWriteLosesNothing(t *testing.T) {
 
 func moments() []string {
 	moments := []string{"turn.runs", "turn.ran"}
-	for _, kind := range []string{"accept", "start", "append", "end", "cancel", "retry", "settle"} {
+	for _, kind := range []string{"accept", "start", "append", "end", "cancel", "retry", "set", "delete", "settle"} {
 		moments = append(moments, "store."+kind+".applied", "store."+kind+".committed")
 	}
 	return moments
@@ -63,6 +63,8 @@ agents:
 		}
 		return err
 	}
+	gone, _, err := ask(t.Context(), http.DefaultClient, address, "gone", "echo", "x", "gone", false)
+	require.NoError(t, err)
 	if strings.HasPrefix(moment, "store.settle") { // of the start after a death
 		for i := range 20 {
 			require.NoError(t, say(i%4, i/4))
@@ -91,6 +93,8 @@ agents:
 		clients.Go(func() { // one whose end is asked for, and one that is given another try
 			<-armed
 			_, _, _ = h.gateway("turns", "cancel", waits.ID)
+			_, _, _ = h.gateway("turns", "delete", gone.ID)
+			_, _, _ = h.gateway("lanes", "pause", "cron")
 			for {
 				_, stderr, code := h.gateway("turns", "retry", failed.ID)
 				if code == 0 || !strings.Contains(stderr, "not") {

@@ -19,12 +19,13 @@ import (
 func newTurnsCommand(o *options) *cobra.Command {
 	list := newTurnsListCommand(o)
 	cmd := &cobra.Command{
-		Use: "turns", Short: "List, show, cancel or retry turns", Args: list.Args, RunE: list.RunE,
+		Use: "turns", Short: "List, show, cancel, retry or delete turns", Args: list.Args, RunE: list.RunE,
 	}
 	cmd.Flags().AddFlagSet(list.Flags())
 	cmd.AddCommand(list, newTurnCommand(o, "show", "Show one turn", http.MethodGet, ""),
 		newTurnCommand(o, "cancel", "End a turn that waits or runs", http.MethodPost, "/cancel"),
-		newTurnCommand(o, "retry", "Put a failed or cancelled turn back at the head of its session", http.MethodPost, "/retry"))
+		newTurnCommand(o, "retry", "Put a failed or cancelled turn back at the head of its session", http.MethodPost, "/retry"),
+		newTurnCommand(o, "delete", "Forget a turn that has ended, with its events and its idempotency key", http.MethodDelete, ""))
 	return cmd
 }
 
