@@ -389,6 +389,9 @@ type Stats struct {
 	Damaged bool
 }
 
+// Crashed reports that the generation before this one did not close the store.
+func (q *Queue) Crashed() bool { return q.store.crashed() }
+
 // Stats reads a published snapshot; it never waits for the scheduler.
 func (q *Queue) Stats() Stats { return *q.scheduler.snapshot.Load() }
 

@@ -240,6 +240,15 @@ func (d *daemon) openQueue(ctx context.Context, _ fsm.Entry) (err error) {
 	if err != nil {
 		return err
 	}
+	if q.Crashed() {
+		log := d.subsystem("agent")
+		switch killed, err := agent.EndLeftovers(c.StateDir); {
+		case err != nil:
+			log.Warn().Err(err).Msg("some programs of the last gateway may still run")
+		case killed > 0:
+			log.Warn().Int("processes", killed).Msg("ended what programs of the last gateway had left running")
+		}
+	}
 	d.queue.Store(q)
 	return nil
 }
