@@ -1,0 +1,104 @@
+package server
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+
+	"gateway/queue"
+)
+
+// benchGateway serves a queue whose agent answers with its input, on a real socket, and returns its address.
+func benchGateway(b *testing.B) string {
+	b.Helper()
+	s := New(Options{Lifecycle: newMachine(), Version: "bench", Log: zerolog.Nop()})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(b, err)
+	serve, err := s.Listen(ln, false)
+	require.NoError(b, err)
+	served := make(chan error, 1)
+	go func() { served <- serve() }()
+	q, err := queue.Open(b.Context(), filepath.Join(b.TempDir(), "store.db"), queue.Config{
+		Runner: &agent{release: make(chan struct{})}, Lanes: map[string]int{"main": 1000}, MaxAttempts: 3,
+		OnInterrupt: queue.RetryTurn, MaxQueued: 100_000, MaxQueuedPerSession: 1000, MaxOutput: 1 << 20,
+		Retention: time.Hour, CancelGrace: time.Second, RetryBackoff: time.Second, MaxInput: 1 << 20, Log: zerolog.Nop(),
+	})
+	require.NoError(b, err)
+	s.Publish(&Backend{
+		Queue: q, Agents: []string{"echo"}, DefaultAgent: "echo", Lanes: []string{"main"}, DefaultLane: "main", MaxInput: 1 << 20,
+	})
+	q.Resume()
+	s.Resume(nil)
+	b.Cleanup(func() {
+		s.Retire(Notice{Reason: "gateway stopping"})
+		require.NoError(b, q.Close(b.Context()))
+		require.NoError(b, s.Close(b.Context()))
+		require.NoError(b, <-served)
+	})
+	return ln.Addr().String()
+}
+
+// BenchmarkHTTPTurns is durable full turns over HTTP: each client sends a turn on its kept-alive connection, waits
+// for the whole answer and sends the next, in a session of its own. The clients are bare sockets in this process,
+// so that what is measured is the gateway, as far as that is possible on the same cores.
+func BenchmarkHTTPTurns(b *testing.B) {
+	for _, clients := range []int{1, 64, 1000} {
+		b.Run("clients="+strconv.Itoa(clients), func(b *testing.B) {
+			address := benchGateway(b)
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			var all sync.WaitGroup
+			b.ResetTimer()
+			for i := range clients {
+				all.Go(func() {
+					if err := sendTurns(address, "session-"+strconv.Itoa(i), &left); err != nil {
+						b.Error(err)
+					}
+				})
+			}
+			all.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "turns/s")
+		})
+	}
+}
+
+func sendTurns(address, session string, left *atomic.Int64) error {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	answers := bufio.NewReader(conn)
+	const body = `{"input":"hello"}`
+	request := fmt.Sprintf("POST /v1/responses HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nX-Session-Id: %s\r\nContent-Length: %d\r\n\r\n%s",
+		address, session, len(body), body)
+	for left.Add(-1) >= 0 {
+		if _, err := io.WriteString(conn, request); err != nil {
+			return err
+		}
+		answer, err := http.ReadResponse(answers, nil)
+		if err != nil {
+			return err
+		}
+		text, err := io.ReadAll(answer.Body)
+		if err != nil {
+			return err
+		}
+		if answer.StatusCode != http.StatusOK || !strings.Contains(string(text), `"status":"completed"`) {
+			return fmt.Errorf("%s: %s", answer.Status, text)
+		}
+	}
+	return nil
+}
