@@ -6,7 +6,7 @@ SHELL := /bin/bash
 TOOL    := go tool -modfile=internal/tools/go.mod
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
-.PHONY: help build generate check lint unit test deps bench bench-queue certify-queue fuzz
+.PHONY: help build generate check lint unit test deps deps-certify bench bench-queue certify certify-queue fuzz
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -35,14 +35,25 @@ test: deps lint ## install what the tests need, and run them all
 	go test -v -race -count=1 -timeout 20m ./...
 
 # The agents of the tests are real programs, and so is systemd. Installed where it may be done, skipped with a word where not.
+deps: NEEDED := bc:bc jq:jq systemctl:systemd pgrep:procps unshare:util-linux
 deps:
-	@missing=; for p in bc:bc jq:jq systemctl:systemd pgrep:procps unshare:util-linux; do \
-	  command -v $${p%:*} >/dev/null || missing="$$missing $${p#*:}"; done; \
-	if [ -n "$$missing" ]; then \
-	  sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo -n'; \
-	  { $$sudo apt-get update -qq && $$sudo apt-get install -y -qq $$missing; } </dev/null \
-	    || echo "cannot install$$missing here; install them for the tests that use them"; \
-	fi
+	@$(INSTALL)
+
+# The servers that ours is compared with.
+deps-certify: NEEDED := nginx:nginx-light haproxy:haproxy
+deps-certify:
+	@$(INSTALL)
+
+# Installs each program:package of NEEDED that is missing.
+define INSTALL
+missing=; for p in $(NEEDED); do \
+  command -v $${p%:*} >/dev/null || test -x /usr/sbin/$${p%:*} || missing="$$missing $${p#*:}"; done; \
+if [ -n "$$missing" ]; then \
+  sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo -n'; \
+  { $$sudo apt-get update -qq && $$sudo apt-get install -y -qq $$missing; } </dev/null \
+    || echo "cannot install$$missing here; install them for what uses them"; \
+fi
+endef
 
 bench: ## measure; see docs/bench/
 	go test -run '^$$' -bench . -benchmem -benchtime 2s ./...
@@ -56,6 +67,9 @@ bench-queue: ## measure the queue, beside what its disk can do, and write docs/b
 	} | tee /dev/stderr | go run ./internal/benchpage docs/bench/queue.md.tmpl > docs/bench/queue.md.new
 	mv docs/bench/queue.md.new docs/bench/queue.md
 	cat docs/bench/queue.md
+
+certify: deps-certify ## restart a gateway 1,700 times under load, and others, and write docs/bench/zero-loss.md
+	go run ./internal/certify -write docs/bench/zero-loss.md
 
 certify-queue: ## kill the gateway KILLS times (default 1000) and at every failpoint, and write docs/bench/kills.md
 	GATEWAY_TEST_CERTIFY=$(CURDIR)/docs/bench/kills.md GATEWAY_TEST_KILLS=$${KILLS:-1000} go test -run 'TestCertifyQueue$$' -count 1 -timeout 60m -v ./cmd/gateway

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -93,7 +94,7 @@ func sendTurns(address, session string, left *atomic.Int64) error {
 			return err
 		}
 		text, err := io.ReadAll(answer.Body)
-		if err != nil {
+		if err = errors.Join(err, answer.Body.Close()); err != nil {
 			return err
 		}
 		if answer.StatusCode != http.StatusOK || !strings.Contains(string(text), `"status":"completed"`) {

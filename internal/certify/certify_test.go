@@ -1,0 +1,69 @@
+package main
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	sse "github.com/tmaxmax/go-sse"
+)
+
+// TestMain lets this test's own binary be a recipe.
+func TestMain(m *testing.M) {
+	if kind := os.Getenv(recipeVariable); kind != "" {
+		if err := serveRecipe(kind, os.Getenv(addressVariable)); err != nil {
+			panic(err)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// TestNobodyNoticesARestart is the short version of `make certify`.
+func TestNobodyNoticesARestart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("restarts a real gateway fifty times")
+	}
+	p := plan{exec: 25, spawn: 15, inProcess: 8, slow: 2, clients: 1, between: 50 * time.Millisecond}
+	dir := t.TempDir()
+	built, err := build(t.Context(), dir)
+	require.NoError(t, err)
+	for _, one := range p.subjects(dir, built) {
+		if !one.ours {
+			continue
+		}
+		r, err := run(t.Context(), one, p)
+		require.NoError(t, err, one.subject.name())
+		require.Zero(t, r.tally.lost(), r.summary())
+		require.Greater(t, r.tally.seen[answered], one.restarts, "there was load")
+		require.Len(t, r.times, one.restarts)
+		t.Log(r.title, r.summary())
+	}
+}
+
+// A harness that cannot see a loss proves nothing.
+func TestTheRecipeThatLosesIsCaught(t *testing.T) {
+	if testing.Short() {
+		t.Skip("restarts real servers")
+	}
+	r, err := run(t.Context(), trial{&recipe{kind: "stop-start", dir: t.TempDir()}, 5, plainKinds, "", false, 50 * time.Millisecond},
+		plan{clients: 2, between: 50 * time.Millisecond})
+	require.NoError(t, err)
+	require.Positive(t, r.tally.seen[refused]+r.tally.seen[reset]+r.tally.seen[cut])
+}
+
+func TestTheJudgeSeesWhatIsLostDoubledAndOutOfOrder(t *testing.T) {
+	tally := newTally()
+	s := stream{c: &client{t: tally}, last: -1, tag: "x"}
+	for _, number := range []string{"0", "1", "3", "3"} {
+		require.NoError(t, s.take(sse.Event{Type: "response.in_progress", Data: `{"sequence_number":` + number + `}`}))
+	}
+	require.Equal(t, map[string]int{missed: 1, doubled: 1}, tally.seen)
+
+	tally = newTally()
+	tally.answers = []time.Duration{30, 10, 45, 80}
+	require.Equal(t, time.Duration(20), tally.gap(10, 50))
+	require.Equal(t, []time.Duration{80}, tally.answers)
+	require.Equal(t, time.Duration(40), tally.gap(60, 120), "until the end of the window")
+}

@@ -1,0 +1,154 @@
+// Command certify restarts a gateway again and again under full load and counts what its clients saw; and for
+// comparison others, as far as they can do the same.
+//
+//	go run ./internal/certify -restarts 1000 -write docs/bench/zero-loss.md
+//
+// docs/zero-loss.md says what is done and how to read the report.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	if kind := os.Getenv(recipeVariable); kind != "" {
+		if err := serveRecipe(kind, os.Getenv(addressVariable)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	var restarts plan
+	flag.IntVar(&restarts.exec, "exec", 1000, "restarts in the mode exec")
+	flag.IntVar(&restarts.spawn, "spawn", 500, "restarts in the mode spawn")
+	flag.IntVar(&restarts.inProcess, "in-process", 200, "restarts in the mode in-process")
+	flag.IntVar(&restarts.slow, "slow", 20, "restarts in the mode exec while turns run that are longer than the drain")
+	flag.IntVar(&restarts.peers, "peers", 100, "restarts of each other server")
+	flag.IntVar(&restarts.clients, "clients", 2, "clients of each kind")
+	flag.DurationVar(&restarts.between, "between", 100*time.Millisecond, "time between two restarts")
+	write := flag.String("write", "", "write the report to this file, too")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := certify(ctx, restarts, *write); err != nil {
+		fmt.Fprintln(os.Stderr, "certify:", err)
+		os.Exit(1)
+	}
+}
+
+// plan is how often each subject is restarted, and under what load.
+type plan struct {
+	exec, spawn, inProcess, slow, peers int
+	clients                             int // of each kind
+	between                             time.Duration
+}
+
+func certify(ctx context.Context, p plan, write string) error {
+	dir, err := os.MkdirTemp("", "certify-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	built, err := build(ctx, dir)
+	if err != nil {
+		return err
+	}
+	var results []*result
+	for _, one := range p.subjects(dir, built) {
+		if one.restarts == 0 {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "%s: %d restarts\n", one.subject.name(), one.restarts)
+		r, err := run(ctx, one, p)
+		if err != nil {
+			return fmt.Errorf("%s: %w", one.subject.name(), err)
+		}
+		fmt.Fprintln(os.Stderr, r.summary())
+		results = append(results, r)
+	}
+	text := report(results, p)
+	fmt.Print(text)
+	if write != "" {
+		if err := os.WriteFile(write, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	for _, r := range results {
+		if r.ours && r.tally.lost() > 0 {
+			return fmt.Errorf("%s lost something: %s", r.title, r.summary())
+		}
+	}
+	return nil
+}
+
+// slowTurn is how long a turn of the agent slow takes.
+const slowTurn = time.Second
+
+// trial is a subject and how often it is restarted.
+type trial struct {
+	subject  subject
+	restarts int
+	kinds    []string
+	agent    string
+	ours     bool
+	between  time.Duration // two restarts
+}
+
+func (p plan) subjects(dir string, built []string) (all []trial) {
+	turns := []string{"fresh", "kept", "pipelined", "streamed", "background"}
+	ours := func(mode string, n int, drain time.Duration, agent string) {
+		name := mode
+		if agent != "echo" {
+			name += "-" + agent
+		}
+		between := p.between
+		if agent == "slow" {
+			between = slowTurn * 3 / 2
+		}
+		g := &gateway{mode: mode, dir: filepath.Join(dir, name), built: built, drain: drain}
+		all = append(all, trial{g, n, turns, agent, true, between})
+	}
+	ours("exec", p.exec, 30*time.Second, "echo")
+	ours("spawn", p.spawn, 30*time.Second, "echo")
+	ours("in-process", p.inProcess, 30*time.Second, "echo")
+	ours("exec", p.slow, 300*time.Millisecond, "slow")
+	peers := []subject{}
+	for _, kind := range []string{"stop-start", "reuseport", "handover"} {
+		peers = append(peers, &recipe{kind: kind, dir: filepath.Join(dir, kind)})
+	}
+	for path, make := range map[string][]func(string) *daemon{"/usr/sbin/nginx": {nginx, nginxUpgrade}, "/usr/sbin/haproxy": {haproxy}} {
+		if _, err := exec.LookPath(path); err != nil {
+			fmt.Fprintf(os.Stderr, "%s is not installed, and left out\n", path)
+			continue
+		}
+		for i, m := range make {
+			peers = append(peers, m(filepath.Join(dir, fmt.Sprintf("%s-%d", filepath.Base(path), i))))
+		}
+	}
+	for _, s := range peers {
+		all = append(all, trial{s, p.peers, plainKinds, "", false, p.between})
+	}
+	return all
+}
+
+func (r *result) summary() string {
+	var all []string
+	for _, kind := range losses {
+		if n := r.tally.seen[kind]; n > 0 {
+			all = append(all, fmt.Sprintf("%s %d (first: %s)", kind, n, r.tally.example[kind]))
+		}
+	}
+	if len(all) == 0 {
+		all = []string{"nothing lost"}
+	}
+	return fmt.Sprintf("  %d answers, %s; gap p99 %s", r.tally.seen[answered], strings.Join(all, ", "), percentile(r.gaps, 0.99))
+}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// report is the page.
+func report(results []*result, p plan) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# What clients saw of restarts\n\n")
+	fmt.Fprintf(&b, "`%s`, %s, %s, %s/%s, %d cores of %s. Written by the run itself. What is done, and how to read it, is in [zero-loss.md](../zero-loss.md).\n\n",
+		command(), time.Now().Format("2 January 2006"), runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), processor())
+	fmt.Fprintf(&b, "| server | restarts | answers |")
+	for _, kind := range losses {
+		fmt.Fprintf(&b, " %s |", kind)
+	}
+	b.WriteString("\n|---|---|---|" + strings.Repeat("---|", len(losses)) + "\n")
+	for _, r := range results {
+		fmt.Fprintf(&b, "| %s | %d | %d |", r.title, r.restarts, r.tally.seen[answered])
+		for _, kind := range losses {
+			if !r.ours && ofTurns(kind) {
+				b.WriteString(" – |")
+				continue
+			}
+			fmt.Fprintf(&b, " %d |", r.tally.seen[kind])
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("\n| server | longest gap without any answer: p50 | p99 | max | slowest answer | asked until served: p50 | p99 | memory, steady | both generations, peak | streams that came back |\n|---|---|---|---|---|---|---|---|---|---|\n")
+	for _, r := range results {
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %.0f MB | %.0f MB, %.2f times | %d |\n", r.title,
+			ms(percentile(r.gaps, 0.5)), ms(percentile(r.gaps, 0.99)), ms(percentile(r.gaps, 1)), ms(r.tally.slowest),
+			ms(percentile(r.times, 0.5)), ms(percentile(r.times, 0.99)),
+			float64(r.steady)/1e6, float64(r.peak)/1e6, float64(r.peak)/float64(max(r.steady, 1)), r.tally.resumed)
+	}
+	for _, r := range results {
+		for _, kind := range losses {
+			if n := r.tally.seen[kind]; n > 0 {
+				fmt.Fprintf(&b, "\n%s, %s, the first: `%s`\n", r.title, kind, strings.ReplaceAll(r.tally.example[kind], "`", "'"))
+			}
+		}
+	}
+	fmt.Fprintf(&b, "\n%d clients of each kind, %s between restarts.\n", p.clients, p.between)
+	return b.String()
+}
+
+// ofTurns: only a gateway has turns and events to lose.
+func ofTurns(kind string) bool {
+	switch kind {
+	case missed, doubled, notFound, twice, disorder:
+		return true
+	}
+	return false
+}
+
+func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
+
+func command() string {
+	return strings.Join(append([]string{"go run ./internal/certify"}, os.Args[1:]...), " ")
+}
+
+func processor() string {
+	text, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(text)) {
+		if name, ok := strings.CutPrefix(line, "model name"); ok {
+			return strings.TrimSpace(strings.TrimLeft(name, "\t: "))
+		}
+	}
+	return "an unknown processor"
+}

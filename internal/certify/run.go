@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// result is what one trial showed.
+type result struct {
+	title    string
+	ours     bool
+	restarts int
+	took     time.Duration // the whole trial
+	tally    *tally
+	times    []time.Duration // from each request for a restart until the next generation served
+	gaps     []time.Duration // the longest without an answer, of each restart
+	// steady and peak are resident memory in bytes: the median between restarts, and the highest of both generations
+	// together.
+	steady, peak int
+}
+
+// after is how long after a restart the answers still count for its gap.
+const after = 50 * time.Millisecond
+
+// run has the clients send while the subject is restarted again and again, and judges what came of it.
+func run(ctx context.Context, t trial, p plan) (r *result, err error) {
+	address, err := t.subject.start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if stopErr := t.subject.stop(); err == nil {
+			err = stopErr
+		}
+	}()
+	defer http.DefaultClient.CloseIdleConnections()
+	r = &result{title: t.subject.name(), ours: t.ours, restarts: t.restarts, tally: newTally()}
+	if t.agent == "slow" {
+		r.title += ", turns longer than the drain"
+	}
+	load, enough := context.WithCancel(ctx)
+	defer enough()
+	var clients sync.WaitGroup
+	for _, kind := range t.kinds {
+		for i := range p.clients {
+			c := &client{address: address, path: t.subject.path(), agent: t.agent, name: fmt.Sprintf("%s%d", kind, i), t: r.tally}
+			clients.Go(func() { kinds[kind](c, load) })
+		}
+	}
+	watch := r.watchMemory(load, t.subject)
+	pause(ctx, time.Second) // until the load is steady
+	for range t.restarts {
+		if ctx.Err() != nil {
+			break
+		}
+		asked := time.Since(r.tally.began)
+		began := time.Now()
+		if err = t.subject.restart(ctx); err != nil {
+			break
+		}
+		r.times = append(r.times, time.Since(began))
+		pause(ctx, max(t.between, after))
+		r.gaps = append(r.gaps, r.tally.gap(asked, asked+r.times[len(r.times)-1]+after))
+	}
+	enough()
+	clients.Wait()
+	<-watch
+	r.took = time.Since(r.tally.began)
+	if err != nil {
+		return nil, err
+	}
+	if g, ok := t.subject.(*gateway); ok {
+		return r, g.judge(ctx, r.tally)
+	}
+	return r, nil
+}
+
+// watchMemory samples how much memory all processes of the subject have together.
+func (r *result) watchMemory(ctx context.Context, s subject) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var samples []time.Duration // bytes, to have a percentile
+		for ctx.Err() == nil {
+			if n := resident(s.pids()); n > 0 {
+				samples = append(samples, time.Duration(n))
+			}
+			pause(ctx, 20*time.Millisecond)
+		}
+		r.steady, r.peak = int(percentile(samples, 0.5)), int(percentile(samples, 1))
+	}()
+	return done
+}
