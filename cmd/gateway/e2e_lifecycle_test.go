@@ -1,16 +1,20 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"gateway/internal/process"
 
 	"github.com/stretchr/testify/require"
 )
@@ -78,6 +82,36 @@ func TestARestartKeepsTheProcessAndSaysHowLongItTook(t *testing.T) {
 	h.signal(syscall.SIGTERM)
 	require.Equal(t, 0, h.wait())
 	require.Empty(t, leftovers(t, h.state()))
+}
+
+func TestTheJournalHasEveryHopOnce(t *testing.T) {
+	for _, mode := range []string{"exec", "spawn", "in-process"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, "lifecycle: { respawn: "+mode+" }\n")
+			h.start()
+			for range 4 {
+				_, stderr, code := h.gateway("restart")
+				require.Zero(t, code, stderr)
+			}
+			_, stderr, code := h.gateway("stop")
+			require.Zero(t, code, stderr)
+			h.eventually("it has ended", func() bool { return len(h.alive()) == 0 })
+			var all []int
+			require.NoError(t, process.ReadJournal(h.state(), func(line []byte) {
+				var hop struct{ Seq int }
+				require.NoError(t, json.Unmarshal(line, &hop))
+				if hop.Seq > 0 { // the others say what was about to be done
+					all = append(all, hop.Seq)
+				}
+			}))
+			slices.Sort(all) // by spawn two processes write it
+			for i, seq := range all {
+				require.Equal(t, i+1, seq)
+			}
+			require.Greater(t, len(all), 20)
+		})
+	}
 }
 
 func TestSIGHUPRestartsOnlyWithAValidConfiguration(t *testing.T) {

@@ -90,8 +90,11 @@ func (d *daemon) takeLock(_ context.Context, e fsm.Entry) (err error) {
 	}
 	d.owns = d.predecessor == nil
 	journal := process.OpenJournal(dir)
-	for _, h := range d.machine.Hops(0) { // what this image did before, and the end of the one it replaced
-		if h.BootID == d.bootID || (h.Event == fsm.Respawned && d.owns) { // a predecessor that lives writes its own
+	hops := d.machine.Hops(0)
+	for i, h := range hops {
+		// What this image did before, and the end of the one that it replaced: a predecessor that lives writes its own.
+		last := i+1 < len(hops) && hops[i+1].BootID == d.bootID
+		if h.BootID == d.bootID || h.Event == fsm.Respawned && last && d.owns {
 			journal.Add(h)
 		}
 	}
