@@ -78,6 +78,11 @@ func (s *sqliteStore) turn(ctx context.Context, id string) (Turn, error) {
 	return scanTurn(s.reads.QueryRowContext(ctx, selectTurn+` WHERE t.id = ?`, id), nil)
 }
 
+func (s *sqliteStore) turnByKey(ctx context.Context, key string, among int) (Turn, error) {
+	return scanTurn(s.reads.QueryRowContext(ctx, selectTurn+` WHERE t.seq = (SELECT max(seq) FROM turns
+		WHERE key = ? AND seq > (SELECT max(seq) FROM turns) - ?)`, key, among), nil)
+}
+
 func (s *sqliteStore) list(ctx context.Context, where string, args ...any) ([]Turn, error) {
 	rows, err := s.reads.QueryContext(ctx, selectTurn+where, args...)
 	if err != nil {

@@ -49,6 +49,9 @@ func authorize(r *http.Request, b *Backend, crossOrigin *http.CrossOriginProtect
 	if b == nil { // no generation has said yet which token it wants
 		return unavailable("gateway_starting", "the gateway is starting. Try: again in a moment", nil)
 	}
+	if b.Token != "" && isUpgrade(r) {
+		return nil // the first frame has the token
+	}
 	if b.Token != "" && !bearer(r, b.Token) {
 		return &apiError{
 			status: http.StatusUnauthorized, kind: typeAuthentication, code: "invalid_api_key",
@@ -70,13 +73,22 @@ func authorize(r *http.Request, b *Backend, crossOrigin *http.CrossOriginProtect
 	return nil
 }
 
+// isUpgrade reports whether the request wants to speak the WebSocket protocol.
+func isUpgrade(r *http.Request) bool {
+	return r.URL.Path == "/" && r.Method == http.MethodGet && strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
+}
+
 // bearer compares digests, so that neither the token's content nor its length shows in the time it takes.
 func bearer(r *http.Request, token string) bool {
 	scheme, given, ok := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
 		return false
 	}
-	want, got := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(strings.TrimSpace(given)))
+	return sameToken(token, strings.TrimSpace(given))
+}
+
+func sameToken(token, given string) bool {
+	want, got := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(given))
 	return subtle.ConstantTimeCompare(want[:], got[:]) == 1
 }
 

@@ -36,6 +36,7 @@ type conn struct {
 	done    bool
 	fresh   bool // carried over idle: nothing was read here yet
 	used    bool // something was read here
+	socket  bool // it speaks another protocol than HTTP now, and is never carried over
 }
 
 // Read remembers what it returns.
@@ -54,7 +55,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	defer c.mu.Unlock()
 	c.fresh = c.fresh && n == 0
 	c.used = c.used || n > 0
-	if !c.lost {
+	if !c.lost && !c.socket {
 		c.pending = append(c.pending, p[:n]...)
 		if len(c.pending) > replayLimit {
 			c.pending, c.lost = nil, true
@@ -163,6 +164,13 @@ func (c *conn) endParking() {
 		c.parking = false
 		_ = c.Conn.SetReadDeadline(time.Time{})
 	}
+}
+
+// becomeSocket is for a connection whose upgrade was answered.
+func (c *conn) becomeSocket() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.socket, c.pending = true, nil
 }
 
 // untouched reports whether nothing has been read from the client here.

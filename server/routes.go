@@ -13,6 +13,7 @@ type routes struct {
 func (s *Server) routes() routes {
 	return routes{
 		gated: map[string]handler{
+			"GET /{$}":                           s.openSocket,
 			"GET /v1/models":                     s.listModels,
 			"GET /v1/models/{model}":             s.showModel,
 			"POST /v1/chat/completions":          s.createChat,

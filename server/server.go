@@ -54,6 +54,9 @@ type Server struct {
 	http   *http.Server
 	gate   *gate
 	roster *roster
+	hub    *hub
+
+	began time.Time
 
 	mu        sync.Mutex
 	listeners []*listener
@@ -63,7 +66,7 @@ type Server struct {
 
 // New returns a server that serves nothing yet.
 func New(opts Options) *Server {
-	s := &Server{opts: opts, gate: newGate(opts.Lifecycle), roster: newRoster(), retire: make(chan struct{})}
+	s := &Server{opts: opts, gate: newGate(opts.Lifecycle), roster: newRoster(), hub: newHub(), began: time.Now(), retire: make(chan struct{})}
 	s.http = &http.Server{
 		Handler:           s.handler(),
 		ReadHeaderTimeout: readHeaderTimeout,
@@ -223,6 +226,7 @@ func (s *Server) Close(ctx context.Context) error {
 			_ = c.Close()
 		}
 	}
+	s.hub.close(ctx) // net/http does not know of them any more
 	err := s.http.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = s.http.Close() // what is cut here was told to end and did not

@@ -1,0 +1,280 @@
+package server
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// protocol is the version that is spoken; protocolOldest the oldest that a client may offer as its newest.
+const (
+	protocol       = 4
+	protocolOldest = 4
+	maxClientID    = 64
+	// signatureAge is how old, or how far ahead, the signature of a device may be.
+	signatureAge = 10 * time.Minute
+)
+
+// methodConnect is the first request of every client.
+const methodConnect = "connect"
+
+// What a client may do.
+const (
+	scopeRead  = "operator.read"
+	scopeWrite = "operator.write"
+	scopeAdmin = "operator.admin" // contains the others
+)
+
+// peer is who is at the other end.
+type peer struct {
+	ID, DisplayName, Version, Platform, DeviceFamily, ModelIdentifier, Mode, InstanceID string
+
+	scopes []string
+	method string // of authentication
+	since  time.Time
+	host   string
+}
+
+// may reports whether the client has the scope.
+func (p peer) may(scope string) bool {
+	return slices.Contains(p.scopes, scope) || slices.Contains(p.scopes, scopeAdmin)
+}
+
+// connectParams is the first request of a client.
+type connectParams struct {
+	min, max int
+	peer     peer
+	scopes   []string
+	token    string
+	device   *device
+}
+
+// device is a client's proof of who it is.
+type device struct {
+	ID, PublicKey, Signature, Nonce string
+	SignedAt                        int64
+}
+
+func newNonce() string { return rand.Text() }
+
+// handshake greets the client, or refuses it and closes the connection.
+func (c *socket) handshake(silent *time.Timer) bool {
+	f, err := c.read()
+	if !silent.Stop() || err != nil && err != errNotAFrame { //nolint:errorlint // it is never wrapped
+		return false
+	}
+	if err != nil || f.Method != methodConnect {
+		c.refuse(f.ID, websocket.StatusPolicyViolation, badFrame("invalid handshake: first request must be connect"))
+		return false
+	}
+	p, err := parseConnect(f.Params)
+	if err != nil {
+		e := explain(err)
+		c.refuse(f.ID, websocket.StatusPolicyViolation, badFrame("invalid connect params: "+e.message))
+		return false
+	}
+	if p.max < protocolOldest || p.min > protocol {
+		c.refuse(f.ID, websocket.StatusProtocolError, &frameError{Code: codeInvalid, Message: "protocol mismatch", Details: map[string]any{
+			"code": "PROTOCOL_MISMATCH", "clientMinProtocol": p.min, "clientMaxProtocol": p.max, "expectedProtocol": protocol,
+		}})
+		return false
+	}
+	if refused := c.authenticate(&p); refused != nil {
+		c.refuse(f.ID, websocket.StatusPolicyViolation, refused)
+		return false
+	}
+	c.peer = p.peer
+	c.respond(f.ID, c.hello(), nil)
+	return true
+}
+
+func (c *socket) refuse(id string, code websocket.StatusCode, e *frameError) {
+	if id == "" {
+		id = "invalid"
+	}
+	c.respond(id, nil, e)
+	c.close(code, e.Message)
+}
+
+// parseConnect reads the parameters of connect. A property that is not known is refused by name.
+func parseConnect(raw []byte) (p connectParams, err error) {
+	f, err := parseFields(raw)
+	if err != nil {
+		return p, err
+	}
+	var who, auth, signed fields
+	var role string
+	var scopes []string
+	f.drop("caps", "commands", "permissions", "pathEnv", "locale", "userAgent")
+	err = f.takeEach(member{"minProtocol", &p.min}, member{"maxProtocol", &p.max}, member{"client", &who},
+		member{"auth", &auth}, member{"device", &signed}, member{"role", &role}, member{"scopes", &scopes})
+	if err != nil {
+		return p, err
+	}
+	if err := f.unknown(""); err != nil {
+		return p, err
+	}
+	err = who.takeEach(member{"id", &p.peer.ID}, member{"displayName", &p.peer.DisplayName}, member{"version", &p.peer.Version},
+		member{"platform", &p.peer.Platform}, member{"deviceFamily", &p.peer.DeviceFamily},
+		member{"modelIdentifier", &p.peer.ModelIdentifier}, member{"mode", &p.peer.Mode}, member{"instanceId", &p.peer.InstanceID})
+	if err != nil {
+		return p, nested(err, "client")
+	}
+	if err := who.unknown("client."); err != nil {
+		return p, err
+	}
+	for name, value := range map[string]string{
+		"client.id": p.peer.ID, "client.displayName": p.peer.DisplayName, "client.version": p.peer.Version,
+		"client.platform": p.peer.Platform, "client.mode": p.peer.Mode, "client.instanceId": p.peer.InstanceID,
+		"client.deviceFamily": p.peer.DeviceFamily, "client.modelIdentifier": p.peer.ModelIdentifier,
+	} {
+		if !printable(value, maxName) || name == "client.id" && (value == "" || len(value) > maxClientID) {
+			return p, invalid(name, "invalid_value", "%s must be a short printable text. Try: cli", name)
+		}
+	}
+	if role != "" && role != "operator" {
+		return p, invalid("role", "invalid_value", "role %q is not served. Try: operator", clip(role))
+	}
+	p.scopes = scopes
+	var password string
+	if err := auth.takeEach(member{"token", &p.token}, member{"password", &password}); err != nil {
+		return p, nested(err, "auth")
+	}
+	auth.drop("deviceToken", "bootstrapToken") // other gateways give them out
+	if p.token == "" {
+		p.token = password
+	}
+	if err := auth.unknown("auth."); err != nil {
+		return p, err
+	}
+	if signed != nil {
+		p.device = &device{}
+		err := signed.takeEach(member{"id", &p.device.ID}, member{"publicKey", &p.device.PublicKey},
+			member{"signature", &p.device.Signature}, member{"signedAt", &p.device.SignedAt}, member{"nonce", &p.device.Nonce})
+		if err != nil {
+			return p, nested(err, "device")
+		}
+		return p, signed.unknown("device.")
+	}
+	return p, nil
+}
+
+// unknown refuses the first member that was not taken, whatever its value.
+func (f fields) unknown(where string) error {
+	if len(f) == 0 {
+		return nil
+	}
+	name := where + clip(slices.Min(slices.Collect(maps.Keys(f))))
+	return invalid(name, "unknown_property", "%s is not known. Try: without it", name)
+}
+
+// authenticate checks the token and, when there is one, the device, and says what the client may do: what it asks
+// for, or everything when it asks for nothing.
+func (c *socket) authenticate(p *connectParams) *frameError {
+	p.peer.method = "none"
+	switch wanted := c.b.Token; {
+	case trusted(c.request.Context()):
+		p.peer.method = "local"
+	case wanted == "":
+	case p.token == "" && p.device == nil:
+		return &frameError{Code: codeNotPaired, Message: "device identity required", Details: map[string]any{"code": "DEVICE_IDENTITY_REQUIRED"}}
+	case !sameToken(wanted, p.token):
+		return &frameError{
+			Code: codeInvalid, Message: "unauthorized: gateway token mismatch (provide gateway auth token)",
+			Details: map[string]any{"code": "AUTH_TOKEN_MISMATCH"},
+		}
+	default:
+		p.peer.method = "token"
+	}
+	if p.device != nil {
+		if why := p.device.check(p, c.nonce, time.Now()); why != "" {
+			return badFrame(why)
+		}
+	}
+	for _, scope := range []string{scopeRead, scopeWrite, scopeAdmin} {
+		if len(p.scopes) == 0 || slices.Contains(p.scopes, scope) {
+			p.peer.scopes = append(p.peer.scopes, scope)
+		}
+	}
+	p.peer.since = time.Now()
+	p.peer.host = strings.TrimPrefix(actor(c.request), "api ")
+	return nil
+}
+
+// check says what is wrong with the device's signature; empty when nothing is.
+func (d *device) check(p *connectParams, nonce string, now time.Time) string {
+	key, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(d.PublicKey, "="))
+	if err != nil || len(key) != ed25519.PublicKeySize {
+		return "device public key invalid"
+	}
+	if id := sha256.Sum256(key); d.ID != hex.EncodeToString(id[:]) {
+		return "device identity mismatch"
+	}
+	if d.Nonce != nonce {
+		return "device nonce mismatch"
+	}
+	if age := now.Sub(time.UnixMilli(d.SignedAt)); age.Abs() > signatureAge {
+		return "device signature expired"
+	}
+	signature, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(d.Signature, "="))
+	if err != nil {
+		return "device signature invalid"
+	}
+	text := fmt.Sprintf("%s|%s|%s|%s|%s|%s|%s|%s", d.ID, p.peer.ID, p.peer.Mode, "operator",
+		strings.Join(p.scopes, ","), strconv.FormatInt(d.SignedAt, 10), p.token, nonce)
+	for _, signed := range []string{"v3|" + text + "|" + p.peer.Platform + "|" + p.peer.DeviceFamily, "v2|" + text} {
+		if ed25519.Verify(key, []byte(signed), signature) {
+			return ""
+		}
+	}
+	return "device signature invalid"
+}
+
+// hello is the answer to connect.
+func (c *socket) hello() map[string]any {
+	status := c.s.opts.Lifecycle.Status()
+	return map[string]any{
+		"type": "hello-ok", "protocol": protocol,
+		"server":   map[string]any{"version": c.s.opts.Version, "connId": c.id, "bootId": status.BootID},
+		"features": map[string]any{"methods": slices.Sorted(maps.Keys(methods)), "events": socketEvents},
+		"snapshot": map[string]any{
+			"presence": c.s.hub.presence(), "health": c.health(), "stateVersion": map[string]int{"presence": c.s.hub.presenceVersion(), "health": 0},
+			"uptimeMs": time.Since(c.s.began).Milliseconds(),
+		},
+		"auth":   map[string]any{"method": c.peer.method, "role": "operator", "scopes": append([]string{}, c.peer.scopes...)},
+		"policy": map[string]any{"maxPayload": maxFrame, "maxBufferedBytes": maxBuffered, "tickIntervalMs": tickInterval.Milliseconds()},
+	}
+}
+
+// presence lists the clients that are connected.
+func (h *hub) presence() []map[string]any {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := []map[string]any{}
+	for c, joined := range h.all {
+		if joined {
+			who := c.peer
+			all = append(all, map[string]any{
+				"host": who.host, "version": who.Version, "platform": who.Platform, "mode": who.Mode, "instanceId": who.InstanceID,
+				"reason": "connect", "roles": []string{"operator"}, "scopes": who.scopes, "ts": who.since.UnixMilli(), "text": who.ID + " " + who.Version,
+			})
+		}
+	}
+	return all
+}
+
+func (h *hub) presenceVersion() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.version
+}

@@ -1,0 +1,300 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"gateway/queue"
+)
+
+// method answers one kind of request.
+type method struct {
+	scope string
+	run   func(c *socket, ctx context.Context, id string, params fields) (any, error)
+}
+
+// socketEvents are those that clients are sent.
+var socketEvents = []string{"agent", "chat", "tick", "health", "presence", "shutdown"}
+
+// methods by name; filled in by init, because hello lists them.
+var methods map[string]method
+
+func init() {
+	fixed := func(answer any) func(*socket, context.Context, string, fields) (any, error) {
+		return func(*socket, context.Context, string, fields) (any, error) { return answer, nil }
+	}
+	methods = map[string]method{
+		"health":          {scopeRead, func(c *socket, _ context.Context, _ string, _ fields) (any, error) { return c.health(), nil }},
+		"status":          {scopeRead, (*socket).status},
+		"system-presence": {scopeRead, func(c *socket, _ context.Context, _ string, _ fields) (any, error) { return c.s.hub.presence(), nil }},
+		"config.get":      {scopeRead, fixed(map[string]any{})},
+		"agents.list":     {scopeRead, (*socket).listAgents},
+		"agent":           {scopeWrite, (*socket).agent},
+		"agent.wait":      {scopeRead, (*socket).agentWait},
+		"chat.send":       {scopeWrite, (*socket).chatSend},
+		"chat.abort":      {scopeWrite, (*socket).chatAbort},
+		"chat.history":    {scopeRead, (*socket).chatHistory},
+		"sessions.list":   {scopeRead, (*socket).listSessions},
+
+		"sessions.describe":  {scopeRead, (*socket).describeSession},
+		"sessions.subscribe": {scopeRead, fixed(map[string]any{"subscribed": true})},
+
+		"gateway.restart.preflight": {scopeRead, (*socket).restartPreflight},
+		"gateway.restart.request":   {scopeAdmin, (*socket).restartRequest},
+
+		// A terminal client asks for these at its start; there are none here.
+		"commands.list":        {scopeRead, fixed(map[string]any{"commands": []any{}})},
+		"question.list":        {scopeRead, fixed(map[string]any{"questions": []any{}})},
+		"plugin.approval.list": {scopeRead, fixed([]any{})},
+		"taskSuggestions.list": {scopeRead, fixed(map[string]any{"suggestions": []any{}})},
+	}
+}
+
+// answer carries a request out and responds to it.
+func (c *socket) answer(f frame) {
+	m, ok := methods[f.Method]
+	switch {
+	case f.Method == methodConnect:
+		c.respond(f.ID, nil, badFrame("connect is only valid as the first request"))
+		return
+	case !ok:
+		c.respond(f.ID, nil, badFrame("unknown method: "+clip(f.Method)))
+		return
+	case !c.peer.may(m.scope):
+		c.respond(f.ID, nil, &frameError{Code: codeForbidden, Message: "missing scope: " + m.scope, Details: map[string]any{
+			"code": "MISSING_SCOPE", "missingScope": m.scope, "requiredScopes": []string{m.scope},
+		}})
+		return
+	}
+	params := fields{}
+	if len(f.Params) > 0 && string(f.Params) != "null" {
+		var err error
+		if params, err = parseFields(f.Params); err != nil {
+			c.respond(f.ID, nil, badFrame(fmt.Sprintf("invalid %s params: they are not an object", f.Method)))
+			return
+		}
+	}
+	payload, err := m.run(c, c.ctx, f.ID, params)
+	if err != nil {
+		c.respond(f.ID, nil, c.asFrameError(err))
+		return
+	}
+	c.respond(f.ID, payload, nil)
+}
+
+// asFrameError is the error as this protocol says it.
+func (c *socket) asFrameError(err error) *frameError {
+	if known, ok := errors.AsType[*frameError](err); ok {
+		return known
+	}
+	e := explain(err)
+	out := &frameError{Code: codeInvalid, Message: e.message}
+	if e.status >= 500 || e.retryAfter > 0 {
+		out.Code, out.Retryable, out.RetryAfterMS = codeUnavailable, e.retryAfter > 0, e.retryAfter.Milliseconds()
+	}
+	if e.status >= 500 {
+		c.s.logFault(c.request, e, err)
+	}
+	return out
+}
+
+// sessionKey is a session's full name, agent:AGENT:NAME, and its agent.
+func (c *socket) sessionKey(given, agent string) (key, of string, err error) {
+	agent = cmp.Or(agent, c.b.DefaultAgent)
+	given = cmp.Or(given, "main")
+	if rest, ok := strings.CutPrefix(given, "agent:"); ok {
+		name, _, whole := strings.Cut(rest, ":")
+		if !whole {
+			return "", "", badFrame(fmt.Sprintf("sessionKey %q is not agent:AGENT:NAME. Try: main", clip(given)))
+		}
+		agent, key = name, given
+	} else {
+		key = "agent:" + agent + ":" + given
+	}
+	if !printable(key, maxName) {
+		return "", "", badFrame(fmt.Sprintf("sessionKey must be at most %d printable characters. Try: main", maxName))
+	}
+	if !slices.Contains(c.b.Agents, agent) {
+		return "", "", badFrame(fmt.Sprintf("there is no agent %q. Try: one of %s", clip(agent), strings.Join(c.b.Agents, ", ")))
+	}
+	return key, agent, nil
+}
+
+// agentOf is the agent in a session's key; the default one for sessions that other clients named.
+func (c *socket) agentOf(key string) string {
+	if rest, ok := strings.CutPrefix(key, "agent:"); ok {
+		if name, _, whole := strings.Cut(rest, ":"); whole {
+			return name
+		}
+	}
+	return c.b.DefaultAgent
+}
+
+func (c *socket) health() map[string]any {
+	began := time.Now()
+	agents := []map[string]any{}
+	none := map[string]any{"count": 0, "recent": []any{}}
+	for _, name := range c.b.Agents {
+		agents = append(agents, map[string]any{"agentId": name, "isDefault": name == c.b.DefaultAgent, "sessions": none})
+	}
+	recent := []map[string]any{}
+	ctx, cancel := context.WithTimeout(c.ctx, time.Second)
+	defer cancel()
+	sessions, err := c.b.Queue.Sessions(ctx, 5)
+	for _, one := range sessions {
+		recent = append(recent, map[string]any{"key": one.Name, "updatedAt": one.UpdatedAt.UnixMilli(), "age": time.Since(one.UpdatedAt).Milliseconds()})
+	}
+	return map[string]any{
+		"ok": err == nil, "ts": began.UnixMilli(), "durationMs": time.Since(began).Milliseconds(), "defaultAgentId": c.b.DefaultAgent,
+		"agents": agents, "sessions": map[string]any{"count": len(recent), "recent": recent},
+		"channels": map[string]any{}, "channelOrder": []string{}, "channelLabels": map[string]string{},
+	}
+}
+
+func (c *socket) status(_ context.Context, _ string, _ fields) (any, error) {
+	st := c.b.Queue.Stats()
+	return map[string]any{
+		"runtimeVersion": c.s.opts.Version, "state": c.s.opts.Lifecycle.Status().State,
+		"tasks": map[string]any{
+			"total": st.Running + st.Queued, "active": st.Running, "byStatus": map[string]int{"running": st.Running, "queued": st.Queued},
+		},
+		"sessions":       map[string]any{"count": 0, "recent": []any{}, "byAgent": []any{}},
+		"channelSummary": []any{}, "queuedSystemEvents": []any{},
+	}, nil
+}
+
+func (c *socket) listAgents(_ context.Context, _ string, _ fields) (any, error) {
+	agents := []map[string]any{}
+	for _, name := range c.b.Agents {
+		agents = append(agents, map[string]any{"id": name, "name": name})
+	}
+	return map[string]any{"defaultId": c.b.DefaultAgent, "mainKey": "main", "scope": "per-sender", "agents": agents}, nil
+}
+
+// chatHistory returns the newest turns of the session as messages, oldest first.
+func (c *socket) chatHistory(ctx context.Context, _ string, params fields) (any, error) {
+	var given string
+	limit := 200
+	if err := params.takeEach(member{"sessionKey", &given}, member{"limit", &limit}); err != nil {
+		return nil, err
+	}
+	key, _, err := c.sessionKey(given, "")
+	if err != nil {
+		return nil, err
+	}
+	if limit < 1 || limit > maxPage {
+		return nil, badFrame(fmt.Sprintf("limit must be from 1 to %d", maxPage))
+	}
+	turns, err := c.b.Queue.Turns(ctx, queue.Filter{Session: key, Limit: limit})
+	if err != nil {
+		return nil, err
+	}
+	messages := []map[string]any{}
+	say := func(role, text string, at time.Time) {
+		messages = append(messages, chatMessageOf(role, text, at))
+	}
+	for _, t := range slices.Backward(turns) {
+		say("user", t.Input, t.CreatedAt)
+		if t.Status == queue.Completed {
+			say("assistant", t.Output, *t.FinishedAt)
+		}
+	}
+	return map[string]any{"sessionKey": key, "sessionId": key, "messages": messages[max(0, len(messages)-limit):]}, nil
+}
+
+func chatMessageOf(role, text string, at time.Time) map[string]any {
+	return map[string]any{"role": role, "content": []map[string]string{{"type": "text", "text": text}}, "timestamp": at.UnixMilli()}
+}
+
+func (c *socket) listSessions(ctx context.Context, _ string, params fields) (any, error) {
+	var agent string
+	limit, offset := defaultPage, 0
+	if err := params.takeEach(member{"agentId", &agent}, member{"limit", &limit}, member{"offset", &offset}); err != nil {
+		return nil, err
+	}
+	if limit < 1 || offset < 0 || limit+offset > maxPage {
+		return nil, badFrame(fmt.Sprintf("limit and offset reach beyond the newest %d sessions", maxPage))
+	}
+	found, err := c.b.Queue.Sessions(ctx, maxPage)
+	if err != nil {
+		return nil, err
+	}
+	found = slices.DeleteFunc(found, func(one queue.Session) bool { return agent != "" && c.agentOf(one.Name) != agent })
+	total := len(found)
+	found = found[min(offset, total):min(offset+limit, total)]
+	sessions := []map[string]any{}
+	for _, one := range found {
+		sessions = append(sessions, c.sessionDocument(one))
+	}
+	next := any(nil)
+	if offset+len(sessions) < total {
+		next = offset + len(sessions)
+	}
+	return map[string]any{
+		"ts": time.Now().UnixMilli(), "count": len(sessions), "totalCount": total, "nextOffset": next, "hasMore": next != nil,
+		"defaults": map[string]any{"agentId": c.b.DefaultAgent}, "sessions": sessions,
+	}, nil
+}
+
+func (c *socket) sessionDocument(one queue.Session) map[string]any {
+	return map[string]any{
+		"key": one.Name, "sessionId": one.Name, "agentId": c.agentOf(one.Name), "kind": "direct", "updatedAt": one.UpdatedAt.UnixMilli(),
+		"turns": one.Turns, "queued": one.Queued, "running": one.Running, "paused": one.Paused,
+	}
+}
+
+func (c *socket) describeSession(ctx context.Context, _ string, params fields) (any, error) {
+	var given string
+	if err := params.takeEach(member{"key", &given}); err != nil {
+		return nil, err
+	}
+	key, _, err := c.sessionKey(given, "")
+	if err != nil {
+		return nil, err
+	}
+	one, err := c.b.Queue.Session(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if one.Turns == 0 {
+		return map[string]any{"session": nil}, nil
+	}
+	return map[string]any{"session": c.sessionDocument(one)}, nil
+}
+
+// restartPreflight says what a restart would wait for.
+func (c *socket) restartPreflight(_ context.Context, _ string, _ fields) (any, error) {
+	blockers := []map[string]any{}
+	for _, t := range c.b.Queue.Active() {
+		blockers = append(blockers, map[string]any{"kind": "turn", "id": t.ID, "sessionKey": t.Session, "startedAt": t.StartedAt.UnixMilli()})
+	}
+	st := c.b.Queue.Stats()
+	summary := "nothing runs; a restart disturbs nobody"
+	if len(blockers) > 0 {
+		summary = fmt.Sprintf("a restart waits for %d running turns, as long as lifecycle.drain_timeout says", len(blockers))
+	}
+	return map[string]any{
+		"safe": len(blockers) == 0, "counts": map[string]int{"queueSize": st.Queued, "activeTasks": st.Running, "totalActive": st.Running},
+		"blockers": blockers, "summary": summary,
+	}, nil
+}
+
+func (c *socket) restartRequest(ctx context.Context, _ string, params fields) (any, error) {
+	var reason string
+	if err := params.takeEach(member{"reason", &reason}); err != nil {
+		return nil, err
+	}
+	if !printable(reason, maxReason) {
+		return nil, badFrame(fmt.Sprintf("reason must be at most %d printable characters", maxReason))
+	}
+	d, err := c.s.opts.Lifecycle.Request(ctx, Request{Event: "restart", Actor: "websocket " + c.peer.ID, Reason: reason})
+	if err != nil {
+		return nil, fmt.Errorf("server: requesting a restart: %w", err)
+	}
+	return map[string]any{"ok": true, "status": d.Outcome, "state": d.State, "message": d.Message}, nil
+}

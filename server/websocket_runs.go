@@ -1,0 +1,271 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"gateway/queue"
+)
+
+const (
+	// deltaInterval is the least time between two chat events with text of a run: each carries the whole text.
+	deltaInterval = 100 * time.Millisecond
+	// runTime is how long agent waits for its run when the client does not say.
+	runTime = 10 * time.Minute
+	maxWait = 24 * time.Hour
+)
+
+// A run is a turn. Its id here is the idempotency key that the client gave it.
+
+// run is one as its clients know it.
+type run struct {
+	id, session, agent string
+	turn               queue.Turn
+	created            bool
+}
+
+// accept hands a message to the queue. It is written down when this returns.
+func (c *socket) accept(ctx context.Context, params fields, message, session, agent, key string) (r run, err error) {
+	var deliver bool
+	params.drop("thinking", "label", "timeoutMs") // change nothing that is served here
+	if err := params.takeEach(member{"deliver", &deliver}); err != nil {
+		return r, err
+	}
+	if deliver {
+		return r, badFrame("deliver is not possible: there are no channels here. Try: deliver=false")
+	}
+	if err := params.rest(""); err != nil {
+		return r, err
+	}
+	switch {
+	case strings.TrimSpace(message) == "":
+		return r, badFrame("message is empty")
+	case int64(len(message)) > c.b.MaxInput:
+		return r, tooLarge("the message", c.b.MaxInput, "turns.max_input")
+	case key == "" || !printable(key, maxKey):
+		return r, badFrame(fmt.Sprintf("idempotencyKey must be 1 to %d printable characters. Try: a fresh UUID", maxKey))
+	}
+	r.id = key
+	if r.session, r.agent, err = c.sessionKey(session, agent); err != nil {
+		return r, err
+	}
+	r.turn, r.created, err = c.b.Queue.Accept(ctx, queue.NewTurn{
+		Session: r.session, Lane: c.b.DefaultLane, Agent: r.agent, Input: message, IdempotencyKey: key, DefaultMode: c.b.Modes[r.agent],
+	})
+	return r, err
+}
+
+// agent runs a turn and answers twice: when it is accepted, and when it has ended.
+func (c *socket) agent(ctx context.Context, id string, params fields) (any, error) {
+	var message, session, agent, key string
+	var seconds float64
+	err := params.takeEach(member{"message", &message}, member{"sessionKey", &session}, member{"agentId", &agent},
+		member{"idempotencyKey", &key}, member{"timeout", &seconds})
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.accept(ctx, params, message, session, agent, key)
+	if err != nil {
+		return nil, err
+	}
+	c.follow(r)
+	c.respond(id, map[string]any{
+		"runId": r.id, "sessionKey": r.session, "agentId": r.agent, "status": "accepted", "acceptedAt": r.turn.CreatedAt.UnixMilli(),
+	}, nil)
+	limit := runTime
+	if seconds > 0 {
+		limit = min(time.Duration(seconds*float64(time.Second)), maxWait)
+	}
+	t, err := c.waitFor(ctx, r.turn.ID, limit)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, &frameError{Code: codeTimeout, Message: fmt.Sprintf("run %s has not ended within %s; it goes on", r.id, limit), Retryable: true}
+	}
+	if err != nil {
+		return nil, err
+	}
+	answer := map[string]any{"runId": r.id, "sessionKey": r.session, "agentId": r.agent}
+	if t.Status == queue.Completed {
+		answer["status"], answer["summary"] = "ok", "completed"
+		answer["result"] = map[string]any{"payloads": []map[string]any{{"text": t.Output, "mediaUrl": nil}}}
+		return answer, nil
+	}
+	answer["status"], answer["summary"], answer["error"] = "error", t.Error, t.Error
+	return answer, nil
+}
+
+func (c *socket) waitFor(ctx context.Context, turn string, limit time.Duration) (queue.Turn, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return c.b.Queue.Wait(ctx, turn)
+}
+
+// agentWait waits for the end of a run, also one that was begun before a restart or by somebody else.
+func (c *socket) agentWait(ctx context.Context, _ string, params fields) (any, error) {
+	var id string
+	millis := int64(30_000)
+	if err := params.takeEach(member{"runId", &id}, member{"timeoutMs", &millis}); err != nil {
+		return nil, err
+	}
+	t, err := c.b.Queue.TurnByKey(ctx, id)
+	if errors.Is(err, queue.ErrNotFound) {
+		return nil, badFrame(fmt.Sprintf("there is no run %q among the newest", clip(id)))
+	}
+	if err != nil {
+		return nil, err
+	}
+	answer := map[string]any{"runId": id}
+	t, err = c.waitFor(ctx, t.ID, min(max(time.Duration(millis)*time.Millisecond, time.Millisecond), maxWait))
+	if errors.Is(err, context.DeadlineExceeded) {
+		answer["status"] = "timeout"
+		return answer, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if t.StartedAt != nil {
+		answer["startedAt"] = t.StartedAt.UnixMilli()
+	}
+	answer["endedAt"] = t.FinishedAt.UnixMilli()
+	switch t.Status { //nolint:exhaustive // it has ended
+	case queue.Completed:
+		answer["status"] = "ok"
+	case queue.Cancelled:
+		answer["status"], answer["error"], answer["stopReason"] = "error", t.Error, "aborted"
+	default:
+		answer["status"], answer["error"] = "error", t.Error
+	}
+	return answer, nil
+}
+
+// chatSend begins a run; its answer comes as events.
+func (c *socket) chatSend(ctx context.Context, _ string, params fields) (any, error) {
+	var message, session, key string
+	err := params.takeEach(member{"message", &message}, member{"sessionKey", &session}, member{"idempotencyKey", &key})
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.accept(ctx, params, message, session, "", key)
+	if err != nil {
+		return nil, err
+	}
+	status := "started"
+	switch {
+	case !r.created && r.turn.Status.Final():
+		return map[string]any{"runId": r.id, "status": "ok"}, nil
+	case !r.created:
+		status = "in_flight"
+	}
+	c.follow(r)
+	return map[string]any{"runId": r.id, "status": status}, nil
+}
+
+// chatAbort cancels a run, or all of the session that have not ended.
+func (c *socket) chatAbort(ctx context.Context, _ string, params fields) (any, error) {
+	var session, id string
+	if err := params.takeEach(member{"sessionKey", &session}, member{"runId", &id}); err != nil {
+		return nil, err
+	}
+	key, _, err := c.sessionKey(session, "")
+	if err != nil {
+		return nil, err
+	}
+	open, err := c.b.Queue.Turns(ctx, queue.Filter{Session: key, Status: []queue.Status{queue.Queued, queue.Running}, Limit: maxPage})
+	if err != nil {
+		return nil, err
+	}
+	aborted := []string{}
+	for _, t := range open { // the newest first, so that none of them starts meanwhile
+		if id != "" && t.IdempotencyKey != id {
+			continue
+		}
+		if _, err := c.b.Queue.Cancel(ctx, t.ID); err == nil {
+			aborted = append(aborted, t.IdempotencyKey)
+		} else if !errors.Is(err, queue.ErrConflict) {
+			return nil, err
+		}
+	}
+	return map[string]any{"ok": true, "aborted": len(aborted) > 0, "runIds": aborted}, nil
+}
+
+// follow sends what happens to the run to everybody who may read, until it ends or this connection does.
+func (c *socket) follow(r run) {
+	h := c.s.hub
+	h.mu.Lock()
+	followed := h.runs[r.turn.ID]
+	h.runs[r.turn.ID] = true
+	h.mu.Unlock()
+	if followed {
+		return
+	}
+	c.work.Go(func() {
+		defer func() {
+			h.mu.Lock()
+			delete(h.runs, r.turn.ID)
+			h.mu.Unlock()
+		}()
+		b := broadcast{hub: h, run: r, agentName: r.agent}
+		for e, err := range c.b.Queue.Follow(c.ctx, r.turn.ID, 0) {
+			if err != nil {
+				return // whoever connects next goes on with chat.send and the same key, or agent.wait
+			}
+			b.take(e)
+		}
+	})
+}
+
+// broadcast turns a turn's log into events.
+type broadcast struct {
+	hub       *hub
+	run       run
+	agentName string
+
+	text strings.Builder
+	told int       // bytes of text
+	last time.Time // when
+}
+
+func (b *broadcast) take(e queue.Event) {
+	switch e.Type {
+	case queue.EventCollected:
+	case queue.EventStarted:
+		b.text.Reset()
+		b.told = 0
+		b.agent(e, "lifecycle", map[string]any{"phase": "start", "startedAt": e.At.UnixMilli()})
+	case queue.EventDelta:
+		b.text.WriteString(e.Text)
+		b.agent(e, "assistant", map[string]any{"text": b.text.String(), "delta": e.Text})
+		if e.At.Sub(b.last) >= deltaInterval {
+			b.last = e.At
+			b.chat(e, "delta", map[string]any{"deltaText": b.text.String()[b.told:], "message": chatMessageOf("assistant", b.text.String(), e.At)})
+			b.told = b.text.Len()
+		}
+	case queue.EventInterrupted:
+		b.agent(e, "lifecycle", map[string]any{"phase": "interrupted", "error": e.Text})
+	case queue.EventRequeued:
+	case queue.EventCompleted:
+		b.agent(e, "lifecycle", map[string]any{"phase": "end", "endedAt": e.At.UnixMilli()})
+		b.chat(e, "final", map[string]any{"message": chatMessageOf("assistant", b.text.String(), e.At), "stopReason": "stop"})
+	case queue.EventFailed:
+		b.agent(e, "lifecycle", map[string]any{"phase": "error", "error": e.Text, "endedAt": e.At.UnixMilli()})
+		b.chat(e, "error", map[string]any{"errorMessage": e.Text})
+	case queue.EventCancelled:
+		b.agent(e, "lifecycle", map[string]any{"phase": "end", "aborted": true, "endedAt": e.At.UnixMilli()})
+		b.chat(e, "aborted", map[string]any{"stopReason": "aborted"})
+	}
+}
+
+func (b *broadcast) agent(e queue.Event, stream string, data map[string]any) {
+	b.hub.tell("agent", map[string]any{
+		"runId": b.run.id, "sessionKey": b.run.session, "agentId": b.agentName, "seq": e.Seq, "stream": stream, "data": data, "ts": e.At.UnixMilli(),
+	})
+}
+
+func (b *broadcast) chat(e queue.Event, state string, more map[string]any) {
+	payload := map[string]any{"runId": b.run.id, "sessionKey": b.run.session, "agentId": b.agentName, "seq": e.Seq, "state": state}
+	maps.Copy(payload, more)
+	b.hub.tell("chat", payload)
+}

@@ -1,0 +1,414 @@
+package server
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/stretchr/testify/require"
+
+	"gateway/queue"
+)
+
+// wire is a WebSocket client that reads like the protocol's page.
+type wire struct {
+	t      *testing.T
+	ws     *websocket.Conn
+	nonce  string
+	seq    float64
+	events []map[string]any // that came while something else was waited for
+}
+
+const plainConnect = `{"minProtocol":4,"maxProtocol":4,"client":{"id":"cli","version":"1","platform":"linux","mode":"cli"},"role":"operator"}`
+
+func (g *gateway) dial(options *websocket.DialOptions) (w *wire, status int, err error) {
+	g.t.Helper()
+	ctx, cancel := context.WithTimeout(g.t.Context(), 10*time.Second)
+	defer cancel()
+	ws, answer, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(g.url, "http")+"/", options) //nolint:bodyclose // Dial has read it
+	if err != nil {
+		return nil, answer.StatusCode, err
+	}
+	ws.SetReadLimit(maxFrame)
+	g.t.Cleanup(func() { _ = ws.CloseNow() })
+	w = &wire{t: g.t, ws: ws}
+	f := w.read()
+	require.Equal(g.t, "connect.challenge", f["event"])
+	w.nonce = f["payload"].(map[string]any)["nonce"].(string)
+	require.NotEmpty(g.t, w.nonce)
+	return w, answer.StatusCode, nil
+}
+
+// connect is a client that was greeted.
+func (g *gateway) connect() *wire {
+	g.t.Helper()
+	w, _, err := g.dial(nil)
+	require.NoError(g.t, err)
+	hello := w.call("connect", plainConnect)
+	require.Equal(g.t, true, hello["ok"], hello)
+	return w
+}
+
+func (w *wire) read() map[string]any {
+	w.t.Helper()
+	f, err := w.tryRead()
+	require.NoError(w.t, err)
+	return f
+}
+
+func (w *wire) tryRead() (f map[string]any, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_, text, err := w.ws.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(text, &f); err != nil {
+		return nil, err
+	}
+	if seq, ok := f["seq"].(float64); ok {
+		if seq != w.seq+1 {
+			return nil, fmt.Errorf("event %v after %v", seq, w.seq)
+		}
+		w.seq = seq
+	}
+	return f, nil
+}
+
+func (w *wire) write(text string) {
+	w.t.Helper()
+	require.NoError(w.t, w.ws.Write(w.t.Context(), websocket.MessageText, []byte(text)))
+}
+
+// call sends a request and returns its response.
+func (w *wire) call(method, params string) map[string]any {
+	w.t.Helper()
+	w.write(fmt.Sprintf(`{"type":"req","id":"1","method":%q,"params":%s}`, method, params))
+	return w.response("1")
+}
+
+func (w *wire) response(id string) map[string]any {
+	w.t.Helper()
+	for {
+		f := w.read()
+		if f["type"] == "res" && f["id"] == id {
+			return f
+		}
+		w.events = append(w.events, f)
+	}
+}
+
+// event waits for an event that fits.
+func (w *wire) event(name string, fits func(payload map[string]any) bool) map[string]any {
+	w.t.Helper()
+	for {
+		var f map[string]any
+		if len(w.events) > 0 {
+			f, w.events = w.events[0], w.events[1:]
+		} else {
+			f = w.read()
+		}
+		if payload, ok := f["payload"].(map[string]any); ok && f["event"] == name && fits(payload) {
+			return payload
+		}
+	}
+}
+
+// closed reads to the end of the connection and returns how it ended.
+func (w *wire) closed() websocket.CloseError {
+	w.t.Helper()
+	for {
+		if _, err := w.tryRead(); err != nil {
+			var end websocket.CloseError
+			require.ErrorAs(w.t, err, &end)
+			return end
+		}
+	}
+}
+
+func errorOf(t *testing.T, f map[string]any) map[string]any {
+	t.Helper()
+	require.Equal(t, false, f["ok"], f)
+	return f["error"].(map[string]any)
+}
+
+func TestAClientIsGreetedWithAllThatTheProtocolPromises(t *testing.T) {
+	g := newGateway(t)
+	w, _, err := g.dial(nil)
+	require.NoError(t, err)
+	hello := w.call("connect", `{"minProtocol":3,"maxProtocol":4,"client":{"id":"cli","version":"2026.9.6","platform":"linux","deviceFamily":"Linux","mode":"cli","instanceId":"i"},"caps":[],"auth":{"token":"unneeded"},"role":"operator","scopes":["operator.read"],"locale":"en","userAgent":"x"}`)
+	require.Equal(t, true, hello["ok"], hello)
+	payload := hello["payload"].(map[string]any)
+	require.Equal(t, "hello-ok", payload["type"])
+	require.InDelta(t, 4, payload["protocol"], 0)
+	require.Equal(t, []any{"operator.read"}, payload["auth"].(map[string]any)["scopes"])
+	policy := payload["policy"].(map[string]any)
+	require.Equal(t, map[string]any{"maxPayload": 26214400.0, "maxBufferedBytes": 52428800.0, "tickIntervalMs": 30000.0}, policy)
+	for _, part := range []string{"server", "snapshot", "features"} {
+		require.NotEmpty(t, payload[part], part)
+	}
+	features := payload["features"].(map[string]any)
+	for _, name := range features["methods"].([]any) {
+		f := w.call(name.(string), `{}`)
+		if f["ok"] == false {
+			require.NotContains(t, errorOf(t, f)["message"], "unknown method", name)
+		}
+	}
+	forbidden := errorOf(t, w.call("chat.send", `{"message":"x","idempotencyKey":"k"}`))
+	require.Equal(t, "FORBIDDEN", forbidden["code"])
+	require.Equal(t, "operator.write", forbidden["details"].(map[string]any)["missingScope"])
+}
+
+func TestAFrameThatBreaksARuleGetsTheDocumentedError(t *testing.T) {
+	g := newGateway(t)
+	g.backend.Token = "secret"
+	connect := func(more string) string { return strings.Replace(plainConnect, `"role"`, more+`,"role"`, 1) }
+	for name, c := range map[string]struct {
+		first         string
+		code, message string
+		detail        string
+		close         websocket.StatusCode
+	}{
+		"not connect":         {`{"type":"req","id":"1","method":"health"}`, "INVALID_REQUEST", "first request must be connect", "", 1008},
+		"not a frame":         {`hello`, "INVALID_REQUEST", "first request must be connect", "", 1008},
+		"no token":            {connectFrame(plainConnect), "NOT_PAIRED", "device identity required", "DEVICE_IDENTITY_REQUIRED", 1008},
+		"wrong token":         {connectFrame(connect(`"auth":{"token":"guess"}`)), "INVALID_REQUEST", "token mismatch", "AUTH_TOKEN_MISMATCH", 1008},
+		"too new":             {connectFrame(strings.NewReplacer(`"minProtocol":4`, `"minProtocol":5`, `"maxProtocol":4`, `"maxProtocol":6`).Replace(plainConnect)), "INVALID_REQUEST", "protocol mismatch", "PROTOCOL_MISMATCH", 1002},
+		"too old":             {connectFrame(strings.NewReplacer(`"minProtocol":4`, `"minProtocol":1`, `"maxProtocol":4`, `"maxProtocol":2`).Replace(plainConnect)), "INVALID_REQUEST", "protocol mismatch", "PROTOCOL_MISMATCH", 1002},
+		"unknown property":    {connectFrame(connect(`"colour":"red"`)), "INVALID_REQUEST", "colour", "", 1008},
+		"unknown in client":   {connectFrame(strings.Replace(plainConnect, `"id":"cli"`, `"id":"cli","age":1`, 1)), "INVALID_REQUEST", "client.age", "", 1008},
+		"a client without id": {connectFrame(strings.Replace(plainConnect, `"id":"cli",`, ``, 1)), "INVALID_REQUEST", "client.id", "", 1008},
+		"a node":              {connectFrame(strings.Replace(plainConnect, `"role":"operator"`, `"role":"node"`, 1)), "INVALID_REQUEST", "role", "", 1008},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, _, err := g.dial(nil)
+			require.NoError(t, err)
+			w.write(c.first)
+			f := w.read()
+			e := errorOf(t, f)
+			require.Equal(t, c.code, e["code"])
+			require.Contains(t, e["message"], c.message)
+			require.NotContains(t, fmt.Sprint(e), "secret")
+			if c.detail != "" {
+				require.Equal(t, c.detail, e["details"].(map[string]any)["code"])
+			}
+			require.Equal(t, c.close, w.closed().Code)
+		})
+	}
+	w, _, err := g.dial(nil)
+	require.NoError(t, err)
+	require.Equal(t, true, w.call("connect", connect(`"auth":{"token":"secret"}`))["ok"])
+	for name, c := range map[string]struct{ frame, id, message string }{
+		"connect again":  {connectFrame(plainConnect), "c", "connect is only valid as the first request"},
+		"unknown method": {`{"type":"req","id":"x","method":"nope"}`, "x", "unknown method: nope"},
+		"no id":          {`{"type":"req","method":"health"}`, "invalid", "invalid request frame"},
+		"an event":       {`{"type":"event","event":"tick"}`, "invalid", "invalid request frame"},
+		"more":           {`{"type":"req","id":"x","method":"health","more":1}`, "invalid", "invalid request frame"},
+		"not JSON":       {`{`, "invalid", "invalid request frame"},
+		"params a list":  {`{"type":"req","id":"x","method":"chat.send","params":[]}`, "x", "not an object"},
+		"no message":     {`{"type":"req","id":"x","method":"chat.send","params":{"idempotencyKey":"k"}}`, "x", "message is empty"},
+		"no key":         {`{"type":"req","id":"x","method":"chat.send","params":{"message":"m"}}`, "x", "idempotencyKey"},
+		"another param":  {`{"type":"req","id":"x","method":"chat.send","params":{"message":"m","idempotencyKey":"k","attachments":[1]}}`, "x", "attachments"},
+		"no such agent":  {`{"type":"req","id":"x","method":"agent","params":{"message":"m","idempotencyKey":"k","agentId":"nobody"}}`, "x", "nobody"},
+	} {
+		w.write(c.frame)
+		e := errorOf(t, w.response(c.id))
+		require.Equal(t, "INVALID_REQUEST", e["code"], name)
+		require.Contains(t, e["message"], c.message, name)
+	}
+	require.Equal(t, true, w.call("health", `{}`)["ok"], "it stayed open")
+}
+
+func connectFrame(params string) string {
+	return `{"type":"req","id":"c","method":"connect","params":` + params + `}`
+}
+
+func TestALargeFrameEndsTheConnection(t *testing.T) {
+	g := newGateway(t)
+	w, _, err := g.dial(nil)
+	require.NoError(t, err)
+	w.write(`{"type":"req","id":"1","method":"connect","params":{"userAgent":"` + strings.Repeat("x", maxFrameBefore) + `"}}`)
+	require.Equal(t, websocket.StatusMessageTooBig, w.closed().Code)
+}
+
+func TestAPageOfAnotherOriginIsRefused(t *testing.T) {
+	g := newGateway(t)
+	_, status, err := g.dial(&websocket.DialOptions{HTTPHeader: http.Header{"Origin": {"https://evil.example"}}})
+	require.Error(t, err)
+	require.Equal(t, http.StatusForbidden, status)
+	_, status, err = g.dial(&websocket.DialOptions{Host: "evil.example"})
+	require.Error(t, err)
+	require.Equal(t, http.StatusForbidden, status)
+}
+
+func TestADeviceThatSignsIsVerified(t *testing.T) {
+	g := newGateway(t)
+	public, private, err := ed25519.GenerateKey(nil)
+	require.NoError(t, err)
+	id := sha256.Sum256(public)
+	for name, c := range map[string]struct {
+		nonce string
+		at    time.Duration
+		spoil bool
+		want  string
+	}{
+		"signed": {}, "another nonce": {nonce: "x", want: "device nonce mismatch"},
+		"long ago": {at: -time.Hour, want: "device signature expired"}, "forged": {spoil: true, want: "device signature invalid"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, _, err := g.dial(nil)
+			require.NoError(t, err)
+			nonce, at := w.nonce, time.Now().Add(c.at).UnixMilli()
+			if c.nonce != "" {
+				nonce = c.nonce
+			}
+			text := fmt.Sprintf("v3|%s|cli|cli|operator|operator.read|%d||%s|linux|", hex.EncodeToString(id[:]), at, nonce)
+			if c.spoil {
+				text += "x"
+			}
+			signed := fmt.Sprintf(`"scopes":["operator.read"],"device":{"id":%q,"publicKey":%q,"signature":%q,"signedAt":%d,"nonce":%q},"role"`,
+				hex.EncodeToString(id[:]), base64.RawURLEncoding.EncodeToString(public),
+				base64.RawURLEncoding.EncodeToString(ed25519.Sign(private, []byte(text))), at, nonce)
+			f := w.call("connect", strings.Replace(plainConnect, `"role"`, signed, 1))
+			if c.want == "" {
+				require.Equal(t, true, f["ok"], f)
+				return
+			}
+			require.Equal(t, c.want, errorOf(t, f)["message"])
+			require.Equal(t, websocket.StatusPolicyViolation, w.closed().Code)
+		})
+	}
+}
+
+func TestAChatIsSentAnsweredAndKept(t *testing.T) {
+	g := newGateway(t)
+	w, other := g.connect(), g.connect()
+	params := `{"sessionKey":"main","message":"hello there","idempotencyKey":"run-1","deliver":false}`
+	require.Equal(t, map[string]any{"runId": "run-1", "status": "started"}, w.call("chat.send", params)["payload"])
+	for _, reader := range []*wire{w, other} {
+		final := reader.event("chat", func(p map[string]any) bool { return p["state"] == "final" })
+		require.Equal(t, "run-1", final["runId"])
+		require.Equal(t, "agent:echo:main", final["sessionKey"])
+		require.Equal(t, "hello there", final["message"].(map[string]any)["content"].([]any)[0].(map[string]any)["text"])
+	}
+	require.Equal(t, "ok", w.call("chat.send", params)["payload"].(map[string]any)["status"], "the same key is the same run")
+	history := w.call("chat.history", `{"sessionKey":"agent:echo:main","limit":10}`)["payload"].(map[string]any)
+	require.Len(t, history["messages"], 2)
+	waited := w.call("agent.wait", `{"runId":"run-1","timeoutMs":1000}`)["payload"].(map[string]any)
+	require.Equal(t, "ok", waited["status"])
+	sessions := w.call("sessions.list", `{}`)["payload"].(map[string]any)
+	require.Equal(t, "agent:echo:main", sessions["sessions"].([]any)[0].(map[string]any)["key"])
+	require.NotNil(t, w.call("sessions.describe", `{"key":"main"}`)["payload"].(map[string]any)["session"])
+	require.Nil(t, w.call("sessions.describe", `{"key":"none"}`)["payload"].(map[string]any)["session"])
+	status, _, body := g.do("GET", "/v1/turns?session=agent:echo:main", "")
+	require.Equal(t, http.StatusOK, status)
+	require.Contains(t, body, "hello there", "HTTP has the same session")
+}
+
+func TestAnAgentsRunIsAnsweredTwice(t *testing.T) {
+	g := newGateway(t)
+	w := g.connect()
+	accepted := w.call("agent", `{"message":"hello","idempotencyKey":"run-2","deliver":false,"timeout":600}`)["payload"].(map[string]any)
+	require.Equal(t, "accepted", accepted["status"])
+	require.Equal(t, "run-2", accepted["runId"])
+	done := w.response("1")["payload"].(map[string]any)
+	require.Equal(t, "ok", done["status"])
+	require.Equal(t, "hello", done["result"].(map[string]any)["payloads"].([]any)[0].(map[string]any)["text"])
+
+	w.call("agent", `{"message":"fail","idempotencyKey":"run-3"}`)
+	require.Equal(t, "error", w.response("1")["payload"].(map[string]any)["status"])
+	w.call("agent", `{"message":"block","idempotencyKey":"run-4","timeout":0.02}`)
+	require.Equal(t, "AGENT_TIMEOUT", errorOf(t, w.response("1"))["code"])
+	require.Equal(t, "timeout", w.call("agent.wait", `{"runId":"run-4","timeoutMs":1}`)["payload"].(map[string]any)["status"])
+	aborted := w.call("chat.abort", `{"sessionKey":"main","runId":"run-4"}`)["payload"].(map[string]any)
+	require.Equal(t, []any{"run-4"}, aborted["runIds"])
+	w.event("chat", func(p map[string]any) bool { return p["state"] == "aborted" && p["runId"] == "run-4" })
+	require.Equal(t, false, w.call("chat.abort", `{"sessionKey":"main"}`)["payload"].(map[string]any)["aborted"])
+}
+
+func TestARestartEndsTheConnectionAndLosesNoRun(t *testing.T) {
+	g := newGateway(t)
+	w := g.connect()
+	require.Equal(t, "started", w.call("chat.send", `{"message":"block","idempotencyKey":"run-5"}`)["payload"].(map[string]any)["status"])
+	g.began()
+	preflight := w.call("gateway.restart.preflight", `{}`)["payload"].(map[string]any)
+	require.Equal(t, false, preflight["safe"])
+	require.Equal(t, true, w.call("gateway.restart.request", `{"reason":"to see it"}`)["payload"].(map[string]any)["ok"])
+	g.restart()
+	bye := w.event("shutdown", func(map[string]any) bool { return true })
+	require.Equal(t, map[string]any{"reason": "gateway restarting", "restartExpectedMs": 1500.0}, bye)
+	require.Equal(t, websocket.StatusServiceRestart, w.closed().Code)
+
+	w = g.connect()
+	require.Equal(t, "in_flight", w.call("chat.send", `{"message":"block","idempotencyKey":"run-5"}`)["payload"].(map[string]any)["status"])
+	close(g.agent.release)
+	final := w.event("chat", func(p map[string]any) bool { return p["state"] == "final" })
+	require.Equal(t, "begun and done", final["message"].(map[string]any)["content"].([]any)[0].(map[string]any)["text"])
+	turns, err := g.backend.Queue.Turns(t.Context(), queue.Filter{})
+	require.NoError(t, err)
+	require.Len(t, turns, 1, "one run, one turn")
+}
+
+// A client that does not read is closed, and slows neither the agent nor anybody else.
+func TestAClientThatDoesNotReadIsClosed(t *testing.T) {
+	g := newGateway(t)
+	deaf := g.connect()
+	var slow *socket
+	require.Eventually(t, func() bool {
+		for _, c := range g.hub.connected(scopeRead) {
+			slow = c
+		}
+		return slow != nil
+	}, 5*time.Second, time.Millisecond)
+	payload := strings.Repeat("x", 1<<20)
+	for range 2 * maxBuffered >> 20 {
+		slow.event("health", payload)
+	}
+	select {
+	case <-slow.ctx.Done():
+	case <-time.After(5 * time.Second):
+		t.Fatal("it was not closed")
+	}
+	require.Equal(t, true, g.connect().call("health", `{}`)["ok"])
+	for {
+		if _, err := deaf.tryRead(); err != nil {
+			require.False(t, errors.Is(err, context.DeadlineExceeded))
+			return
+		}
+	}
+}
+
+func TestAClientKnowsWhoElseIsThere(t *testing.T) {
+	g := newGateway(t)
+	first := g.connect()
+	second := g.connect()
+	first.event("presence", func(p map[string]any) bool { return len(p["presence"].([]any)) == 2 })
+	require.NoError(t, second.ws.Close(websocket.StatusNormalClosure, ""))
+	first.event("presence", func(p map[string]any) bool { return len(p["presence"].([]any)) == 1 })
+}
+
+func FuzzFrame(f *testing.F) {
+	f.Add([]byte(`{"type":"req","id":"1","method":"connect","params":` + plainConnect + `}`))
+	f.Add([]byte(`{"type":"req","id":"1","method":"health"}`))
+	f.Add([]byte(`{"type":"res","id":"1"}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		frame, err := parseFrame(true, text)
+		if err != nil {
+			require.ErrorIs(t, err, errNotAFrame)
+			return
+		}
+		if _, err := parseConnect(frame.Params); err != nil {
+			require.NotEmpty(t, explain(err).message)
+		}
+	})
+}
