@@ -19,7 +19,7 @@ type method struct {
 }
 
 // socketEvents are those that clients are sent.
-var socketEvents = []string{"agent", "chat", "tick", "health", "presence", "shutdown"}
+var socketEvents = []string{"agent", "chat", "tick", "presence", "shutdown"}
 
 // methods by name; filled in by init, because hello lists them.
 var methods map[string]method
