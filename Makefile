@@ -6,7 +6,7 @@ SHELL := /bin/bash
 TOOL    := go tool -modfile=internal/tools/go.mod
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
-.PHONY: help build generate check lint unit test deps bench bench-queue certify-queue fuzz
+.PHONY: help build generate check lint unit test deps bench bench-queue bench-peers certify-queue fuzz
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -56,6 +56,19 @@ bench-queue: ## measure the queue, beside what its disk can do, and write docs/b
 	} | tee /dev/stderr | go run ./internal/benchpage docs/bench/queue.md.tmpl > docs/bench/queue.md.new
 	mv docs/bench/queue.md.new docs/bench/queue.md
 	cat docs/bench/queue.md
+
+# What a user would pick instead is installed where it may be done, and a module of its own: the program needs none of it.
+bench-peers: ## measure the queue beside River, asynq and BullMQ, and write docs/bench/peers.md
+	@missing=; for p in redis-server:redis-server node:nodejs npm:npm; do \
+	  command -v $${p%:*} >/dev/null || missing="$$missing $${p#*:}"; done; \
+	command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing="$$missing postgresql"; \
+	if [ -n "$$missing" ]; then \
+	  sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo -n'; \
+	  { $$sudo apt-get update -qq && $$sudo apt-get install -y -qq $$missing; } </dev/null \
+	    || { echo "cannot install$$missing here. Try: install them, and make bench-peers again"; exit 1; }; \
+	fi
+	cd internal/peers && npm ci --ignore-scripts --no-audit --no-fund && go build -o $(CURDIR)/bin/peers .
+	cd internal/peers && $(CURDIR)/bin/peers -write $(CURDIR)/docs/bench/peers.md
 
 certify-queue: ## kill the gateway KILLS times (default 1000) and at every failpoint, and write docs/bench/kills.md
 	GATEWAY_TEST_CERTIFY=$(CURDIR)/docs/bench/kills.md GATEWAY_TEST_KILLS=$${KILLS:-1000} go test -run 'TestCertifyQueue$$' -count 1 -timeout 60m -v ./cmd/gateway

@@ -12,7 +12,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"syscall"
 )
+
+// bullmqSlots measured best, twice as fast as a slot for each client.
+const bullmqSlots = 100
 
 func bullmqPeer(appendfsync string) contender {
 	return contender{
@@ -20,11 +24,12 @@ func bullmqPeer(appendfsync string) contender {
 		measure: func(ctx context.Context, l load, folder string) (float64, error) {
 			return measureBullMQ(ctx, l, folder, appendfsync)
 		},
-		keeps:   "`appendonly yes`, `appendfsync " + appendfsync + "`",
-		slots:   "concurrency 1,000, one worker",
-		told:    "the event `completed` of the worker, in the process of the clients, after Redis has answered",
-		order:   "no: jobs [start in order](https://docs.bullmq.io/guide/jobs/fifo), by key only with [groups](https://docs.bullmq.io/bullmq-pro/groups) of BullMQ Pro, which is paid",
-		mayLose: appendfsync != "always",
+		keeps:    "`appendonly yes`, `appendfsync " + appendfsync + "`",
+		slots:    fmt.Sprintf("concurrency %d, one worker; more was slower", bullmqSlots),
+		told:     "the event `completed` of the worker, in the process of the clients, after Redis has answered",
+		finished: "removed, as set",
+		order:    "no: jobs [start in order](https://docs.bullmq.io/guide/jobs/fifo), by key only with [groups](https://docs.bullmq.io/bullmq-pro/groups) of BullMQ Pro, which is paid",
+		mayLose:  appendfsync != "always",
 	}
 }
 
@@ -35,14 +40,19 @@ func measureBullMQ(ctx context.Context, l load, folder, appendfsync string) (rat
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	ctx, cancel := context.WithTimeout(ctx, l.warm+l.window+patience)
+	ctx, cancel := context.WithTimeoutCause(ctx, l.warm+l.window+patience, errNotTold)
 	defer cancel()
 	var said, complaint bytes.Buffer
-	cmd := exec.CommandContext(ctx, "node", "bullmq.mjs", socket, strconv.Itoa(l.clients), input,
+	cmd := exec.CommandContext(ctx, "node", "bullmq.mjs", socket, strconv.Itoa(l.clients), input, strconv.Itoa(bullmqSlots),
 		strconv.FormatInt(l.warm.Milliseconds(), 10), strconv.FormatInt(l.window.Milliseconds(), 10))
 	cmd.Stdout, cmd.Stderr = &said, &complaint
 	cmd.WaitDelay = patience
+	// Ctrl-C is for this process, which ends the clients before their server; they do not outlive it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
 		return 0, fmt.Errorf("node bullmq.mjs: %w; try npm ci --ignore-scripts in internal/peers\n%s", err, complaint.Bytes())
 	}
 	var result struct{ Completed, Seconds float64 }

@@ -2,10 +2,10 @@
 import { Queue, Worker } from 'bullmq';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-const [path, clients, input, warm, window] = process.argv.slice(2);
+const [path, clients, input, slots, warm, window] = process.argv.slice(2);
 const connection = { path, maxRetriesPerRequest: null };
 const queue = new Queue('echo', { connection });
-const worker = new Worker('echo', async (job) => job.data.input, { connection, concurrency: Number(clients) });
+const worker = new Worker('echo', async (job) => job.data.input, { connection, concurrency: Number(slots) });
 for (const part of [queue, worker]) {
   part.on('error', (err) => { console.error(err); process.exit(1); });
 }

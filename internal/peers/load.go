@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"sync/atomic"
@@ -21,6 +20,8 @@ const input = "hello"
 // completed once no new ones are sent.
 const patience = 30 * time.Second
 
+var errNotTold = errors.New("a client was not told of its job in time; try -clients 100, or a machine that does less")
+
 // load is what is asked of each row.
 type load struct {
 	clients      int
@@ -30,11 +31,11 @@ type load struct {
 // run has each client call full, which returns once the client was told that its job is completed, again and again.
 // A job that nobody is told of is an error, not a slow job.
 func (l load) run(ctx context.Context, full func(ctx context.Context, session string) error) (float64, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, l.warm+l.window+patience, errors.New("a client was not told of its job in time"))
+	within, cancel := context.WithTimeoutCause(ctx, l.warm+l.window+patience, errNotTold)
 	defer cancel()
 	var completed atomic.Int64
 	var enough atomic.Bool
-	clients, ctx := errgroup.WithContext(ctx)
+	clients, ctx := errgroup.WithContext(within)
 	for _, session := range sessionNames(l.clients) {
 		clients.Go(func() error {
 			for !enough.Load() {
@@ -48,8 +49,11 @@ func (l load) run(ctx context.Context, full func(ctx context.Context, session st
 	}
 	rate, err := l.count(ctx, &completed)
 	enough.Store(true)
-	if ended := clients.Wait(); ended != nil {
-		err = fmt.Errorf("%w (%w)", ended, context.Cause(ctx))
+	switch ended := clients.Wait(); {
+	case within.Err() != nil:
+		return 0, context.Cause(within)
+	case ended != nil:
+		return 0, ended
 	}
 	return rate, err
 }

@@ -40,7 +40,7 @@ type contender struct {
 	// folder of its own, empty at first, is where it keeps what it writes.
 	measure func(ctx context.Context, l load, folder string) (jobsPerSecond float64, err error)
 	// What the page says of it.
-	keeps, slots, told, order string
+	keeps, slots, told, finished, order string
 	// mayLose marks a row that does not promise what the others do.
 	mayLose bool
 }
