@@ -55,9 +55,12 @@ func run(ctx context.Context) error {
 	flag.DurationVar(&l.warm, "warm", 2*time.Second, "how long to run before counting")
 	flag.DurationVar(&l.window, "window", 8*time.Second, "how long to count")
 	rounds := flag.Int("rounds", 3, "how often to measure each")
-	only := flag.String("only", "", "measure only rows whose name contains this")
+	only := flag.String("only", "", "measure only rows whose name contains this, and make no page")
 	page := flag.String("write", "", "also write the page to this file")
 	flag.Parse()
+	if *only != "" && *page != "" {
+		return errors.New("a page has every row; try -write without -only")
+	}
 	if flag.NArg() > 0 || l.clients < 1 || l.window <= 0 || *rounds < 1 {
 		return errors.New("at least one client, one round and some time to count are needed; try -help")
 	}
@@ -72,7 +75,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	measured, err := measureAll(ctx, l, rows, *rounds)
-	if err != nil {
+	if err != nil || *only != "" {
 		return err
 	}
 	var text bytes.Buffer

@@ -81,7 +81,7 @@ func serve(ctx context.Context, ready func(context.Context) error, folder, name 
 		end()
 		return nil, err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	cmd.Stdout, cmd.Stderr = log, log
 	// To PostgreSQL this means to end its connections and stop, to Redis to stop.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
@@ -98,10 +98,13 @@ func serve(ctx context.Context, ready func(context.Context) error, folder, name 
 	stop = func() error {
 		end()
 		<-gone
+		if !cmd.ProcessState.Success() {
+			return fmt.Errorf("%s did not end as it should: %s; try again", name, cmd.ProcessState)
+		}
 		return nil
 	}
 	if err := awaitReady(ctx, ready, gone); err != nil {
-		_ = stop()
+		err = errors.Join(err, stop())
 		said, _ := os.ReadFile(log.Name())
 		return nil, fmt.Errorf("%s: %w; it said:\n%s", name, err, said)
 	}
@@ -195,7 +198,7 @@ func startRedis(ctx context.Context, folder, appendfsync string) (socket string,
 // redisKeeps asks the server itself, since what it was told is not what it does.
 func redisKeeps(ctx context.Context, socket, appendfsync string) error {
 	c := redis.NewClient(&redis.Options{Network: "unix", Addr: socket})
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	is, err := c.ConfigGet(ctx, "append*").Result()
 	if err == nil && (is["appendonly"] != "yes" || is["appendfsync"] != appendfsync) {
 		err = fmt.Errorf("appendonly is %s, appendfsync is %s: want yes, %s", is["appendonly"], is["appendfsync"], appendfsync)
