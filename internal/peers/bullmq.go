@@ -28,7 +28,7 @@ func bullmqPeer(appendfsync string) contender {
 		slots:    fmt.Sprintf("concurrency %d, one worker; more was slower", bullmqSlots),
 		told:     "the event `completed` of the worker, in the process of the clients, after Redis has answered",
 		finished: "removed, as set",
-		order:    "no: jobs [start in order](https://docs.bullmq.io/guide/jobs/fifo), by key only with [groups](https://docs.bullmq.io/bullmq-pro/groups) of BullMQ Pro, which is paid",
+		order:    "no: jobs [start in order](https://docs.bullmq.io/guide/jobs/fifo), by key only with [groups limited to one at a time](https://docs.bullmq.io/bullmq-pro/groups/concurrency) of BullMQ Pro, which is paid",
 		mayLose:  appendfsync != "always",
 	}
 }
