@@ -49,7 +49,7 @@ func measureBullMQ(ctx context.Context, l load, folder, appendfsync string) (rat
 	cmd.WaitDelay = patience
 	// Ctrl-C is for this process, which ends the clients before their server; they do not outlive it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Run(); err != nil {
+	if err := finish(cmd); err != nil {
 		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)
 		}

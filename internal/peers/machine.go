@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -93,11 +94,13 @@ var number = regexp.MustCompile(`\d+(\.\d+)+`)
 func versionOf(ctx context.Context, program string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	said, err := exec.CommandContext(ctx, program, "--version").Output()
-	if err != nil {
+	var said bytes.Buffer
+	cmd := exec.CommandContext(ctx, program, "--version")
+	cmd.Stdout = &said
+	if err := finish(cmd); err != nil {
 		return "", fmt.Errorf("%s: %w; try make bench-peers, which installs it", program, err)
 	}
-	return number.FindString(string(said)), nil
+	return number.FindString(said.String()), nil
 }
 
 // linked is the version of a module in this program.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
+
+	"gateway/internal/child"
 )
 
 // owner is who the servers run as: PostgreSQL refuses to be root. Nil when this process is not root either.
@@ -67,6 +70,14 @@ func program(ctx context.Context, folder, name string, args ...string) (*exec.Cm
 	return cmd, nil
 }
 
+// finish runs a program to its end, by way of the room that starts all programs of the house.
+func finish(cmd *exec.Cmd) error {
+	if err := child.Start(cmd); err != nil {
+		return err
+	}
+	return child.Wait(cmd)
+}
+
 // serve starts a server and waits until ready says so. stop ends it.
 func serve(ctx context.Context, ready func(context.Context) error, folder, name string, args ...string) (stop func() error, err error) {
 	// The server ends when stop says so, after its clients: not when ctx ends.
@@ -86,13 +97,13 @@ func serve(ctx context.Context, ready func(context.Context) error, folder, name 
 	// To PostgreSQL this means to end its connections and stop, to Redis to stop.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = patience
-	if err := cmd.Start(); err != nil {
+	if err := child.Start(cmd); err != nil {
 		end()
 		return nil, fmt.Errorf("%w; try make bench-peers, which installs it", err)
 	}
 	gone := make(chan struct{})
 	go func() {
-		_ = cmd.Wait()
+		_ = child.Wait(cmd)
 		close(gone)
 	}()
 	stop = func() error {
@@ -157,8 +168,10 @@ func startPostgres(ctx context.Context, folder string) (url string, stop func() 
 	if err != nil {
 		return "", nil, err
 	}
-	if said, err := cmd.CombinedOutput(); err != nil {
-		return "", nil, fmt.Errorf("initdb: %w; it said:\n%s", err, said)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := finish(cmd); err != nil {
+		return "", nil, fmt.Errorf("initdb: %w; it said:\n%s", err, said.Bytes())
 	}
 	url = "host=" + folder + " user=peers dbname=postgres sslmode=disable"
 	stop, err = serve(ctx, func(ctx context.Context) error { return postgresKeeps(ctx, url) }, folder, postgres,
