@@ -6,7 +6,7 @@ SHELL := /bin/bash
 TOOL    := go tool -modfile=internal/tools/go.mod
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
-.PHONY: help build generate check lint unit test deps deps-certify bench bench-queue certify certify-queue fuzz
+.PHONY: help build generate check lint unit test deps deps-certify deps-peers bench bench-queue bench-peers certify certify-queue fuzz
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -44,10 +44,15 @@ deps-certify: NEEDED := nginx:nginx-light haproxy:haproxy
 deps-certify:
 	@$(INSTALL)
 
+# The queues that ours is compared with.
+deps-peers: NEEDED := redis-server:redis-server node:nodejs npm:npm initdb:postgresql
+deps-peers:
+	@$(INSTALL)
+
 # Installs each program:package of NEEDED that is missing.
 define INSTALL
 missing=; for p in $(NEEDED); do \
-  command -v $${p%:*} >/dev/null || test -x /usr/sbin/$${p%:*} || missing="$$missing $${p#*:}"; done; \
+  command -v $${p%:*} >/dev/null || compgen -G "/usr/sbin/$${p%:*}" >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/$${p%:*}" >/dev/null || missing="$$missing $${p#*:}"; done; \
 if [ -n "$$missing" ]; then \
   sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo -n'; \
   { $$sudo apt-get update -qq && $$sudo apt-get install -y -qq $$missing; } </dev/null \
@@ -67,6 +72,11 @@ bench-queue: ## measure the queue, beside what its disk can do, and write docs/b
 	} | tee /dev/stderr | go run ./internal/benchpage docs/bench/queue.md.tmpl > docs/bench/queue.md.new
 	mv docs/bench/queue.md.new docs/bench/queue.md
 	cat docs/bench/queue.md
+
+# What a user would pick instead is a module of its own: the program needs none of it.
+bench-peers: deps-peers ## measure the queue beside River, asynq and BullMQ, and write docs/bench/peers.md
+	cd internal/peers && npm ci --ignore-scripts --no-audit --no-fund && go build -o $(CURDIR)/bin/peers .
+	cd internal/peers && $(CURDIR)/bin/peers -write $(CURDIR)/docs/bench/peers.md
 
 certify: deps-certify ## restart a gateway 1,700 times under load, and others, and write docs/bench/zero-loss.md
 	go run ./internal/certify -write docs/bench/zero-loss.md
