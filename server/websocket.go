@@ -77,7 +77,8 @@ type socket struct {
 	calls  chan struct{} // one for each request that is being answered
 	work   sync.WaitGroup
 
-	peer peer // set by the handshake, before anything else runs
+	peer    peer          // set by the handshake, before anything else runs
+	greeted chan struct{} // closed once the handshake is over
 
 	writing  sync.Mutex // so that frames keep their order
 	mu       sync.Mutex
@@ -93,7 +94,7 @@ func (s *Server) openSocket(w http.ResponseWriter, r *http.Request, b *Backend) 
 		return notFound("not_found", "", "there is no page at %s. Try: GET /v1/models, or a WebSocket client", r.URL.Path)
 	}
 	c := &socket{
-		s: s, b: b, request: r, id: xid.New().String(), nonce: newNonce(),
+		s: s, b: b, request: r, id: xid.New().String(), nonce: newNonce(), greeted: make(chan struct{}),
 		calls: make(chan struct{}, maxRequests), wake: make(chan struct{}, 1),
 	}
 	// It ends when the gateway retires, not with the request that it began as.
@@ -126,7 +127,9 @@ func (c *socket) serve() {
 	defer silent.Stop()
 	c.ws.SetReadLimit(maxFrameBefore)
 	c.event("connect.challenge", map[string]any{"nonce": c.nonce, "ts": time.Now().UnixMilli()})
-	if !c.handshake(silent) {
+	ok := c.handshake(silent)
+	close(c.greeted)
+	if !ok {
 		return
 	}
 	c.ws.SetReadLimit(maxFrame)
@@ -257,13 +260,22 @@ func (c *socket) flush() bool {
 	}
 }
 
-// untilRetired says goodbye when the gateway stops or restarts.
+// untilRetired says goodbye when the gateway stops or restarts. A client that is about to connect is told then to try
+// again, which clients do by themselves.
 func (c *socket) untilRetired() {
 	retiring, notice := c.s.retiring()
 	select {
 	case <-c.ctx.Done():
 		return
 	case <-retiring:
+	}
+	select {
+	case <-c.greeted:
+	case <-c.ctx.Done():
+		return
+	case <-time.After(goodbye):
+		c.close(websocket.StatusTryAgainLater, "the gateway restarts")
+		return
 	}
 	n := notice()
 	c.event("shutdown", map[string]any{"reason": n.Reason, "restartExpectedMs": n.RestartExpectedMS})

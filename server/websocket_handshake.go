@@ -93,6 +93,16 @@ func (c *socket) handshake(silent *time.Timer) bool {
 		c.refuse(f.ID, websocket.StatusPolicyViolation, refused)
 		return false
 	}
+	retiring, _ := c.s.retiring()
+	select {
+	case <-retiring:
+		c.refuse(f.ID, websocket.StatusTryAgainLater, &frameError{
+			Code: codeUnavailable, Message: "the gateway restarts", Details: map[string]any{"reason": "startup-sidecars"},
+			Retryable: true, RetryAfterMS: 500,
+		})
+		return false
+	default:
+	}
 	c.peer = p.peer
 	c.respond(f.ID, c.hello(), nil)
 	return true

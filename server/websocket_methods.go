@@ -103,19 +103,19 @@ func (c *socket) asFrameError(err error) *frameError {
 	return out
 }
 
-// sessionKey is a session's full name, agent:AGENT:NAME, and its agent.
+// sessionKey is a session's full name, agent:AGENT:NAME, and its agent. The agent main is the default one, unless
+// there is one of that name: clients that were never configured call it so.
 func (c *socket) sessionKey(given, agent string) (key, of string, err error) {
-	agent = cmp.Or(agent, c.b.DefaultAgent)
-	given = cmp.Or(given, "main")
+	name := cmp.Or(given, "main")
 	if rest, ok := strings.CutPrefix(given, "agent:"); ok {
-		name, _, whole := strings.Cut(rest, ":")
-		if !whole {
+		if agent, name, ok = strings.Cut(rest, ":"); !ok {
 			return "", "", badFrame(fmt.Sprintf("sessionKey %q is not agent:AGENT:NAME. Try: main", clip(given)))
 		}
-		agent, key = name, given
-	} else {
-		key = "agent:" + agent + ":" + given
 	}
+	if agent == "" || agent == "main" && !slices.Contains(c.b.Agents, agent) {
+		agent = c.b.DefaultAgent
+	}
+	key = "agent:" + agent + ":" + name
 	if !printable(key, maxName) {
 		return "", "", badFrame(fmt.Sprintf("sessionKey must be at most %d printable characters. Try: main", maxName))
 	}

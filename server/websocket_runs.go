@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,11 +64,13 @@ func (c *socket) accept(ctx context.Context, params fields, message, session, ag
 func (c *socket) agent(ctx context.Context, id string, params fields) (any, error) {
 	var message, session, agent, key string
 	var seconds float64
-	err := params.takeEach(member{"message", &message}, member{"sessionKey", &session}, member{"agentId", &agent},
-		member{"idempotencyKey", &key}, member{"timeout", &seconds})
+	var sessionID string
+	err := params.takeEach(member{"message", &message}, member{"sessionKey", &session}, member{"sessionId", &sessionID},
+		member{"agentId", &agent}, member{"idempotencyKey", &key}, member{"timeout", &seconds})
 	if err != nil {
 		return nil, err
 	}
+	session = cmp.Or(session, sessionID) // here they are the same
 	r, err := c.accept(ctx, params, message, session, agent, key)
 	if err != nil {
 		return nil, err

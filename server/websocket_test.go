@@ -359,6 +359,19 @@ func TestARestartEndsTheConnectionAndLosesNoRun(t *testing.T) {
 	require.Len(t, turns, 1, "one run, one turn")
 }
 
+// It is what makes unmodified clients try again by themselves.
+func TestAClientThatConnectsWhileTheGatewayRetiresIsToldToTryAgain(t *testing.T) {
+	g := newGateway(t)
+	w, _, err := g.dial(nil)
+	require.NoError(t, err)
+	g.Retire(Notice{Reason: "gateway restarting"})
+	e := errorOf(t, w.call("connect", plainConnect))
+	require.Equal(t, "UNAVAILABLE", e["code"])
+	require.Equal(t, "startup-sidecars", e["details"].(map[string]any)["reason"])
+	require.InDelta(t, 500, e["retryAfterMs"], 0)
+	require.Equal(t, websocket.StatusTryAgainLater, w.closed().Code)
+}
+
 // A client that does not read is closed, and slows neither the agent nor anybody else.
 func TestAClientThatDoesNotReadIsClosed(t *testing.T) {
 	g := newGateway(t)
