@@ -151,10 +151,15 @@ func (c *socket) serve() {
 			c.respond(f.ID, nil, &frameError{Code: codeUnavailable, Message: "too many requests of this connection are being answered", Retryable: true, RetryAfterMS: 100})
 			continue
 		}
-		c.work.Go(func() {
+		answer := func() {
 			defer func() { <-c.calls }()
 			c.answer(f)
-		})
+		}
+		if inOrder(f.Method) {
+			answer()
+		} else {
+			c.work.Go(answer)
+		}
 	}
 }
 
@@ -277,6 +282,7 @@ func (c *socket) untilRetired() {
 		c.close(websocket.StatusTryAgainLater, "the gateway restarts")
 		return
 	}
+	c.s.hub.quiet(c.ctx) // what ended in the drain is told before the goodbye
 	n := notice()
 	c.event("shutdown", map[string]any{"reason": n.Reason, "restartExpectedMs": n.RestartExpectedMS})
 	c.close(websocket.StatusServiceRestart, "service restart")
@@ -291,14 +297,17 @@ func (c *socket) close(code websocket.StatusCode, reason string) {
 	c.cancel()
 }
 
-// hub knows the connections of this process, and the runs that they follow.
+// hub knows the connections of this process, and the runs that are told to them.
 type hub struct {
+	follows sync.WaitGroup
+
 	mu      sync.Mutex
 	all     map[*socket]bool // whether it has connected
-	runs    map[string]bool  // that somebody follows, by turn
+	runs    map[string]bool  // that are told, by turn
 	closed  bool
-	changed chan struct{}
-	version int // of the presence
+	changed chan struct{} // closed when a connection or a run has ended
+	version int           // of the presence
+	telling bool          // the presence, in a moment
 }
 
 func newHub() *hub {
@@ -328,8 +337,7 @@ func (h *hub) leave(c *socket) {
 	was := h.all[c]
 	delete(h.all, c)
 	h.version++
-	close(h.changed)
-	h.changed = make(chan struct{})
+	h.wakeLocked()
 	h.mu.Unlock()
 	if was {
 		h.tellPresence()
@@ -355,10 +363,54 @@ func (h *hub) tell(name string, payload any) {
 	}
 }
 
-func (h *hub) tellPresence() { h.tell("presence", map[string]any{"presence": h.presence()}) }
+func (h *hub) wakeLocked() {
+	close(h.changed)
+	h.changed = make(chan struct{})
+}
 
-// close waits until all connections have ended; when ctx ends first they are cut.
+// presenceInterval is how long those who come and go are gathered before all are told.
+const presenceInterval = 200 * time.Millisecond
+
+func (h *hub) tellPresence() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.telling || h.closed {
+		return
+	}
+	h.telling = true
+	time.AfterFunc(presenceInterval, func() {
+		h.mu.Lock()
+		h.telling = false
+		h.mu.Unlock()
+		h.tell("presence", map[string]any{"presence": h.presence()})
+	})
+}
+
+// quiet waits until no run is told any more, for at most a moment.
+func (h *hub) quiet(ctx context.Context) {
+	limit := time.NewTimer(lastEvents)
+	defer limit.Stop()
+	for {
+		h.mu.Lock()
+		left, changed := len(h.runs), h.changed
+		h.mu.Unlock()
+		if left == 0 {
+			return
+		}
+		select {
+		case <-changed:
+		case <-limit.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// close waits until all connections have ended; when ctx ends first they are cut. Runs are told until their queue
+// closes, which it has.
 func (h *hub) close(ctx context.Context) {
+	defer h.follows.Wait()
 	h.mu.Lock()
 	h.closed = true
 	h.mu.Unlock()

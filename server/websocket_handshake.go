@@ -45,9 +45,10 @@ type peer struct {
 	host   string
 }
 
-// may reports whether the client has the scope.
+// may reports whether the client has the scope. Who may write may read.
 func (p peer) may(scope string) bool {
-	return slices.Contains(p.scopes, scope) || slices.Contains(p.scopes, scopeAdmin)
+	return slices.Contains(p.scopes, scope) || slices.Contains(p.scopes, scopeAdmin) ||
+		scope == scopeRead && slices.Contains(p.scopes, scopeWrite)
 }
 
 // connectParams is the first request of a client.
@@ -189,13 +190,15 @@ func (f fields) unknown(where string) error {
 }
 
 // authenticate checks the token and, when there is one, the device, and says what the client may do: what it asks
-// for, or everything when it asks for nothing.
+// for, or to read and write when it does not say.
 func (c *socket) authenticate(p *connectParams) *frameError {
 	p.peer.method = "none"
 	switch wanted := c.b.Token; {
 	case trusted(c.request.Context()):
 		p.peer.method = "local"
 	case wanted == "":
+	case p.token == "" && bearer(c.request, wanted):
+		p.peer.method = "token"
 	case p.token == "" && p.device == nil:
 		return &frameError{Code: codeNotPaired, Message: "device identity required", Details: map[string]any{"code": "DEVICE_IDENTITY_REQUIRED"}}
 	case !sameToken(wanted, p.token):
@@ -211,8 +214,12 @@ func (c *socket) authenticate(p *connectParams) *frameError {
 			return badFrame(why)
 		}
 	}
+	asked := p.scopes
+	if asked == nil {
+		asked = []string{scopeRead, scopeWrite}
+	}
 	for _, scope := range []string{scopeRead, scopeWrite, scopeAdmin} {
-		if len(p.scopes) == 0 || slices.Contains(p.scopes, scope) {
+		if slices.Contains(asked, scope) {
 			p.peer.scopes = append(p.peer.scopes, scope)
 		}
 	}
@@ -242,7 +249,12 @@ func (d *device) check(p *connectParams, nonce string, now time.Time) string {
 	}
 	text := fmt.Sprintf("%s|%s|%s|%s|%s|%s|%s|%s", d.ID, p.peer.ID, p.peer.Mode, "operator",
 		strings.Join(p.scopes, ","), strconv.FormatInt(d.SignedAt, 10), p.token, nonce)
-	for _, signed := range []string{"v3|" + text + "|" + p.peer.Platform + "|" + p.peer.DeviceFamily, "v2|" + text} {
+	told := func(s string) string { return strings.ToLower(strings.TrimSpace(s)) } // as clients sign it
+	for _, signed := range []string{
+		"v3|" + text + "|" + told(p.peer.Platform) + "|" + told(p.peer.DeviceFamily),
+		"v3|" + text + "|" + p.peer.Platform + "|" + p.peer.DeviceFamily,
+		"v2|" + text,
+	} {
 		if ed25519.Verify(key, []byte(signed), signature) {
 			return ""
 		}

@@ -12,6 +12,9 @@ import (
 	"gateway/queue"
 )
 
+// errAnswered is returned by a method that has responded by itself.
+var errAnswered = errors.New("server: answered already")
+
 // method answers one kind of request.
 type method struct {
 	scope string
@@ -55,8 +58,18 @@ func init() {
 	}
 }
 
+// inOrder are the methods that hand messages over: those of a connection are written down in the order in which they
+// came.
+func inOrder(name string) bool { return name == "agent" || name == "chat.send" }
+
 // answer carries a request out and responds to it.
 func (c *socket) answer(f frame) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.s.opts.Log.Error().Interface("panic", p).Str("method", clip(f.Method)).Stack().Msg("a method panicked; please report it")
+			c.respond(f.ID, nil, &frameError{Code: codeUnavailable, Message: "internal error"})
+		}
+	}()
 	m, ok := methods[f.Method]
 	switch {
 	case f.Method == methodConnect:
@@ -80,6 +93,12 @@ func (c *socket) answer(f frame) {
 		}
 	}
 	payload, err := m.run(c, c.ctx, f.ID, params)
+	if errors.Is(err, errAnswered) {
+		return
+	}
+	if errors.Is(err, queue.ErrClosed) {
+		return // the gateway retires: what it says to the whole connection is the answer
+	}
 	if err != nil {
 		c.respond(f.ID, nil, c.asFrameError(err))
 		return

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync"
 	"time"
 
 	"gateway/queue"
@@ -75,14 +76,35 @@ func (c *socket) agent(ctx context.Context, id string, params fields) (any, erro
 	if err != nil {
 		return nil, err
 	}
-	c.follow(r)
 	c.respond(id, map[string]any{
 		"runId": r.id, "sessionKey": r.session, "agentId": r.agent, "status": "accepted", "acceptedAt": r.turn.CreatedAt.UnixMilli(),
 	}, nil)
+	c.follow(r)
 	limit := runTime
 	if seconds > 0 {
 		limit = min(time.Duration(seconds*float64(time.Second)), maxWait)
 	}
+	select {
+	case c.calls <- struct{}{}:
+	default:
+		return nil, &frameError{Code: codeUnavailable, Message: "too many requests of this connection are being answered; the run goes on", Retryable: true}
+	}
+	c.work.Go(func() {
+		defer func() { <-c.calls }()
+		answer, err := c.outcome(ctx, r, limit)
+		switch {
+		case errors.Is(err, queue.ErrClosed):
+		case err != nil:
+			c.respond(id, nil, c.asFrameError(err))
+		default:
+			c.respond(id, answer, nil)
+		}
+	})
+	return nil, errAnswered
+}
+
+// outcome waits for the end of a run.
+func (c *socket) outcome(ctx context.Context, r run, limit time.Duration) (any, error) {
 	t, err := c.waitFor(ctx, r.turn.ID, limit)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil, &frameError{Code: codeTimeout, Message: fmt.Sprintf("run %s has not ended within %s; it goes on", r.id, limit), Retryable: true}
@@ -145,7 +167,7 @@ func (c *socket) agentWait(ctx context.Context, _ string, params fields) (any, e
 }
 
 // chatSend begins a run; its answer comes as events.
-func (c *socket) chatSend(ctx context.Context, _ string, params fields) (any, error) {
+func (c *socket) chatSend(ctx context.Context, id string, params fields) (any, error) {
 	var message, session, key string
 	err := params.takeEach(member{"message", &message}, member{"sessionKey", &session}, member{"idempotencyKey", &key})
 	if err != nil {
@@ -162,8 +184,9 @@ func (c *socket) chatSend(ctx context.Context, _ string, params fields) (any, er
 	case !r.created:
 		status = "in_flight"
 	}
-	c.follow(r)
-	return map[string]any{"runId": r.id, "status": status}, nil
+	c.respond(id, map[string]any{"runId": r.id, "status": status}, nil)
+	c.follow(r) // after the answer: clients take events of runs that they do not know yet for somebody else's
+	return nil, errAnswered
 }
 
 // chatAbort cancels a run, or all of the session that have not ended.
@@ -194,24 +217,28 @@ func (c *socket) chatAbort(ctx context.Context, _ string, params fields) (any, e
 	return map[string]any{"ok": true, "aborted": len(aborted) > 0, "runIds": aborted}, nil
 }
 
-// follow sends what happens to the run to everybody who may read, until it ends or this connection does.
+// maxFollowed bounds the runs that are told at once; of further ones clients learn the end by agent.wait.
+const maxFollowed = 10_000
+
+// follow tells what happens to the run from now on to everybody who may read, until it ends or the gateway retires.
 func (c *socket) follow(r run) {
 	h := c.s.hub
 	h.mu.Lock()
-	followed := h.runs[r.turn.ID]
-	h.runs[r.turn.ID] = true
-	h.mu.Unlock()
-	if followed {
+	defer h.mu.Unlock()
+	if h.runs[r.turn.ID] || h.closed || len(h.runs) >= maxFollowed {
 		return
 	}
-	c.work.Go(func() {
+	h.runs[r.turn.ID] = true
+	h.follows.Go(func() {
+		b := broadcast{hub: h, run: r}
 		defer func() {
+			b.end()
 			h.mu.Lock()
+			defer h.mu.Unlock()
 			delete(h.runs, r.turn.ID)
-			h.mu.Unlock()
+			h.wakeLocked()
 		}()
-		b := broadcast{hub: h, run: r, agentName: r.agent}
-		for e, err := range c.b.Queue.Follow(c.ctx, r.turn.ID, 0) {
+		for e, err := range c.b.Queue.Follow(context.Background(), r.turn.ID, 0) {
 			if err != nil {
 				return // whoever connects next goes on with chat.send and the same key, or agent.wait
 			}
@@ -220,55 +247,107 @@ func (c *socket) follow(r run) {
 	})
 }
 
-// broadcast turns a turn's log into events.
+// broadcast turns a turn's log into events. What the log had before the run was asked for is not told again, but the
+// text of an attempt is: each event with text carries all of it.
 type broadcast struct {
-	hub       *hub
-	run       run
-	agentName string
+	hub *hub
+	run run
 
+	mu   sync.Mutex
 	text strings.Builder
-	told int       // bytes of text
-	last time.Time // when
+	told int         // bytes of text
+	seq  int64       // of the newest text
+	last time.Time   // when text was told
+	next *time.Timer // tells what was held back
 }
 
 func (b *broadcast) take(e queue.Event) {
-	switch e.Type {
-	case queue.EventCollected:
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	old := e.Seq <= b.run.turn.LastEvent
+	switch e.Type { //nolint:exhaustive // the others follow
+	case queue.EventDelta:
+		b.text.WriteString(e.Text)
+		b.seq = e.Seq
+		if !old {
+			b.tellSoon()
+		}
+		return
 	case queue.EventStarted:
 		b.text.Reset()
 		b.told = 0
-		b.agent(e, "lifecycle", map[string]any{"phase": "start", "startedAt": e.At.UnixMilli()})
-	case queue.EventDelta:
-		b.text.WriteString(e.Text)
-		b.agent(e, "assistant", map[string]any{"text": b.text.String(), "delta": e.Text})
-		if e.At.Sub(b.last) >= deltaInterval {
-			b.last = e.At
-			b.chat(e, "delta", map[string]any{"deltaText": b.text.String()[b.told:], "message": chatMessageOf("assistant", b.text.String(), e.At)})
-			b.told = b.text.Len()
-		}
+	}
+	if old {
+		return
+	}
+	b.tellText()
+	at := e.At.UnixMilli()
+	switch e.Type { //nolint:exhaustive // the others say nothing to clients
+	case queue.EventStarted:
+		b.agent(e.Seq, "lifecycle", map[string]any{"phase": "start", "startedAt": at})
 	case queue.EventInterrupted:
-		b.agent(e, "lifecycle", map[string]any{"phase": "interrupted", "error": e.Text})
-	case queue.EventRequeued:
+		b.agent(e.Seq, "lifecycle", map[string]any{"phase": "interrupted", "error": e.Text})
 	case queue.EventCompleted:
-		b.agent(e, "lifecycle", map[string]any{"phase": "end", "endedAt": e.At.UnixMilli()})
-		b.chat(e, "final", map[string]any{"message": chatMessageOf("assistant", b.text.String(), e.At), "stopReason": "stop"})
+		b.agent(e.Seq, "lifecycle", map[string]any{"phase": "end", "endedAt": at})
+		b.chat(e.Seq, "final", map[string]any{"message": chatMessageOf("assistant", b.text.String(), e.At), "stopReason": "stop"})
 	case queue.EventFailed:
-		b.agent(e, "lifecycle", map[string]any{"phase": "error", "error": e.Text, "endedAt": e.At.UnixMilli()})
-		b.chat(e, "error", map[string]any{"errorMessage": e.Text})
+		b.agent(e.Seq, "lifecycle", map[string]any{"phase": "error", "error": e.Text, "endedAt": at})
+		b.chat(e.Seq, "error", map[string]any{"errorMessage": e.Text})
 	case queue.EventCancelled:
-		b.agent(e, "lifecycle", map[string]any{"phase": "end", "aborted": true, "endedAt": e.At.UnixMilli()})
-		b.chat(e, "aborted", map[string]any{"stopReason": "aborted"})
+		b.agent(e.Seq, "lifecycle", map[string]any{"phase": "end", "aborted": true, "endedAt": at})
+		b.chat(e.Seq, "aborted", map[string]any{"stopReason": "aborted"})
 	}
 }
 
-func (b *broadcast) agent(e queue.Event, stream string, data map[string]any) {
-	b.hub.tell("agent", map[string]any{
-		"runId": b.run.id, "sessionKey": b.run.session, "agentId": b.agentName, "seq": e.Seq, "stream": stream, "data": data, "ts": e.At.UnixMilli(),
+// tellSoon tells new text at once, or when some time has passed since the last. Needs the lock.
+func (b *broadcast) tellSoon() {
+	if b.next != nil {
+		return
+	}
+	wait := deltaInterval - time.Since(b.last)
+	if wait <= 0 {
+		b.tellText()
+		return
+	}
+	b.next = time.AfterFunc(wait, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.tellText()
 	})
 }
 
-func (b *broadcast) chat(e queue.Event, state string, more map[string]any) {
-	payload := map[string]any{"runId": b.run.id, "sessionKey": b.run.session, "agentId": b.agentName, "seq": e.Seq, "state": state}
+// tellText tells what is new of the text. Needs the lock.
+func (b *broadcast) tellText() {
+	if b.next != nil {
+		b.next.Stop()
+		b.next = nil
+	}
+	whole := b.text.String()
+	if len(whole) == b.told {
+		return
+	}
+	b.last = time.Now()
+	b.agent(b.seq, "assistant", map[string]any{"text": whole, "delta": whole[b.told:]})
+	b.chat(b.seq, "delta", map[string]any{"deltaText": whole[b.told:], "message": chatMessageOf("assistant", whole, b.last)})
+	b.told = len(whole)
+}
+
+func (b *broadcast) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.next != nil {
+		b.next.Stop()
+	}
+}
+
+func (b *broadcast) agent(seq int64, stream string, data map[string]any) {
+	b.hub.tell("agent", map[string]any{
+		"runId": b.run.id, "sessionKey": b.run.session, "agentId": b.run.agent, "seq": seq, "stream": stream, "data": data, "ts": time.Now().UnixMilli(),
+	})
+}
+
+func (b *broadcast) chat(seq int64, state string, more map[string]any) {
+	payload := map[string]any{"runId": b.run.id, "sessionKey": b.run.session, "agentId": b.run.agent, "seq": seq, "state": state}
 	maps.Copy(payload, more)
 	b.hub.tell("chat", payload)
 }

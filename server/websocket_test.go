@@ -29,7 +29,7 @@ type wire struct {
 	events []map[string]any // that came while something else was waited for
 }
 
-const plainConnect = `{"minProtocol":4,"maxProtocol":4,"client":{"id":"cli","version":"1","platform":"linux","mode":"cli"},"role":"operator"}`
+const plainConnect = `{"minProtocol":4,"maxProtocol":4,"client":{"id":"cli","version":"1","platform":"linux","mode":"cli"},"role":"operator","scopes":["operator.admin"]}`
 
 func (g *gateway) dial(options *websocket.DialOptions) (w *wire, status int, err error) {
 	g.t.Helper()
@@ -272,11 +272,11 @@ func TestADeviceThatSignsIsVerified(t *testing.T) {
 			if c.nonce != "" {
 				nonce = c.nonce
 			}
-			text := fmt.Sprintf("v3|%s|cli|cli|operator|operator.read|%d||%s|linux|", hex.EncodeToString(id[:]), at, nonce)
+			text := fmt.Sprintf("v3|%s|cli|cli|operator|operator.admin|%d||%s|linux|", hex.EncodeToString(id[:]), at, nonce)
 			if c.spoil {
 				text += "x"
 			}
-			signed := fmt.Sprintf(`"scopes":["operator.read"],"device":{"id":%q,"publicKey":%q,"signature":%q,"signedAt":%d,"nonce":%q},"role"`,
+			signed := fmt.Sprintf(`"device":{"id":%q,"publicKey":%q,"signature":%q,"signedAt":%d,"nonce":%q},"role"`,
 				hex.EncodeToString(id[:]), base64.RawURLEncoding.EncodeToString(public),
 				base64.RawURLEncoding.EncodeToString(ed25519.Sign(private, []byte(text))), at, nonce)
 			f := w.call("connect", strings.Replace(plainConnect, `"role"`, signed, 1))

@@ -180,9 +180,9 @@ func (g *gateway) judge(ctx context.Context, t *tally) error {
 	}); err != nil {
 		t.lose(notFound, err.Error())
 	}
-	seen := make(map[string]bool)   // by id
-	made := make(map[string]string) // by tag: the id
-	newer := make(map[string]turn)  // by session: the one after, in the order of acceptance
+	seen := make(map[string]bool)  // by id
+	made := make(map[string]turn)  // by tag
+	newer := make(map[string]turn) // by session: the one after, in the order of acceptance
 	var sampled []string
 	for before := ""; ; {
 		var page struct {
@@ -195,9 +195,9 @@ func (g *gateway) judge(ctx context.Context, t *tally) error {
 		for i, one := range page.Turns {
 			seen[one.ID] = true
 			if first, ok := made[one.Input]; ok {
-				t.lose(twice, fmt.Sprintf("%s was made as %s and as %s", one.Input, first, one.ID))
+				t.lose(twice, fmt.Sprintf("%s was made as %s and as %s", one.Input, first.ID, one.ID))
 			}
-			made[one.Input] = one.ID
+			made[one.Input] = one
 			if acked, ok := t.turns[one.ID]; ok && (one.Status != "completed" || one.Output != acked.tag) {
 				t.lose(notFound, fmt.Sprintf("%s, %s: %s %q", one.ID, acked.tag, one.Status, one.Output))
 			}
@@ -217,6 +217,11 @@ func (g *gateway) judge(ctx context.Context, t *tally) error {
 	for id, acked := range t.turns {
 		if !seen[id] {
 			t.lose(notFound, fmt.Sprintf("%s, %s is not there", id, acked.tag))
+		}
+	}
+	for _, tag := range t.tags {
+		if one := made[tag]; one.Status != "completed" || one.Output != tag {
+			t.lose(notFound, fmt.Sprintf("%s: %s %q", tag, one.Status, one.Output))
 		}
 	}
 	return g.judgeLogs(ctx, t, sampled)

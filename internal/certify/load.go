@@ -40,6 +40,7 @@ var kinds = map[string]func(*client, context.Context){
 	"pipelined":  (*client).pipelined,
 	"streamed":   (*client).streamed,
 	"background": (*client).background,
+	"websocket":  (*client).websocket,
 }
 
 // plainKinds are those that need nothing but HTTP.

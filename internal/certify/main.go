@@ -104,7 +104,7 @@ type trial struct {
 }
 
 func (p plan) subjects(dir string, built []string) (all []trial) {
-	turns := []string{"fresh", "kept", "pipelined", "streamed", "background"}
+	turns := []string{"fresh", "kept", "pipelined", "streamed", "background", "websocket"}
 	ours := func(mode string, n int, drain time.Duration, agent string) {
 		name := mode
 		if agent != "echo" {

@@ -40,6 +40,7 @@ type tally struct {
 	slowest time.Duration      // of all answers
 	example map[string]string  // the first of each loss, for whoever looks for its cause
 	turns   map[string]sentTag // acknowledged, by id
+	tags    []string           // acknowledged by their key, which is the tag
 }
 
 // sentTag is what a turn that was acknowledged must have become.
@@ -75,6 +76,12 @@ func (t *tally) acknowledged(id string, s sentTag) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.turns[id] = s
+}
+
+func (t *tally) acknowledgedByKey(tag string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tags = append(t.tags, tag)
 }
 
 func (t *tally) comeBack() {
