@@ -58,6 +58,9 @@ func (c *socket) accept(ctx context.Context, params fields, message, session, ag
 	r.turn, r.created, err = c.b.Queue.Accept(ctx, queue.NewTurn{
 		Session: r.session, Lane: c.b.DefaultLane, Agent: r.agent, Input: message, IdempotencyKey: key, DefaultMode: c.b.Modes[r.agent],
 	})
+	if err == nil {
+		c.s.hub.remember(r.id, r.turn.ID)
+	}
 	return r, err
 }
 
@@ -135,15 +138,19 @@ func (c *socket) agentWait(ctx context.Context, _ string, params fields) (any, e
 	if err := params.takeEach(member{"runId", &id}, member{"timeoutMs", &millis}); err != nil {
 		return nil, err
 	}
-	t, err := c.b.Queue.TurnByKey(ctx, id)
-	if errors.Is(err, queue.ErrNotFound) {
-		return nil, badFrame(fmt.Sprintf("there is no run %q among the newest", clip(id)))
-	}
-	if err != nil {
-		return nil, err
+	turn := c.s.hub.turnOf(id)
+	if turn == "" {
+		t, err := c.b.Queue.TurnByKey(ctx, id)
+		if errors.Is(err, queue.ErrNotFound) {
+			return nil, badFrame(fmt.Sprintf("there is no run %q among the newest", clip(id)))
+		}
+		if err != nil {
+			return nil, err
+		}
+		turn = t.ID
 	}
 	answer := map[string]any{"runId": id}
-	t, err = c.waitFor(ctx, t.ID, min(max(time.Duration(millis)*time.Millisecond, time.Millisecond), maxWait))
+	t, err := c.waitFor(ctx, turn, min(max(time.Duration(millis)*time.Millisecond, time.Millisecond), maxWait))
 	if errors.Is(err, context.DeadlineExceeded) {
 		answer["status"] = "timeout"
 		return answer, nil
