@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -36,12 +37,19 @@ type recipe struct {
 	kind, dir string
 	address   string
 	inherited *os.File // the listener, for the recipe that hands it over
-	p         *program
+	mu        sync.Mutex
+	p         *program // of the generation that serves
 }
 
 func (r *recipe) name() string { return recipes[r.kind] }
 func (r *recipe) path() string { return "/" }
-func (r *recipe) pids() []int  { return []int{r.p.cmd.Process.Pid} }
+func (r *recipe) pids() []int  { return []int{r.now().cmd.Process.Pid} }
+
+func (r *recipe) now() *program {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.p
+}
 
 func (r *recipe) start(ctx context.Context) (string, error) {
 	if err := os.MkdirAll(r.dir, 0o700); err != nil {
@@ -93,12 +101,14 @@ func (r *recipe) launch() error {
 		defer close(p.done)
 		_ = cmd.Wait()
 	}()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.p = p
 	return nil
 }
 
 func (r *recipe) restart(ctx context.Context) error {
-	old := r.p
+	old := r.now()
 	if r.kind == "stop-start" {
 		if err := old.end(); err != nil {
 			return err
@@ -112,7 +122,7 @@ func (r *recipe) restart(ctx context.Context) error {
 	if err := r.launch(); err != nil {
 		return err
 	}
-	ready := readyFile(r.p.cmd.Process.Pid)
+	ready := readyFile(r.now().cmd.Process.Pid)
 	if err := eventually(ctx, "the new one is ready", func() bool {
 		_, err := os.Stat(ready)
 		return err == nil
@@ -126,7 +136,7 @@ func (r *recipe) stop() error {
 	if r.inherited != nil {
 		defer func() { _ = r.inherited.Close() }()
 	}
-	return r.p.end()
+	return r.now().end()
 }
 
 // serveRecipe is the server.
