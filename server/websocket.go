@@ -20,7 +20,9 @@ const (
 	maxFrame       = 26_214_400
 	maxBuffered    = 52_428_800 // bytes that may wait for a client; one that is slower is closed
 	maxSockets     = 10_000
-	maxRequests    = 64 // of a connection that are being answered
+	maxRequests    = 64 // of a connection that are being answered; further ones wait unread
+	maxAwaited     = 64 // of a connection that wait for a run; further ones are refused
+	requestTime    = 30 * time.Second
 	connectTime    = 15 * time.Second
 	tickInterval   = 30 * time.Second
 	// goodbye is how long the close handshake of a connection may take.
@@ -75,6 +77,7 @@ type socket struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	calls  chan struct{} // one for each request that is being answered
+	awaits chan struct{} // one for each request that waits for a run
 	work   sync.WaitGroup
 
 	peer    peer          // set by the handshake, before anything else runs
@@ -95,7 +98,7 @@ func (s *Server) openSocket(w http.ResponseWriter, r *http.Request, b *Backend) 
 	}
 	c := &socket{
 		s: s, b: b, request: r, id: xid.New().String(), nonce: newNonce(), greeted: make(chan struct{}),
-		calls: make(chan struct{}, maxRequests), wake: make(chan struct{}, 1),
+		calls: make(chan struct{}, maxRequests), awaits: make(chan struct{}, maxAwaited), wake: make(chan struct{}, 1),
 	}
 	// It ends when the gateway retires, not with the request that it began as.
 	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(r.Context()))
@@ -145,21 +148,19 @@ func (c *socket) serve() {
 		if err != nil {
 			return
 		}
-		select {
-		case c.calls <- struct{}{}:
-		default:
-			c.respond(f.ID, nil, &frameError{Code: codeUnavailable, Message: "too many requests of this connection are being answered", Retryable: true, RetryAfterMS: 100})
+		if inOrder(f.Method) {
+			c.answer(f)
 			continue
 		}
-		answer := func() {
+		select {
+		case c.calls <- struct{}{}:
+		case <-c.ctx.Done():
+			return
+		}
+		c.work.Go(func() {
 			defer func() { <-c.calls }()
 			c.answer(f)
-		}
-		if inOrder(f.Method) {
-			answer()
-		} else {
-			c.work.Go(answer)
-		}
+		})
 	}
 }
 

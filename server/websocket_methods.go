@@ -92,7 +92,9 @@ func (c *socket) answer(f frame) {
 			return
 		}
 	}
-	payload, err := m.run(c, c.ctx, f.ID, params)
+	ctx, cancel := context.WithTimeout(c.ctx, requestTime)
+	defer cancel()
+	payload, err := m.run(c, ctx, f.ID, params)
 	if errors.Is(err, errAnswered) {
 		return
 	}

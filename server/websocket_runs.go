@@ -72,8 +72,13 @@ func (c *socket) agent(ctx context.Context, id string, params fields) (any, erro
 		return nil, err
 	}
 	session = cmp.Or(session, sessionID) // here they are the same
+	release, err := c.await()
+	if err != nil {
+		return nil, err
+	}
 	r, err := c.accept(ctx, params, message, session, agent, key)
 	if err != nil {
+		release()
 		return nil, err
 	}
 	c.respond(id, map[string]any{
@@ -84,14 +89,29 @@ func (c *socket) agent(ctx context.Context, id string, params fields) (any, erro
 	if seconds > 0 {
 		limit = min(time.Duration(seconds*float64(time.Second)), maxWait)
 	}
+	c.later(id, release, func() (any, error) { return c.outcome(c.ctx, r, limit) })
+	return nil, errAnswered
+}
+
+// await takes one of the places of requests that wait for a run. They are apart from the others, so that a
+// connection whose runs take long is answered all the same.
+func (c *socket) await() (release func(), err error) {
 	select {
-	case c.calls <- struct{}{}:
+	case c.awaits <- struct{}{}:
+		return func() { <-c.awaits }, nil
 	default:
-		return nil, &frameError{Code: codeUnavailable, Message: "too many requests of this connection are being answered; the run goes on", Retryable: true}
+		return nil, &frameError{
+			Code: codeUnavailable, Retryable: true, RetryAfterMS: 1000,
+			Message: fmt.Sprintf("%d requests of this connection wait for runs already. Try: again when one has ended, or chat.send", maxAwaited),
+		}
 	}
+}
+
+// later responds when what the request waits for has come.
+func (c *socket) later(id string, release func(), wait func() (any, error)) {
 	c.work.Go(func() {
-		defer func() { <-c.calls }()
-		answer, err := c.outcome(ctx, r, limit)
+		defer release()
+		answer, err := wait()
 		switch {
 		case errors.Is(err, queue.ErrClosed):
 		case err != nil:
@@ -100,7 +120,6 @@ func (c *socket) agent(ctx context.Context, id string, params fields) (any, erro
 			c.respond(id, answer, nil)
 		}
 	})
-	return nil, errAnswered
 }
 
 // outcome waits for the end of a run.
@@ -129,7 +148,7 @@ func (c *socket) waitFor(ctx context.Context, turn string, limit time.Duration) 
 }
 
 // agentWait waits for the end of a run, also one that was begun before a restart or by somebody else.
-func (c *socket) agentWait(ctx context.Context, _ string, params fields) (any, error) {
+func (c *socket) agentWait(ctx context.Context, request string, params fields) (any, error) {
 	var id string
 	millis := int64(30_000)
 	if err := params.takeEach(member{"runId", &id}, member{"timeoutMs", &millis}); err != nil {
@@ -142,8 +161,19 @@ func (c *socket) agentWait(ctx context.Context, _ string, params fields) (any, e
 	if err != nil {
 		return nil, err
 	}
+	release, err := c.await()
+	if err != nil {
+		return nil, err
+	}
+	limit := min(time.Duration(min(max(millis, 1), maxWait.Milliseconds()))*time.Millisecond, maxWait)
+	c.later(request, release, func() (any, error) { return c.howItEnded(id, t.ID, limit) })
+	return nil, errAnswered
+}
+
+// howItEnded is the answer to agent.wait.
+func (c *socket) howItEnded(id, turn string, limit time.Duration) (any, error) {
 	answer := map[string]any{"runId": id}
-	t, err = c.waitFor(ctx, t.ID, min(max(time.Duration(millis)*time.Millisecond, time.Millisecond), maxWait))
+	t, err := c.waitFor(c.ctx, turn, limit)
 	if errors.Is(err, context.DeadlineExceeded) {
 		answer["status"] = "timeout"
 		return answer, nil
