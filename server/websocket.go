@@ -301,6 +301,7 @@ func (c *socket) close(code websocket.StatusCode, reason string) {
 // hub knows the connections of this process, and the runs that are told to them.
 type hub struct {
 	follows sync.WaitGroup
+	census  census
 
 	mu      sync.Mutex
 	all     map[*socket]bool // whether it has connected

@@ -1,0 +1,38 @@
+package server
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestHealthAndStatusCountTheSessions(t *testing.T) {
+	g := newGateway(t)
+	first := g.connect()
+	for i := range 7 {
+		first.call("agent", fmt.Sprintf(`{"message":"m","sessionKey":"s%d","idempotencyKey":"k"}`, i))
+		first.response("1")
+	}
+	first.call("agent", `{"message":"m","agentId":"other","idempotencyKey":"k"}`)
+	first.response("1")
+	g.hub.census.mu.Lock()
+	g.hub.census.of = nil // as if a second had passed
+	g.hub.census.mu.Unlock()
+
+	health := first.call("health", `{}`)["payload"].(map[string]any)
+	require.Equal(t, true, health["ok"])
+	sessions := health["sessions"].(map[string]any)
+	require.InDelta(t, 8, sessions["count"], 0)
+	require.Len(t, sessions["recent"], maxRecent)
+	require.Equal(t, "agent:other:main", sessions["recent"].([]any)[0].(map[string]any)["key"])
+	counts := map[any]any{}
+	for _, a := range health["agents"].([]any) {
+		agent := a.(map[string]any)
+		counts[agent["agentId"]] = agent["sessions"].(map[string]any)["count"]
+	}
+	require.Equal(t, map[any]any{"echo": 7.0, "other": 1.0}, counts)
+	status := first.call("status", `{}`)["payload"].(map[string]any)
+	require.InDelta(t, 8, status["sessions"].(map[string]any)["count"], 0)
+	require.Len(t, status["sessions"].(map[string]any)["byAgent"], 2)
+}
