@@ -137,6 +137,7 @@ func (c *socket) serve() {
 	}
 	c.ws.SetReadLimit(maxFrame)
 	c.s.hub.joined(c)
+	c.s.hub.takeUp(c.b)
 	defer c.work.Wait()
 	defer c.cancel()
 	for {
@@ -300,12 +301,15 @@ func (c *socket) close(code websocket.StatusCode, reason string) {
 
 // hub knows the connections of this process, and the runs that are told to them.
 type hub struct {
+	ctx     context.Context // ends what is told
+	cancel  context.CancelFunc
 	follows sync.WaitGroup
 	census  census
 
 	mu      sync.Mutex
-	all     map[*socket]bool // whether it has connected
-	runs    map[string]bool  // that are told, by turn
+	all     map[*socket]bool  // whether it has connected
+	runs    map[followed]bool // that are told
+	takenUp *Backend          // whose unfinished runs are
 	closed  bool
 	changed chan struct{} // closed when a connection or a run has ended
 	version int           // of the presence
@@ -313,7 +317,9 @@ type hub struct {
 }
 
 func newHub() *hub {
-	return &hub{all: map[*socket]bool{}, runs: map[string]bool{}, changed: make(chan struct{})}
+	h := &hub{all: map[*socket]bool{}, runs: map[followed]bool{}, changed: make(chan struct{})}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	return h
 }
 
 func (h *hub) enter(c *socket) bool {
@@ -360,8 +366,17 @@ func (h *hub) connected(scope string) (all []*socket) {
 
 // tell sends an event to everybody who may read.
 func (h *hub) tell(name string, payload any) {
-	for _, c := range h.connected(scopeRead) {
-		c.event(name, payload)
+	all := h.connected(scopeRead)
+	if len(all) == 0 {
+		return
+	}
+	once, err := json.Marshal(payload)
+	if err != nil {
+		all[0].s.opts.Log.Error().Err(err).Str("event", name).Msg("an event could not be encoded; please report it")
+		return
+	}
+	for _, c := range all {
+		c.event(name, json.RawMessage(once))
 	}
 }
 
@@ -410,8 +425,9 @@ func (h *hub) quiet(ctx context.Context) {
 }
 
 // close waits until all connections have ended; when ctx ends first they are cut. Runs are told until their queue
-// closes, which it has.
+// closes, or until ctx ends.
 func (h *hub) close(ctx context.Context) {
+	defer context.AfterFunc(ctx, h.cancel)()
 	defer h.follows.Wait()
 	h.mu.Lock()
 	h.closed = true

@@ -14,8 +14,10 @@ import (
 )
 
 const (
-	// deltaInterval is the least time between two chat events with text of a run: each carries the whole text.
+	// deltaInterval is the least time between two chat events with text of a run, for each deltaGrain bytes that the
+	// text has: each event carries all of it.
 	deltaInterval = 100 * time.Millisecond
+	deltaGrain    = 64 << 10
 	// runTime is how long agent waits for its run when the client does not say.
 	runTime = 10 * time.Minute
 	maxWait = 24 * time.Hour
@@ -84,7 +86,7 @@ func (c *socket) agent(ctx context.Context, id string, params fields) (any, erro
 	c.respond(id, map[string]any{
 		"runId": r.id, "sessionKey": r.session, "agentId": r.agent, "status": "accepted", "acceptedAt": r.turn.CreatedAt.UnixMilli(),
 	}, nil)
-	c.follow(r)
+	c.s.hub.follow(c.b, r)
 	limit := runTime
 	if seconds > 0 {
 		limit = min(time.Duration(seconds*float64(time.Second)), maxWait)
@@ -215,7 +217,7 @@ func (c *socket) chatSend(ctx context.Context, id string, params fields) (any, e
 		status = "in_flight"
 	}
 	c.respond(id, map[string]any{"runId": r.id, "status": status}, nil)
-	c.follow(r) // after the answer: clients take events of runs that they do not know yet for somebody else's
+	c.s.hub.follow(c.b, r) // after the answer: clients take events of runs that they do not know yet for somebody else's
 	return nil, errAnswered
 }
 
@@ -247,32 +249,79 @@ func (c *socket) chatAbort(ctx context.Context, _ string, params fields) (any, e
 	return map[string]any{"ok": true, "aborted": len(aborted) > 0, "runIds": aborted}, nil
 }
 
-// maxFollowed bounds the runs that are told at once; of further ones clients learn the end by agent.wait.
-const maxFollowed = 10_000
+const (
+	// maxFollowed bounds the runs that are told at once; of further ones clients learn the end by agent.wait.
+	maxFollowed = 10_000
+	// followPause is how long a log that could not be read is left alone.
+	followPause = time.Second
+)
+
+// followed is a turn of a generation: the one before may not have let go of it yet.
+type followed struct {
+	b    *Backend
+	turn string
+}
 
 // follow tells what happens to the run from now on to everybody who may read, until it ends or the gateway retires.
-func (c *socket) follow(r run) {
-	h := c.s.hub
+func (h *hub) follow(b *Backend, r run) {
+	key := followed{b, r.turn.ID}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.runs[r.turn.ID] || h.closed || len(h.runs) >= maxFollowed {
+	if h.runs[key] || h.closed || len(h.runs) >= maxFollowed {
 		return
 	}
-	h.runs[r.turn.ID] = true
+	h.runs[key] = true
 	h.follows.Go(func() {
-		b := broadcast{hub: h, run: r}
+		told := broadcast{hub: h, run: r}
 		defer func() {
-			b.end()
+			told.end()
 			h.mu.Lock()
 			defer h.mu.Unlock()
-			delete(h.runs, r.turn.ID)
+			delete(h.runs, key)
 			h.wakeLocked()
 		}()
-		for e, err := range c.b.Queue.Follow(context.Background(), r.turn.ID, 0) {
-			if err != nil {
-				return // whoever connects next goes on with chat.send and the same key, or agent.wait
+		for after := int64(0); ; {
+			err := error(nil)
+			for e, failed := range b.Queue.Follow(h.ctx, r.turn.ID, after) {
+				if err = failed; err != nil {
+					break
+				}
+				told.take(e)
+				after = e.Seq
 			}
-			b.take(e)
+			if err == nil || errors.Is(err, queue.ErrClosed) || errors.Is(err, queue.ErrNotFound) {
+				return
+			}
+			select {
+			case <-time.After(followPause):
+			case <-h.ctx.Done():
+				return
+			}
+		}
+	})
+}
+
+// takeUp follows the runs that an earlier generation left unfinished, once somebody is there to hear of them.
+func (h *hub) takeUp(b *Backend) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.takenUp == b || h.closed {
+		return
+	}
+	h.takenUp = b
+	h.follows.Go(func() {
+		page := queue.Filter{Status: []queue.Status{queue.Queued, queue.Running}, Limit: historyPage}
+		for {
+			turns, err := b.Queue.Turns(h.ctx, page)
+			for _, t := range turns {
+				if strings.HasPrefix(t.Session, "agent:") {
+					h.follow(b, run{id: t.IdempotencyKey, session: t.Session, agent: t.Agent, turn: t})
+				}
+				page.Before = t.ID
+			}
+			if err != nil || len(turns) < page.Limit {
+				return // whoever misses a run finds it with agent.wait
+			}
 		}
 	})
 }
@@ -334,7 +383,7 @@ func (b *broadcast) tellSoon() {
 	if b.next != nil {
 		return
 	}
-	wait := deltaInterval - time.Since(b.last)
+	wait := deltaInterval*time.Duration(1+b.text.Len()/deltaGrain) - time.Since(b.last)
 	if wait <= 0 {
 		b.tellText()
 		return
