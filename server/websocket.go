@@ -20,8 +20,9 @@ const (
 	maxFrame       = 26_214_400
 	maxBuffered    = 52_428_800 // bytes that may wait for a client; one that is slower is closed
 	maxSockets     = 10_000
-	maxRequests    = 64 // of a connection that are being answered; further ones wait unread
-	maxAwaited     = 64 // of a connection that wait for a run; further ones are refused
+	maxStrangers   = 1_000 // connections that have not connected yet: they have shown no token
+	maxRequests    = 64    // of a connection that are being answered; further ones wait unread
+	maxAwaited     = 64    // of a connection that wait for a run; further ones are refused
 	requestTime    = 30 * time.Second
 	connectTime    = 15 * time.Second
 	tickInterval   = 30 * time.Second
@@ -136,8 +137,6 @@ func (c *socket) serve() {
 		return
 	}
 	c.ws.SetReadLimit(maxFrame)
-	c.s.hub.joined(c)
-	c.s.hub.takeUp(c.b)
 	defer c.work.Wait()
 	defer c.cancel()
 	for {
@@ -236,6 +235,7 @@ func (c *socket) write() {
 			}
 		case <-tick.C:
 			c.event("tick", map[string]any{"ts": time.Now().UnixMilli()})
+			c.s.hub.tellHealth(c.b)
 		case <-c.ctx.Done():
 			return
 		}
@@ -306,14 +306,18 @@ type hub struct {
 	follows sync.WaitGroup
 	census  census
 
-	mu      sync.Mutex
-	all     map[*socket]bool  // whether it has connected
-	runs    map[followed]bool // that are told
-	takenUp *Backend          // whose unfinished runs are
-	closed  bool
-	changed chan struct{} // closed when a connection or a run has ended
-	version int           // of the presence
-	telling bool          // the presence, in a moment
+	taking  sync.Mutex
+	takenUp *Backend // whose unfinished runs are told
+
+	mu        sync.Mutex
+	all       map[*socket]bool  // whether it has connected
+	runs      map[followed]bool // that are told
+	strangers int               // connections that have not connected
+	closed    bool
+	changed   chan struct{} // closed when a connection or a run has ended
+	version   int           // of the presence
+	telling   bool          // the presence, in a moment
+	toldAt    time.Time     // when all were told the health
 }
 
 func newHub() *hub {
@@ -325,16 +329,20 @@ func newHub() *hub {
 func (h *hub) enter(c *socket) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.closed || len(h.all) >= maxSockets {
+	if h.closed || len(h.all) >= maxSockets || h.strangers >= maxStrangers {
 		return false
 	}
 	h.all[c] = false
+	h.strangers++
 	return true
 }
 
-func (h *hub) joined(c *socket) {
+// joined greets the client and tells it everything from then on.
+func (h *hub) joined(c *socket, greet func()) {
 	h.mu.Lock()
+	greet()
 	h.all[c] = true
+	h.strangers--
 	h.version++
 	h.mu.Unlock()
 	h.tellPresence()
@@ -344,7 +352,11 @@ func (h *hub) leave(c *socket) {
 	h.mu.Lock()
 	was := h.all[c]
 	delete(h.all, c)
-	h.version++
+	if was {
+		h.version++
+	} else {
+		h.strangers--
+	}
 	h.wakeLocked()
 	h.mu.Unlock()
 	if was {

@@ -105,7 +105,9 @@ func (c *socket) handshake(silent *time.Timer) bool {
 	default:
 	}
 	c.peer = p.peer
-	c.respond(f.ID, c.hello(), nil)
+	c.s.hub.takeUp(c.ctx, c.b)
+	hello := c.hello()
+	c.s.hub.joined(c, func() { c.respond(f.ID, hello, nil) })
 	return true
 }
 

@@ -14,6 +14,8 @@ const (
 	// healthAge is how old the census may be that clients are told: taking it reads the store.
 	healthAge  = time.Second
 	healthTime = time.Second
+	// healthInterval is how often all clients are told how the gateway is. It is less than two ticks, which bring it.
+	healthInterval = 50 * time.Second
 	// maxRecent is how many sessions health names.
 	maxRecent = 5
 )
@@ -72,6 +74,21 @@ func (h *hub) health(ctx context.Context, b *Backend) map[string]any {
 		"agents": agents, "sessions": recent(sessions),
 		"channels": map[string]any{}, "channelOrder": []string{}, "channelLabels": map[string]string{},
 	}
+}
+
+// tellHealth tells all clients how the gateway is, unless they were told a moment ago.
+func (h *hub) tellHealth(b *Backend) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed || time.Since(h.toldAt) < healthInterval {
+		return
+	}
+	h.toldAt = time.Now()
+	h.follows.Go(func() {
+		if len(h.connected(scopeRead)) > 0 {
+			h.tell("health", h.health(h.ctx, b))
+		}
+	})
 }
 
 func (c *socket) status(ctx context.Context, _ string, _ fields) (any, error) {

@@ -36,3 +36,38 @@ func TestHealthAndStatusCountTheSessions(t *testing.T) {
 	require.InDelta(t, 8, status["sessions"].(map[string]any)["count"], 0)
 	require.Len(t, status["sessions"].(map[string]any)["byAgent"], 2)
 }
+
+func TestAllAreToldHowTheGatewayIs(t *testing.T) {
+	g := newGateway(t)
+	w, other := g.connect(), g.connect()
+	for range 3 { // as three ticks at once would
+		g.hub.tellHealth(g.backend)
+	}
+	for _, reader := range []*wire{w, other} {
+		require.Equal(t, true, reader.event("health", func(map[string]any) bool { return true })["ok"])
+		reader.call("health", `{}`)
+		for _, f := range reader.events {
+			require.NotEqual(t, "health", f["event"], "once is enough")
+		}
+	}
+}
+
+// Who has shown no token yet takes no place from those who have.
+func TestStrangersHaveFewerPlaces(t *testing.T) {
+	h := newHub()
+	defer h.cancel()
+	var last *socket
+	for range maxStrangers {
+		last = &socket{}
+		require.True(t, h.enter(last))
+	}
+	require.False(t, h.enter(&socket{}))
+	h.joined(last, func() {})
+	next := &socket{}
+	require.True(t, h.enter(next), "one of them has connected")
+	require.False(t, h.enter(&socket{}))
+	h.leave(next)
+	h.leave(last)
+	require.True(t, h.enter(&socket{}))
+	require.False(t, h.enter(&socket{}), "the place of one who had connected was not theirs")
+}

@@ -22,7 +22,7 @@ type method struct {
 }
 
 // socketEvents are those that clients are sent.
-var socketEvents = []string{"agent", "chat", "tick", "presence", "shutdown"}
+var socketEvents = []string{"agent", "chat", "tick", "health", "presence", "shutdown"}
 
 // methods by name; filled in by init, because hello lists them.
 var methods map[string]method
@@ -90,7 +90,7 @@ func (c *socket) answer(f frame) {
 	if len(f.Params) > 0 && string(f.Params) != "null" {
 		var err error
 		if params, err = parseFields(f.Params); err != nil {
-			c.respond(f.ID, nil, badFrame(fmt.Sprintf("invalid %s params: they are not an object", f.Method)))
+			c.respond(f.ID, nil, badFrame(fmt.Sprintf("invalid %s params: they are not an object. Try: {}", f.Method)))
 			return
 		}
 	}
@@ -177,7 +177,7 @@ func (c *socket) listSessions(ctx context.Context, _ string, params fields) (any
 		return nil, err
 	}
 	if limit < 1 || offset < 0 || limit+offset > maxPage {
-		return nil, badFrame(fmt.Sprintf("limit and offset reach beyond the newest %d sessions", maxPage))
+		return nil, badFrame(fmt.Sprintf("limit and offset reach beyond the newest %d sessions. Try: smaller ones", maxPage))
 	}
 	found, err := c.b.Queue.Sessions(ctx, maxPage)
 	if err != nil {
@@ -249,7 +249,7 @@ func (c *socket) restartRequest(ctx context.Context, _ string, params fields) (a
 		return nil, err
 	}
 	if !printable(reason, maxReason) {
-		return nil, badFrame(fmt.Sprintf("reason must be at most %d printable characters", maxReason))
+		return nil, badFrame(fmt.Sprintf("reason must be at most %d printable characters. Try: a shorter one", maxReason))
 	}
 	d, err := c.s.opts.Lifecycle.Request(ctx, Request{Event: "restart", Actor: "websocket " + c.peer.ID, Reason: reason})
 	if err != nil {

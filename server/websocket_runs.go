@@ -47,7 +47,7 @@ func (c *socket) accept(ctx context.Context, params fields, message, session, ag
 	}
 	switch {
 	case strings.TrimSpace(message) == "":
-		return r, badFrame("message is empty")
+		return r, badFrame("message is empty. Try: \"hello\"")
 	case int64(len(message)) > c.b.MaxInput:
 		return r, tooLarge("the message", c.b.MaxInput, "turns.max_input")
 	case key == "" || !printable(key, maxKey):
@@ -158,7 +158,7 @@ func (c *socket) agentWait(ctx context.Context, request string, params fields) (
 	}
 	t, err := c.b.Queue.TurnByKey(ctx, id)
 	if errors.Is(err, queue.ErrNotFound) {
-		return nil, badFrame(fmt.Sprintf("there is no run %q among the newest", clip(id)))
+		return nil, badFrame(fmt.Sprintf("there is no run %q among the newest. Try: chat.send with its session and the same key", clip(id)))
 	}
 	if err != nil {
 		return nil, err
@@ -301,29 +301,33 @@ func (h *hub) follow(b *Backend, r run) {
 	})
 }
 
-// takeUp follows the runs that an earlier generation left unfinished, once somebody is there to hear of them.
-func (h *hub) takeUp(b *Backend) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.takenUp == b || h.closed {
+// takeUp follows the runs that an earlier generation left unfinished, before the first client is greeted: what ends
+// earlier it finds in the history, what ends later it is told.
+func (h *hub) takeUp(ctx context.Context, b *Backend) {
+	h.taking.Lock()
+	defer h.taking.Unlock()
+	if h.takenUp == b {
 		return
 	}
-	h.takenUp = b
-	h.follows.Go(func() {
-		page := queue.Filter{Status: []queue.Status{queue.Queued, queue.Running}, Limit: historyPage}
-		for {
-			turns, err := b.Queue.Turns(h.ctx, page)
-			for _, t := range turns {
-				if strings.HasPrefix(t.Session, "agent:") {
-					h.follow(b, run{id: t.IdempotencyKey, session: t.Session, agent: t.Agent, turn: t})
-				}
-				page.Before = t.ID
-			}
-			if err != nil || len(turns) < page.Limit {
-				return // whoever misses a run finds it with agent.wait
-			}
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	page := queue.Filter{Status: []queue.Status{queue.Queued, queue.Running}, Limit: historyPage}
+	for {
+		turns, err := b.Queue.Turns(ctx, page)
+		if err != nil {
+			return // the next client tries again
 		}
-	})
+		for _, t := range turns {
+			if strings.HasPrefix(t.Session, "agent:") {
+				h.follow(b, run{id: t.IdempotencyKey, session: t.Session, agent: t.Agent, turn: t})
+			}
+			page.Before = t.ID
+		}
+		if len(turns) < page.Limit {
+			h.takenUp = b
+			return
+		}
+	}
 }
 
 // broadcast turns a turn's log into events. What the log had before the run was asked for is not told again, but the
