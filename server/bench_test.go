@@ -2,12 +2,14 @@ package server
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
@@ -102,4 +105,102 @@ func sendTurns(address, session string, left *atomic.Int64) error {
 		}
 	}
 	return nil
+}
+
+// BenchmarkWebSocketTurns is the same over WebSocket: chat.send and agent.wait, one turn at a time for each client.
+func BenchmarkWebSocketTurns(b *testing.B) {
+	for _, clients := range []int{1, 64} {
+		b.Run("clients="+strconv.Itoa(clients), func(b *testing.B) {
+			address := benchGateway(b)
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			var all sync.WaitGroup
+			b.ResetTimer()
+			for i := range clients {
+				all.Go(func() {
+					if err := chatTurns(b.Context(), address, i, &left); err != nil {
+						b.Error(err)
+					}
+				})
+			}
+			all.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "turns/s")
+		})
+	}
+}
+
+// benchSocket is a client that was greeted. It asks for no scope that lets it hear of other clients' runs.
+func benchSocket(ctx context.Context, address string) (*websocket.Conn, error) {
+	ws, _, err := websocket.Dial(ctx, "ws://"+address+"/", nil) //nolint:bodyclose // Dial has read it
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err := ws.Read(ctx); err != nil {
+		return nil, err
+	}
+	if err := ws.Write(ctx, websocket.MessageText, []byte(connectFrame(plainConnect))); err != nil {
+		return nil, err
+	}
+	_, _, err = ws.Read(ctx)
+	return ws, err
+}
+
+func chatTurns(ctx context.Context, address string, client int, left *atomic.Int64) error {
+	ws, err := benchSocket(ctx, address)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ws.CloseNow() }()
+	for n := 0; left.Add(-1) >= 0; n++ {
+		key := fmt.Sprintf("%d-%d", client, n)
+		send := fmt.Sprintf(`{"type":"req","id":"s","method":"chat.send","params":{"sessionKey":"s%d","message":"hello","idempotencyKey":%q}}`, client, key)
+		wait := fmt.Sprintf(`{"type":"req","id":"w","method":"agent.wait","params":{"runId":%q,"timeoutMs":30000}}`, key)
+		for _, request := range []string{send, wait} {
+			if err := ws.Write(ctx, websocket.MessageText, []byte(request)); err != nil {
+				return err
+			}
+			for {
+				_, text, err := ws.Read(ctx)
+				if err != nil {
+					return err
+				}
+				if !strings.Contains(string(text), `"type":"res"`) {
+					continue
+				}
+				if !strings.Contains(string(text), `"ok":true`) {
+					return errors.New(string(text))
+				}
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// BenchmarkIdleWebSockets reports what 5,000 connections that do nothing cost, in bytes of heap and stack each. The
+// clients' halves are in this process too and count with them.
+func BenchmarkIdleWebSockets(b *testing.B) {
+	const connections = 5000
+	for b.Loop() {
+		address := benchGateway(b)
+		before := inUse()
+		all := make([]*websocket.Conn, connections)
+		for i := range all {
+			var err error
+			if all[i], err = benchSocket(b.Context(), address); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(inUse()-before)/connections, "B/connection")
+		for _, ws := range all {
+			_ = ws.CloseNow()
+		}
+	}
+}
+
+func inUse() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse + m.StackInuse
 }

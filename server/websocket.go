@@ -313,15 +313,17 @@ type hub struct {
 	all       map[*socket]bool  // whether it has connected
 	runs      map[followed]bool // that are told
 	strangers int               // connections that have not connected
-	closed    bool
-	changed   chan struct{} // closed when a connection or a run has ended
-	version   int           // of the presence
-	telling   bool          // the presence, in a moment
-	toldAt    time.Time     // when all were told the health
+	// The turns of the runs that were asked for here, by run, lately and a while ago: what agent.wait need not look for.
+	lately, before map[string]string
+	closed         bool
+	changed        chan struct{} // closed when a connection or a run has ended
+	version        int           // of the presence
+	telling        bool          // the presence, in a moment
+	toldAt         time.Time     // when all were told the health
 }
 
 func newHub() *hub {
-	h := &hub{all: map[*socket]bool{}, runs: map[followed]bool{}, changed: make(chan struct{})}
+	h := &hub{all: map[*socket]bool{}, runs: map[followed]bool{}, lately: map[string]string{}, changed: make(chan struct{})}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	return h
 }
@@ -413,6 +415,28 @@ func (h *hub) tellPresence() {
 		h.mu.Unlock()
 		h.tell("presence", map[string]any{"presence": h.presence()})
 	})
+}
+
+// rememberedRuns bounds each of the two maps of runs.
+const rememberedRuns = 5000
+
+func (h *hub) remember(run, turn string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.lately) >= rememberedRuns {
+		h.lately, h.before = map[string]string{}, h.lately
+	}
+	h.lately[run] = turn
+}
+
+// turnOf is the turn of a run that was asked for here; empty when it is not known.
+func (h *hub) turnOf(run string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if turn, ok := h.lately[run]; ok {
+		return turn
+	}
+	return h.before[run]
 }
 
 // quiet waits until no run is told any more, for at most a moment.

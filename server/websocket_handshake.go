@@ -272,7 +272,7 @@ func (c *socket) hello() map[string]any {
 		"server":   map[string]any{"version": c.s.opts.Version, "connId": c.id, "bootId": status.BootID},
 		"features": map[string]any{"methods": slices.Sorted(maps.Keys(methods)), "events": socketEvents},
 		"snapshot": map[string]any{
-			"presence": c.s.hub.presence(), "health": c.s.hub.health(c.ctx, c.b), "stateVersion": map[string]int{"presence": c.s.hub.presenceVersion(), "health": 0},
+			"presence": c.s.hub.presence(), "health": c.s.hub.health(c.b), "stateVersion": map[string]int{"presence": c.s.hub.presenceVersion(), "health": 0},
 			"uptimeMs": time.Since(c.s.began).Milliseconds(),
 		},
 		"auth":   map[string]any{"method": c.peer.method, "role": "operator", "scopes": append([]string{}, c.peer.scopes...)},

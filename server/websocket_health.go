@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	// healthAge is how old the census may be that clients are told: taking it reads the store.
-	healthAge  = time.Second
-	healthTime = time.Second
+	// censusAge is how old the census may be that clients are told: taking it reads the store.
+	censusAge  = time.Second
+	censusTime = time.Second
 	// healthInterval is how often all clients are told how the gateway is. It is less than two ticks, which bring it.
 	healthInterval = 50 * time.Second
-	// maxRecent is how many sessions health names.
+	// maxRecent is how many sessions status names.
 	maxRecent = 5
 )
 
-// census is who is in a generation's sessions, looked up at most once a healthAge for all who ask.
+// census is who is in a generation's sessions, looked up at most once a censusAge for all who ask.
 type census struct {
 	mu       sync.Mutex
 	of       *Backend
@@ -33,10 +33,10 @@ type census struct {
 func (k *census) take(ctx context.Context, b *Backend) ([]queue.Session, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.of == b && k.err == nil && time.Since(k.at) < healthAge {
+	if k.of == b && k.err == nil && time.Since(k.at) < censusAge {
 		return k.sessions, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, healthTime)
+	ctx, cancel := context.WithTimeout(ctx, censusTime)
 	defer cancel()
 	k.of, k.at = b, time.Now()
 	k.sessions, k.err = b.Queue.Sessions(ctx, maxPage)
@@ -61,17 +61,17 @@ func ofAgent(sessions []queue.Session, name string) []queue.Session {
 	})
 }
 
-// health is what there is; ok says whether the store answers.
-func (h *hub) health(ctx context.Context, b *Backend) map[string]any {
+// health is cheap, because every client is greeted with it: the sessions are left to status and sessions.list.
+func (h *hub) health(b *Backend) map[string]any {
 	began := time.Now()
-	sessions, err := h.census.take(ctx, b)
 	agents := []map[string]any{}
+	none := map[string]any{"count": 0, "recent": []any{}}
 	for _, name := range b.Agents {
-		agents = append(agents, map[string]any{"agentId": name, "isDefault": name == b.DefaultAgent, "sessions": recent(ofAgent(sessions, name))})
+		agents = append(agents, map[string]any{"agentId": name, "isDefault": name == b.DefaultAgent, "sessions": none})
 	}
 	return map[string]any{
-		"ok": err == nil, "ts": began.UnixMilli(), "durationMs": time.Since(began).Milliseconds(), "defaultAgentId": b.DefaultAgent,
-		"agents": agents, "sessions": recent(sessions),
+		"ok": !b.Queue.Stats().Damaged, "ts": began.UnixMilli(), "durationMs": time.Since(began).Milliseconds(),
+		"defaultAgentId": b.DefaultAgent, "agents": agents, "sessions": none,
 		"channels": map[string]any{}, "channelOrder": []string{}, "channelLabels": map[string]string{},
 	}
 }
@@ -86,7 +86,7 @@ func (h *hub) tellHealth(b *Backend) {
 	h.toldAt = time.Now()
 	h.follows.Go(func() {
 		if len(h.connected(scopeRead)) > 0 {
-			h.tell("health", h.health(h.ctx, b))
+			h.tell("health", h.health(b))
 		}
 	})
 }

@@ -33,7 +33,7 @@ func init() {
 	}
 	methods = map[string]method{
 		"health": {scopeRead, func(c *socket, _ context.Context, _ string, _ fields) (any, error) {
-			return c.s.hub.health(c.ctx, c.b), nil
+			return c.s.hub.health(c.b), nil
 		}},
 		"status":          {scopeRead, (*socket).status},
 		"system-presence": {scopeRead, func(c *socket, _ context.Context, _ string, _ fields) (any, error) { return c.s.hub.presence(), nil }},

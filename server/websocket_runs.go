@@ -60,6 +60,9 @@ func (c *socket) accept(ctx context.Context, params fields, message, session, ag
 	r.turn, r.created, err = c.b.Queue.Accept(ctx, queue.NewTurn{
 		Session: r.session, Lane: c.b.DefaultLane, Agent: r.agent, Input: message, IdempotencyKey: key, DefaultMode: c.b.Modes[r.agent],
 	})
+	if err == nil {
+		c.s.hub.remember(r.id, r.turn.ID)
+	}
 	return r, err
 }
 
@@ -156,19 +159,23 @@ func (c *socket) agentWait(ctx context.Context, request string, params fields) (
 	if err := params.takeEach(member{"runId", &id}, member{"timeoutMs", &millis}); err != nil {
 		return nil, err
 	}
-	t, err := c.b.Queue.TurnByKey(ctx, id)
-	if errors.Is(err, queue.ErrNotFound) {
-		return nil, badFrame(fmt.Sprintf("there is no run %q among the newest. Try: chat.send with its session and the same key", clip(id)))
-	}
-	if err != nil {
-		return nil, err
+	turn := c.s.hub.turnOf(id)
+	if turn == "" {
+		t, err := c.b.Queue.TurnByKey(ctx, id)
+		if errors.Is(err, queue.ErrNotFound) {
+			return nil, badFrame(fmt.Sprintf("there is no run %q among the newest. Try: chat.send with its session and the same key", clip(id)))
+		}
+		if err != nil {
+			return nil, err
+		}
+		turn = t.ID
 	}
 	release, err := c.await()
 	if err != nil {
 		return nil, err
 	}
 	limit := min(time.Duration(min(max(millis, 1), maxWait.Milliseconds()))*time.Millisecond, maxWait)
-	c.later(request, release, func() (any, error) { return c.howItEnded(id, t.ID, limit) })
+	c.later(request, release, func() (any, error) { return c.howItEnded(id, turn, limit) })
 	return nil, errAnswered
 }
 
