@@ -280,19 +280,26 @@ func (c *socket) hello() map[string]any {
 	}
 }
 
-// presence lists the clients that are connected.
+// maxPresence is how many clients presence lists: all of them are told it whenever one comes or goes.
+const maxPresence = 100
+
+// presence lists the clients that are connected, the newest first.
 func (h *hub) presence() []map[string]any {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	all := []map[string]any{}
+	var there []peer
 	for c, joined := range h.all {
 		if joined {
-			who := c.peer
-			all = append(all, map[string]any{
-				"host": who.host, "version": who.Version, "platform": who.Platform, "mode": who.Mode, "instanceId": who.InstanceID,
-				"reason": "connect", "roles": []string{"operator"}, "scopes": who.scopes, "ts": who.since.UnixMilli(), "text": who.ID + " " + who.Version,
-			})
+			there = append(there, c.peer)
 		}
+	}
+	h.mu.Unlock()
+	slices.SortFunc(there, func(a, b peer) int { return b.since.Compare(a.since) })
+	all := []map[string]any{}
+	for _, who := range there[:min(len(there), maxPresence)] {
+		all = append(all, map[string]any{
+			"host": who.host, "version": who.Version, "platform": who.Platform, "mode": who.Mode, "instanceId": who.InstanceID,
+			"reason": "connect", "roles": []string{"operator"}, "scopes": who.scopes, "ts": who.since.UnixMilli(), "text": who.ID + " " + who.Version,
+		})
 	}
 	return all
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -66,4 +67,18 @@ func TestStrangersHaveFewerPlaces(t *testing.T) {
 	h.leave(last)
 	require.True(t, h.enter(&socket{}))
 	require.False(t, h.enter(&socket{}), "the place of one who had connected was not theirs")
+}
+
+// With thousands of clients, each that comes would otherwise be told to all with a list of all.
+func TestPresenceListsTheNewestClients(t *testing.T) {
+	h := newHub()
+	defer h.cancel()
+	h.closed = true // it tells nobody
+	began := time.Now()
+	for i := range 3 * maxPresence {
+		h.all[&socket{peer: peer{ID: "c", since: began.Add(time.Duration(i) * time.Millisecond)}}] = true
+	}
+	list := h.presence()
+	require.Len(t, list, maxPresence)
+	require.Equal(t, began.Add((3*maxPresence-1)*time.Millisecond).UnixMilli(), list[0]["ts"])
 }
