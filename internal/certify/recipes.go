@@ -112,14 +112,13 @@ func (r *recipe) restart(ctx context.Context) error {
 	if err := r.launch(); err != nil {
 		return err
 	}
-	ready := filepath.Join(os.TempDir(), fmt.Sprintf("certify-%d", r.p.cmd.Process.Pid))
+	ready := readyFile(r.p.cmd.Process.Pid)
 	if err := eventually(ctx, "the new one is ready", func() bool {
 		_, err := os.Stat(ready)
 		return err == nil
 	}); err != nil {
 		return err
 	}
-	_ = os.Remove(ready)
 	return old.end()
 }
 
@@ -143,7 +142,11 @@ func serveRecipe(kind, address string) error {
 	defer stop()
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ln) }()
-	_ = os.WriteFile(filepath.Join(os.TempDir(), fmt.Sprintf("certify-%d", os.Getpid())), nil, 0o600)
+	ready := readyFile(os.Getpid())
+	if err := os.WriteFile(ready, nil, 0o600); err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(ready) }()
 	select {
 	case err := <-served:
 		return err
@@ -152,6 +155,11 @@ func serveRecipe(kind, address string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	return s.Shutdown(ctx)
+}
+
+// readyFile says that the recipe with this process id serves.
+func readyFile(pid int) string {
+	return filepath.Join(os.TempDir(), fmt.Sprintf("certify-ready-%d", pid))
 }
 
 func listenAs(kind, address string) (net.Listener, error) {

@@ -107,15 +107,16 @@ func running(executable string) (pids []int) {
 	return pids
 }
 
-// resident is the memory of the processes together, in bytes.
+// resident is the memory of the processes together, in bytes. What they share, such as the program itself, counts
+// once.
 func resident(pids []int) (sum int) {
 	for _, pid := range pids {
 		p, err := procfs.NewProc(pid)
 		if err != nil {
 			continue
 		}
-		if stat, err := p.Stat(); err == nil {
-			sum += stat.ResidentMemory()
+		if all, err := p.ProcSMapsRollup(); err == nil {
+			sum += int(all.Pss)
 		}
 	}
 	return sum
