@@ -20,7 +20,10 @@ const (
 	maxFrame       = 26_214_400
 	maxBuffered    = 52_428_800 // bytes that may wait for a client; one that is slower is closed
 	maxSockets     = 10_000
-	maxRequests    = 64 // of a connection that are being answered
+	maxStrangers   = 1_000 // connections that have not connected yet: they have shown no token
+	maxRequests    = 64    // of a connection that are being answered; further ones wait unread
+	maxAwaited     = 64    // of a connection that wait for a run; further ones are refused
+	requestTime    = 30 * time.Second
 	connectTime    = 15 * time.Second
 	tickInterval   = 30 * time.Second
 	// goodbye is how long the close handshake of a connection may take.
@@ -75,6 +78,7 @@ type socket struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	calls  chan struct{} // one for each request that is being answered
+	awaits chan struct{} // one for each request that waits for a run
 	work   sync.WaitGroup
 
 	peer    peer          // set by the handshake, before anything else runs
@@ -95,7 +99,7 @@ func (s *Server) openSocket(w http.ResponseWriter, r *http.Request, b *Backend) 
 	}
 	c := &socket{
 		s: s, b: b, request: r, id: xid.New().String(), nonce: newNonce(), greeted: make(chan struct{}),
-		calls: make(chan struct{}, maxRequests), wake: make(chan struct{}, 1),
+		calls: make(chan struct{}, maxRequests), awaits: make(chan struct{}, maxAwaited), wake: make(chan struct{}, 1),
 	}
 	// It ends when the gateway retires, not with the request that it began as.
 	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(r.Context()))
@@ -133,7 +137,6 @@ func (c *socket) serve() {
 		return
 	}
 	c.ws.SetReadLimit(maxFrame)
-	c.s.hub.joined(c)
 	defer c.work.Wait()
 	defer c.cancel()
 	for {
@@ -145,21 +148,19 @@ func (c *socket) serve() {
 		if err != nil {
 			return
 		}
-		select {
-		case c.calls <- struct{}{}:
-		default:
-			c.respond(f.ID, nil, &frameError{Code: codeUnavailable, Message: "too many requests of this connection are being answered", Retryable: true, RetryAfterMS: 100})
+		if inOrder(f.Method) {
+			c.answer(f)
 			continue
 		}
-		answer := func() {
+		select {
+		case c.calls <- struct{}{}:
+		case <-c.ctx.Done():
+			return
+		}
+		c.work.Go(func() {
 			defer func() { <-c.calls }()
 			c.answer(f)
-		}
-		if inOrder(f.Method) {
-			answer()
-		} else {
-			c.work.Go(answer)
-		}
+		})
 	}
 }
 
@@ -234,6 +235,7 @@ func (c *socket) write() {
 			}
 		case <-tick.C:
 			c.event("tick", map[string]any{"ts": time.Now().UnixMilli()})
+			c.s.hub.tellHealth(c.b)
 		case <-c.ctx.Done():
 			return
 		}
@@ -299,36 +301,50 @@ func (c *socket) close(code websocket.StatusCode, reason string) {
 
 // hub knows the connections of this process, and the runs that are told to them.
 type hub struct {
+	ctx     context.Context // ends what is told
+	cancel  context.CancelFunc
 	follows sync.WaitGroup
+	census  census
 
-	mu   sync.Mutex
-	all  map[*socket]bool // whether it has connected
-	runs map[string]bool  // that are told, by turn
+	taking  sync.Mutex
+	takenUp *Backend // whose unfinished runs are told
+
+	mu        sync.Mutex
+	all       map[*socket]bool  // whether it has connected
+	runs      map[followed]bool // that are told
+	strangers int               // connections that have not connected
 	// The turns of the runs that were asked for here, by run, lately and a while ago: what agent.wait need not look for.
 	lately, before map[string]string
 	closed         bool
 	changed        chan struct{} // closed when a connection or a run has ended
 	version        int           // of the presence
 	telling        bool          // the presence, in a moment
+	toldAt         time.Time     // when all were told the health
 }
 
 func newHub() *hub {
-	return &hub{all: map[*socket]bool{}, runs: map[string]bool{}, lately: map[string]string{}, changed: make(chan struct{})}
+	h := &hub{all: map[*socket]bool{}, runs: map[followed]bool{}, lately: map[string]string{}, changed: make(chan struct{})}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	return h
 }
 
 func (h *hub) enter(c *socket) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.closed || len(h.all) >= maxSockets {
+	if h.closed || len(h.all) >= maxSockets || h.strangers >= maxStrangers {
 		return false
 	}
 	h.all[c] = false
+	h.strangers++
 	return true
 }
 
-func (h *hub) joined(c *socket) {
+// joined greets the client and tells it everything from then on.
+func (h *hub) joined(c *socket, greet func()) {
 	h.mu.Lock()
+	greet()
 	h.all[c] = true
+	h.strangers--
 	h.version++
 	h.mu.Unlock()
 	h.tellPresence()
@@ -338,7 +354,11 @@ func (h *hub) leave(c *socket) {
 	h.mu.Lock()
 	was := h.all[c]
 	delete(h.all, c)
-	h.version++
+	if was {
+		h.version++
+	} else {
+		h.strangers--
+	}
 	h.wakeLocked()
 	h.mu.Unlock()
 	if was {
@@ -360,8 +380,17 @@ func (h *hub) connected(scope string) (all []*socket) {
 
 // tell sends an event to everybody who may read.
 func (h *hub) tell(name string, payload any) {
-	for _, c := range h.connected(scopeRead) {
-		c.event(name, payload)
+	all := h.connected(scopeRead)
+	if len(all) == 0 {
+		return
+	}
+	once, err := json.Marshal(payload)
+	if err != nil {
+		all[0].s.opts.Log.Error().Err(err).Str("event", name).Msg("an event could not be encoded; please report it")
+		return
+	}
+	for _, c := range all {
+		c.event(name, json.RawMessage(once))
 	}
 }
 
@@ -432,8 +461,9 @@ func (h *hub) quiet(ctx context.Context) {
 }
 
 // close waits until all connections have ended; when ctx ends first they are cut. Runs are told until their queue
-// closes, which it has.
+// closes, or until ctx ends.
 func (h *hub) close(ctx context.Context) {
+	defer context.AfterFunc(ctx, h.cancel)()
 	defer h.follows.Wait()
 	h.mu.Lock()
 	h.closed = true

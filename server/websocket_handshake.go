@@ -105,7 +105,9 @@ func (c *socket) handshake(silent *time.Timer) bool {
 	default:
 	}
 	c.peer = p.peer
-	c.respond(f.ID, c.hello(), nil)
+	c.s.hub.takeUp(c.ctx, c.b)
+	hello := c.hello()
+	c.s.hub.joined(c, func() { c.respond(f.ID, hello, nil) })
 	return true
 }
 
@@ -270,7 +272,7 @@ func (c *socket) hello() map[string]any {
 		"server":   map[string]any{"version": c.s.opts.Version, "connId": c.id, "bootId": status.BootID},
 		"features": map[string]any{"methods": slices.Sorted(maps.Keys(methods)), "events": socketEvents},
 		"snapshot": map[string]any{
-			"presence": c.s.hub.presence(), "health": c.health(), "stateVersion": map[string]int{"presence": c.s.hub.presenceVersion(), "health": 0},
+			"presence": c.s.hub.presence(), "health": c.s.hub.health(c.b), "stateVersion": map[string]int{"presence": c.s.hub.presenceVersion(), "health": 0},
 			"uptimeMs": time.Since(c.s.began).Milliseconds(),
 		},
 		"auth":   map[string]any{"method": c.peer.method, "role": "operator", "scopes": append([]string{}, c.peer.scopes...)},
@@ -278,19 +280,26 @@ func (c *socket) hello() map[string]any {
 	}
 }
 
-// presence lists the clients that are connected.
+// maxPresence is how many clients presence lists: all of them are told it whenever one comes or goes.
+const maxPresence = 100
+
+// presence lists the clients that are connected, the newest first.
 func (h *hub) presence() []map[string]any {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	all := []map[string]any{}
+	var there []peer
 	for c, joined := range h.all {
 		if joined {
-			who := c.peer
-			all = append(all, map[string]any{
-				"host": who.host, "version": who.Version, "platform": who.Platform, "mode": who.Mode, "instanceId": who.InstanceID,
-				"reason": "connect", "roles": []string{"operator"}, "scopes": who.scopes, "ts": who.since.UnixMilli(), "text": who.ID + " " + who.Version,
-			})
+			there = append(there, c.peer)
 		}
+	}
+	h.mu.Unlock()
+	slices.SortFunc(there, func(a, b peer) int { return b.since.Compare(a.since) })
+	all := []map[string]any{}
+	for _, who := range there[:min(len(there), maxPresence)] {
+		all = append(all, map[string]any{
+			"host": who.host, "version": who.Version, "platform": who.Platform, "mode": who.Mode, "instanceId": who.InstanceID,
+			"reason": "connect", "roles": []string{"operator"}, "scopes": who.scopes, "ts": who.since.UnixMilli(), "text": who.ID + " " + who.Version,
+		})
 	}
 	return all
 }

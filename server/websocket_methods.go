@@ -22,7 +22,7 @@ type method struct {
 }
 
 // socketEvents are those that clients are sent.
-var socketEvents = []string{"agent", "chat", "tick", "presence", "shutdown"}
+var socketEvents = []string{"agent", "chat", "tick", "health", "presence", "shutdown"}
 
 // methods by name; filled in by init, because hello lists them.
 var methods map[string]method
@@ -32,7 +32,9 @@ func init() {
 		return func(*socket, context.Context, string, fields) (any, error) { return answer, nil }
 	}
 	methods = map[string]method{
-		"health":          {scopeRead, func(c *socket, _ context.Context, _ string, _ fields) (any, error) { return c.health(), nil }},
+		"health": {scopeRead, func(c *socket, _ context.Context, _ string, _ fields) (any, error) {
+			return c.s.hub.health(c.b), nil
+		}},
 		"status":          {scopeRead, (*socket).status},
 		"system-presence": {scopeRead, func(c *socket, _ context.Context, _ string, _ fields) (any, error) { return c.s.hub.presence(), nil }},
 		"config.get":      {scopeRead, fixed(map[string]any{})},
@@ -88,11 +90,13 @@ func (c *socket) answer(f frame) {
 	if len(f.Params) > 0 && string(f.Params) != "null" {
 		var err error
 		if params, err = parseFields(f.Params); err != nil {
-			c.respond(f.ID, nil, badFrame(fmt.Sprintf("invalid %s params: they are not an object", f.Method)))
+			c.respond(f.ID, nil, badFrame(fmt.Sprintf("invalid %s params: they are not an object. Try: {}", f.Method)))
 			return
 		}
 	}
-	payload, err := m.run(c, c.ctx, f.ID, params)
+	ctx, cancel := context.WithTimeout(c.ctx, requestTime)
+	defer cancel()
+	payload, err := m.run(c, ctx, f.ID, params)
 	if errors.Is(err, errAnswered) {
 		return
 	}
@@ -154,70 +158,12 @@ func (c *socket) agentOf(key string) string {
 	return c.b.DefaultAgent
 }
 
-// health is cheap, because every client is greeted with it: the sessions are left to sessions.list.
-func (c *socket) health() map[string]any {
-	began := time.Now()
-	agents := []map[string]any{}
-	none := map[string]any{"count": 0, "recent": []any{}}
-	for _, name := range c.b.Agents {
-		agents = append(agents, map[string]any{"agentId": name, "isDefault": name == c.b.DefaultAgent, "sessions": none})
-	}
-	return map[string]any{
-		"ok": !c.b.Queue.Stats().Damaged, "ts": began.UnixMilli(), "durationMs": time.Since(began).Milliseconds(),
-		"defaultAgentId": c.b.DefaultAgent, "agents": agents, "sessions": none,
-		"channels": map[string]any{}, "channelOrder": []string{}, "channelLabels": map[string]string{},
-	}
-}
-
-func (c *socket) status(_ context.Context, _ string, _ fields) (any, error) {
-	st := c.b.Queue.Stats()
-	return map[string]any{
-		"runtimeVersion": c.s.opts.Version, "state": c.s.opts.Lifecycle.Status().State,
-		"tasks": map[string]any{
-			"total": st.Running + st.Queued, "active": st.Running, "byStatus": map[string]int{"running": st.Running, "queued": st.Queued},
-		},
-		"sessions":       map[string]any{"count": 0, "recent": []any{}, "byAgent": []any{}},
-		"channelSummary": []any{}, "queuedSystemEvents": []any{},
-	}, nil
-}
-
 func (c *socket) listAgents(_ context.Context, _ string, _ fields) (any, error) {
 	agents := []map[string]any{}
 	for _, name := range c.b.Agents {
 		agents = append(agents, map[string]any{"id": name, "name": name})
 	}
 	return map[string]any{"defaultId": c.b.DefaultAgent, "mainKey": "main", "scope": "per-sender", "agents": agents}, nil
-}
-
-// chatHistory returns the newest turns of the session as messages, oldest first.
-func (c *socket) chatHistory(ctx context.Context, _ string, params fields) (any, error) {
-	var given string
-	limit := 200
-	if err := params.takeEach(member{"sessionKey", &given}, member{"limit", &limit}); err != nil {
-		return nil, err
-	}
-	key, _, err := c.sessionKey(given, "")
-	if err != nil {
-		return nil, err
-	}
-	if limit < 1 || limit > maxPage {
-		return nil, badFrame(fmt.Sprintf("limit must be from 1 to %d", maxPage))
-	}
-	turns, err := c.b.Queue.Turns(ctx, queue.Filter{Session: key, Limit: limit})
-	if err != nil {
-		return nil, err
-	}
-	messages := []map[string]any{}
-	say := func(role, text string, at time.Time) {
-		messages = append(messages, chatMessageOf(role, text, at))
-	}
-	for _, t := range slices.Backward(turns) {
-		say("user", t.Input, t.CreatedAt)
-		if t.Status == queue.Completed {
-			say("assistant", t.Output, *t.FinishedAt)
-		}
-	}
-	return map[string]any{"sessionKey": key, "sessionId": key, "messages": messages[max(0, len(messages)-limit):]}, nil
 }
 
 func chatMessageOf(role, text string, at time.Time) map[string]any {
@@ -231,7 +177,7 @@ func (c *socket) listSessions(ctx context.Context, _ string, params fields) (any
 		return nil, err
 	}
 	if limit < 1 || offset < 0 || limit+offset > maxPage {
-		return nil, badFrame(fmt.Sprintf("limit and offset reach beyond the newest %d sessions", maxPage))
+		return nil, badFrame(fmt.Sprintf("limit and offset reach beyond the newest %d sessions. Try: smaller ones", maxPage))
 	}
 	found, err := c.b.Queue.Sessions(ctx, maxPage)
 	if err != nil {
@@ -303,7 +249,7 @@ func (c *socket) restartRequest(ctx context.Context, _ string, params fields) (a
 		return nil, err
 	}
 	if !printable(reason, maxReason) {
-		return nil, badFrame(fmt.Sprintf("reason must be at most %d printable characters", maxReason))
+		return nil, badFrame(fmt.Sprintf("reason must be at most %d printable characters. Try: a shorter one", maxReason))
 	}
 	d, err := c.s.opts.Lifecycle.Request(ctx, Request{Event: "restart", Actor: "websocket " + c.peer.ID, Reason: reason})
 	if err != nil {

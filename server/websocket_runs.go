@@ -14,8 +14,10 @@ import (
 )
 
 const (
-	// deltaInterval is the least time between two chat events with text of a run: each carries the whole text.
+	// deltaInterval is the least time between two chat events with text of a run, for each deltaGrain bytes that the
+	// text has: each event carries all of it.
 	deltaInterval = 100 * time.Millisecond
+	deltaGrain    = 64 << 10
 	// runTime is how long agent waits for its run when the client does not say.
 	runTime = 10 * time.Minute
 	maxWait = 24 * time.Hour
@@ -45,7 +47,7 @@ func (c *socket) accept(ctx context.Context, params fields, message, session, ag
 	}
 	switch {
 	case strings.TrimSpace(message) == "":
-		return r, badFrame("message is empty")
+		return r, badFrame("message is empty. Try: \"hello\"")
 	case int64(len(message)) > c.b.MaxInput:
 		return r, tooLarge("the message", c.b.MaxInput, "turns.max_input")
 	case key == "" || !printable(key, maxKey):
@@ -75,26 +77,46 @@ func (c *socket) agent(ctx context.Context, id string, params fields) (any, erro
 		return nil, err
 	}
 	session = cmp.Or(session, sessionID) // here they are the same
+	release, err := c.await()
+	if err != nil {
+		return nil, err
+	}
 	r, err := c.accept(ctx, params, message, session, agent, key)
 	if err != nil {
+		release()
 		return nil, err
 	}
 	c.respond(id, map[string]any{
 		"runId": r.id, "sessionKey": r.session, "agentId": r.agent, "status": "accepted", "acceptedAt": r.turn.CreatedAt.UnixMilli(),
 	}, nil)
-	c.follow(r)
+	c.s.hub.follow(c.b, r)
 	limit := runTime
 	if seconds > 0 {
 		limit = min(time.Duration(seconds*float64(time.Second)), maxWait)
 	}
+	c.later(id, release, func() (any, error) { return c.outcome(c.ctx, r, limit) })
+	return nil, errAnswered
+}
+
+// await takes one of the places of requests that wait for a run. They are apart from the others, so that a
+// connection whose runs take long is answered all the same.
+func (c *socket) await() (release func(), err error) {
 	select {
-	case c.calls <- struct{}{}:
+	case c.awaits <- struct{}{}:
+		return func() { <-c.awaits }, nil
 	default:
-		return nil, &frameError{Code: codeUnavailable, Message: "too many requests of this connection are being answered; the run goes on", Retryable: true}
+		return nil, &frameError{
+			Code: codeUnavailable, Retryable: true, RetryAfterMS: 1000,
+			Message: fmt.Sprintf("%d requests of this connection wait for runs already. Try: again when one has ended, or chat.send", maxAwaited),
+		}
 	}
+}
+
+// later responds when what the request waits for has come.
+func (c *socket) later(id string, release func(), wait func() (any, error)) {
 	c.work.Go(func() {
-		defer func() { <-c.calls }()
-		answer, err := c.outcome(ctx, r, limit)
+		defer release()
+		answer, err := wait()
 		switch {
 		case errors.Is(err, queue.ErrClosed):
 		case err != nil:
@@ -103,7 +125,6 @@ func (c *socket) agent(ctx context.Context, id string, params fields) (any, erro
 			c.respond(id, answer, nil)
 		}
 	})
-	return nil, errAnswered
 }
 
 // outcome waits for the end of a run.
@@ -132,7 +153,7 @@ func (c *socket) waitFor(ctx context.Context, turn string, limit time.Duration) 
 }
 
 // agentWait waits for the end of a run, also one that was begun before a restart or by somebody else.
-func (c *socket) agentWait(ctx context.Context, _ string, params fields) (any, error) {
+func (c *socket) agentWait(ctx context.Context, request string, params fields) (any, error) {
 	var id string
 	millis := int64(30_000)
 	if err := params.takeEach(member{"runId", &id}, member{"timeoutMs", &millis}); err != nil {
@@ -142,15 +163,26 @@ func (c *socket) agentWait(ctx context.Context, _ string, params fields) (any, e
 	if turn == "" {
 		t, err := c.b.Queue.TurnByKey(ctx, id)
 		if errors.Is(err, queue.ErrNotFound) {
-			return nil, badFrame(fmt.Sprintf("there is no run %q among the newest", clip(id)))
+			return nil, badFrame(fmt.Sprintf("there is no run %q among the newest. Try: chat.send with its session and the same key", clip(id)))
 		}
 		if err != nil {
 			return nil, err
 		}
 		turn = t.ID
 	}
+	release, err := c.await()
+	if err != nil {
+		return nil, err
+	}
+	limit := min(time.Duration(min(max(millis, 1), maxWait.Milliseconds()))*time.Millisecond, maxWait)
+	c.later(request, release, func() (any, error) { return c.howItEnded(id, turn, limit) })
+	return nil, errAnswered
+}
+
+// howItEnded is the answer to agent.wait.
+func (c *socket) howItEnded(id, turn string, limit time.Duration) (any, error) {
 	answer := map[string]any{"runId": id}
-	t, err := c.waitFor(ctx, turn, min(max(time.Duration(millis)*time.Millisecond, time.Millisecond), maxWait))
+	t, err := c.waitFor(c.ctx, turn, limit)
 	if errors.Is(err, context.DeadlineExceeded) {
 		answer["status"] = "timeout"
 		return answer, nil
@@ -192,7 +224,7 @@ func (c *socket) chatSend(ctx context.Context, id string, params fields) (any, e
 		status = "in_flight"
 	}
 	c.respond(id, map[string]any{"runId": r.id, "status": status}, nil)
-	c.follow(r) // after the answer: clients take events of runs that they do not know yet for somebody else's
+	c.s.hub.follow(c.b, r) // after the answer: clients take events of runs that they do not know yet for somebody else's
 	return nil, errAnswered
 }
 
@@ -224,34 +256,85 @@ func (c *socket) chatAbort(ctx context.Context, _ string, params fields) (any, e
 	return map[string]any{"ok": true, "aborted": len(aborted) > 0, "runIds": aborted}, nil
 }
 
-// maxFollowed bounds the runs that are told at once; of further ones clients learn the end by agent.wait.
-const maxFollowed = 10_000
+const (
+	// maxFollowed bounds the runs that are told at once; of further ones clients learn the end by agent.wait.
+	maxFollowed = 10_000
+	// followPause is how long a log that could not be read is left alone.
+	followPause = time.Second
+)
+
+// followed is a turn of a generation: the one before may not have let go of it yet.
+type followed struct {
+	b    *Backend
+	turn string
+}
 
 // follow tells what happens to the run from now on to everybody who may read, until it ends or the gateway retires.
-func (c *socket) follow(r run) {
-	h := c.s.hub
+func (h *hub) follow(b *Backend, r run) {
+	key := followed{b, r.turn.ID}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.runs[r.turn.ID] || h.closed || len(h.runs) >= maxFollowed {
+	if h.runs[key] || h.closed || len(h.runs) >= maxFollowed {
 		return
 	}
-	h.runs[r.turn.ID] = true
+	h.runs[key] = true
 	h.follows.Go(func() {
-		b := broadcast{hub: h, run: r}
+		told := broadcast{hub: h, run: r}
 		defer func() {
-			b.end()
+			told.end()
 			h.mu.Lock()
 			defer h.mu.Unlock()
-			delete(h.runs, r.turn.ID)
+			delete(h.runs, key)
 			h.wakeLocked()
 		}()
-		for e, err := range c.b.Queue.Follow(context.Background(), r.turn.ID, 0) {
-			if err != nil {
-				return // whoever connects next goes on with chat.send and the same key, or agent.wait
+		for after := int64(0); ; {
+			err := error(nil)
+			for e, failed := range b.Queue.Follow(h.ctx, r.turn.ID, after) {
+				if err = failed; err != nil {
+					break
+				}
+				told.take(e)
+				after = e.Seq
 			}
-			b.take(e)
+			if err == nil || errors.Is(err, queue.ErrClosed) || errors.Is(err, queue.ErrNotFound) {
+				return
+			}
+			select {
+			case <-time.After(followPause):
+			case <-h.ctx.Done():
+				return
+			}
 		}
 	})
+}
+
+// takeUp follows the runs that an earlier generation left unfinished, before the first client is greeted: what ends
+// earlier it finds in the history, what ends later it is told.
+func (h *hub) takeUp(ctx context.Context, b *Backend) {
+	h.taking.Lock()
+	defer h.taking.Unlock()
+	if h.takenUp == b {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	page := queue.Filter{Status: []queue.Status{queue.Queued, queue.Running}, Limit: historyPage}
+	for {
+		turns, err := b.Queue.Turns(ctx, page)
+		if err != nil {
+			return // the next client tries again
+		}
+		for _, t := range turns {
+			if strings.HasPrefix(t.Session, "agent:") {
+				h.follow(b, run{id: t.IdempotencyKey, session: t.Session, agent: t.Agent, turn: t})
+			}
+			page.Before = t.ID
+		}
+		if len(turns) < page.Limit {
+			h.takenUp = b
+			return
+		}
+	}
 }
 
 // broadcast turns a turn's log into events. What the log had before the run was asked for is not told again, but the
@@ -311,7 +394,7 @@ func (b *broadcast) tellSoon() {
 	if b.next != nil {
 		return
 	}
-	wait := deltaInterval - time.Since(b.last)
+	wait := deltaInterval*time.Duration(1+b.text.Len()/deltaGrain) - time.Since(b.last)
 	if wait <= 0 {
 		b.tellText()
 		return

@@ -1,0 +1,55 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"gateway/queue"
+)
+
+const (
+	maxHistoryBytes = 6 << 20 // of the text of a history
+	historyPage     = 20      // turns that are read at once: each may have megabytes of text
+)
+
+// chatHistory returns the newest messages of the session, oldest first: at most limit, and no more than fit. The
+// newest is always there.
+func (c *socket) chatHistory(ctx context.Context, _ string, params fields) (any, error) {
+	var given string
+	limit := 200
+	if err := params.takeEach(member{"sessionKey", &given}, member{"limit", &limit}); err != nil {
+		return nil, err
+	}
+	key, _, err := c.sessionKey(given, "")
+	if err != nil {
+		return nil, err
+	}
+	if limit < 1 || limit > maxPage {
+		return nil, badFrame(fmt.Sprintf("limit must be from 1 to %d. Try: without it", maxPage))
+	}
+	messages, size := []map[string]any{}, 0
+	page := queue.Filter{Session: key, Limit: min(historyPage, limit)}
+	for full := false; !full; {
+		turns, err := c.b.Queue.Turns(ctx, page)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range turns { // newest first, and of each the answer first
+			if t.Status == queue.Completed {
+				size += len(t.Output)
+				messages = append(messages, chatMessageOf("assistant", t.Output, *t.FinishedAt))
+			}
+			size += len(t.Input)
+			messages = append(messages, chatMessageOf("user", t.Input, t.CreatedAt))
+			if full = len(messages) >= limit || size > maxHistoryBytes; full {
+				break
+			}
+			page.Before = t.ID
+		}
+		full = full || len(turns) < page.Limit
+	}
+	messages = messages[:min(len(messages), limit)]
+	slices.Reverse(messages)
+	return map[string]any{"sessionKey": key, "sessionId": key, "messages": messages}, nil
+}

@@ -1,0 +1,51 @@
+package server
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A terminal that was open over a restart connects again and waits for the answer; it does not send again.
+func TestWhoConnectsAfterARestartHearsOfTheRunsFromBefore(t *testing.T) {
+	g := newGateway(t)
+	g.connect().call("chat.send", `{"message":"block","idempotencyKey":"before"}`)
+	g.began()
+	g.restart()
+	w := g.connect()
+	g.began()
+	close(g.agent.release)
+	final := w.event("chat", func(p map[string]any) bool { return p["state"] == "final" })
+	require.Equal(t, "before", final["runId"])
+	require.Equal(t, "agent:echo:main", final["sessionKey"])
+	require.Equal(t, "begun and done", final["message"].(map[string]any)["content"].([]any)[0].(map[string]any)["text"])
+}
+
+// The queue and the server are closed side by side, and each has its own time.
+func TestClosingDoesNotWaitForTheQueue(t *testing.T) {
+	g := newGateway(t)
+	g.connect().call("chat.send", `{"message":"block","idempotencyKey":"open"}`)
+	g.began()
+	g.Retire(Notice{Reason: "gateway stopping"})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	closed := make(chan error, 1)
+	go func() { closed <- g.Close(ctx) }()
+	select {
+	case err := <-closed:
+		require.NoError(t, err)
+	case <-time.After(10 * time.Second):
+		require.Fail(t, "it waits for a run")
+	}
+}
+
+func TestAStopIsAnnouncedAsOneThatDoesNotComeBack(t *testing.T) {
+	g := newGateway(t)
+	w := g.connect()
+	g.Retire(Notice{Reason: "gateway stopping"})
+	bye := w.event("shutdown", func(map[string]any) bool { return true })
+	require.Equal(t, map[string]any{"reason": "gateway stopping", "restartExpectedMs": nil}, bye)
+	require.Equal(t, "service restart", w.closed().Reason)
+}

@@ -1,0 +1,118 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"net"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+)
+
+// hijacked is a request's answer that gives away one end of a pipe.
+type hijacked struct {
+	http.ResponseWriter
+	conn net.Conn
+}
+
+func (h hijacked) Header() http.Header { return http.Header{} }
+func (h hijacked) WriteHeader(int)     {}
+
+// Hijack implements http.Hijacker.
+func (h hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return h.conn, bufio.NewReadWriter(bufio.NewReader(h.conn), bufio.NewWriter(h.conn)), nil
+}
+
+// piped is a socket of a server without a store, in virtual time, and its client's end.
+func piped(t *testing.T) (*socket, *bufio.ReadWriter, net.Conn) {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+	require.NoError(t, err)
+	r.Header = http.Header{"Upgrade": {"websocket"}, "Connection": {"Upgrade"}, "Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}}
+	ws, err := websocket.Accept(hijacked{conn: ours}, r, nil)
+	require.NoError(t, err)
+	s := New(Options{Lifecycle: newMachine(), Log: zerolog.Nop()})
+	c := &socket{
+		s: s, ws: ws, request: r, nonce: "n", greeted: make(chan struct{}),
+		calls: make(chan struct{}, 1), awaits: make(chan struct{}, 1), wake: make(chan struct{}, 1),
+	}
+	c.ctx, c.cancel = context.WithCancel(t.Context())
+	return c, bufio.NewReadWriter(bufio.NewReader(theirs), bufio.NewWriter(theirs)), theirs
+}
+
+// frameOf reads one unmasked frame of at most 125 bytes.
+func frameOf(t *testing.T, r *bufio.ReadWriter) (opcode byte, text string) {
+	t.Helper()
+	head := [2]byte{}
+	for i := range head {
+		b, err := r.ReadByte()
+		require.NoError(t, err)
+		head[i] = b
+	}
+	require.Less(t, head[1], byte(126))
+	body := make([]byte, head[1])
+	for i := range body {
+		b, err := r.ReadByte()
+		require.NoError(t, err)
+		body[i] = b
+	}
+	return head[0] & 0x0f, string(body)
+}
+
+func TestAClientThatSaysNothingIsClosedAfterAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, client, theirs := piped(t)
+		began := time.Now()
+		done := make(chan struct{})
+		go func() { defer close(done); c.serve() }()
+		_, text := frameOf(t, client)
+		require.Contains(t, text, "connect.challenge")
+		opcode, text := frameOf(t, client)
+		require.Equal(t, byte(8), opcode, "a close frame")
+		require.Equal(t, connectTime, time.Since(began))
+		require.Equal(t, int(websocket.StatusPolicyViolation), int(text[0])<<8|int(text[1]))
+		<-done
+		require.Less(t, time.Since(began), connectTime+time.Second, "it does not wait long for one who does not answer")
+		require.NoError(t, theirs.Close())
+	})
+}
+
+func TestAClientHearsATickEveryThirtySeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, client, theirs := piped(t)
+		began := time.Now()
+		done := make(chan struct{})
+		go func() { defer close(done); c.write() }()
+		for i := range 3 {
+			_, text := frameOf(t, client)
+			require.Contains(t, text, `"event":"tick"`)
+			require.Equal(t, time.Duration(i+1)*tickInterval, time.Since(began))
+		}
+		c.cancel()
+		<-done
+		require.NoError(t, c.ws.CloseNow())
+		require.NoError(t, theirs.Close())
+	})
+}
+
+// A client that takes nothing is given up, also when little waits for it.
+func TestAClientThatTakesNothingIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _, theirs := piped(t)
+		began := time.Now()
+		done := make(chan struct{})
+		go func() { defer close(done); c.write() }()
+		c.event("health", "x")
+		<-done
+		require.Equal(t, writeTimeout, time.Since(began))
+		require.Error(t, c.ctx.Err())
+		_ = c.ws.CloseNow()
+		require.NoError(t, theirs.Close())
+	})
+}
