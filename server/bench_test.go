@@ -135,6 +135,7 @@ func benchSocket(ctx context.Context, address string) (*websocket.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	ws.SetReadLimit(maxFrame)
 	if _, _, err := ws.Read(ctx); err != nil {
 		return nil, err
 	}

@@ -399,8 +399,12 @@ func (h *hub) wakeLocked() {
 	h.changed = make(chan struct{})
 }
 
-// presenceInterval is how long those who come and go are gathered before all are told.
-const presenceInterval = 200 * time.Millisecond
+// Those who come and go are gathered for presenceInterval, and presencePerClient for each that is there, before all are
+// told: many clients are told less often.
+const (
+	presenceInterval  = 200 * time.Millisecond
+	presencePerClient = time.Millisecond
+)
 
 func (h *hub) tellPresence() {
 	h.mu.Lock()
@@ -409,7 +413,7 @@ func (h *hub) tellPresence() {
 		return
 	}
 	h.telling = true
-	time.AfterFunc(presenceInterval, func() {
+	time.AfterFunc(presenceInterval+time.Duration(len(h.all))*presencePerClient, func() {
 		h.mu.Lock()
 		h.telling = false
 		h.mu.Unlock()

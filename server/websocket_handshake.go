@@ -281,7 +281,7 @@ func (c *socket) hello() map[string]any {
 }
 
 // maxPresence is how many clients presence lists: all of them are told it whenever one comes or goes.
-const maxPresence = 100
+const maxPresence = 20
 
 // presence lists the clients that are connected, the newest first.
 func (h *hub) presence() []map[string]any {
