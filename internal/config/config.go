@@ -18,6 +18,8 @@ type Config struct {
 	// Store is "sqlite": one file in the state folder.
 	Store     string    `yaml:"store" env:"STORE"`
 	Auth      Auth      `yaml:"auth" envPrefix:"AUTH_"`
+	TLS       TLS       `yaml:"tls" envPrefix:"TLS_"`
+	Limits    Limits    `yaml:"limits" envPrefix:"LIMITS_"`
 	Log       Log       `yaml:"log" envPrefix:"LOG_"`
 	Lifecycle Lifecycle `yaml:"lifecycle" envPrefix:"LIFECYCLE_"`
 	// Lanes by name; those of the file are added to the default ones.
@@ -33,6 +35,19 @@ type Config struct {
 type Auth struct {
 	// Token is asked for as a bearer token; empty asks for none, which only a loopback address allows.
 	Token string `yaml:"token" env:"TOKEN"`
+}
+
+// Limits bounds what clients of the TCP listener take. The control socket has none of these.
+type Limits struct {
+	// Connections is how many may be open at once; the system's limit of open files may make it less.
+	Connections int `yaml:"connections" env:"CONNECTIONS"`
+	// ConnectionsPerAddress is how many of them one address may have, or one /64 network of IPv6; 0 for as many
+	// as there are.
+	ConnectionsPerAddress int `yaml:"connections_per_address" env:"CONNECTIONS_PER_ADDRESS"`
+	// RequestsPerSecond is what one client may ask on average; 0 for as much as it likes. Burst is how many
+	// requests it may make at once.
+	RequestsPerSecond int `yaml:"requests_per_second" env:"REQUESTS_PER_SECOND"`
+	Burst             int `yaml:"burst" env:"BURST"`
 }
 
 // Log says how much is logged and how it looks.
@@ -109,6 +124,7 @@ func Default() Config {
 		Listen:   "127.0.0.1:18789",
 		StateDir: defaultStateDir(),
 		Store:    "sqlite",
+		Limits:   Limits{Connections: 10_000, ConnectionsPerAddress: 1000, Burst: 100},
 		Log:      Log{Level: "info", Format: "auto"},
 		Lifecycle: Lifecycle{
 			StartTimeout: 30 * time.Second, DrainTimeout: 30 * time.Second,

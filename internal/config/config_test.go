@@ -2,6 +2,12 @@ package config
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -272,6 +278,85 @@ func TestSizesReadAndWriteTheSame(t *testing.T) {
 	var b Bytes
 	require.Error(t, b.UnmarshalText([]byte("99999PiB")))
 	require.Error(t, b.UnmarshalText([]byte("-1")))
+}
+
+// pair writes a certificate and its key, and returns their paths.
+func pair(t *testing.T, dir, name string, ends time.Time) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	about := x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0), NotAfter: ends, DNSNames: []string{"localhost"}}
+	der, err := x509.CreateCertificate(rand.Reader, &about, &about, private.Public(), private)
+	require.NoError(t, err)
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	require.NoError(t, err)
+	cert, key = filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
+	require.NoError(t, os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	require.NoError(t, os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600))
+	return cert, key
+}
+
+func TestACertificateIsReadWithTheConfiguration(t *testing.T) {
+	path := write(t, "tls: { cert: a.crt, key: a.key }\n")
+	cert, key := pair(t, filepath.Dir(path), "a", time.Now().Add(time.Hour))
+	l, err := Load(Source{File: path, Environ: []string{}})
+	require.NoError(t, err)
+	require.Equal(t, TLS{cert, key}, l.Config.TLS, "relative to the file")
+	require.Equal(t, []string{"localhost"}, l.Certificate.Leaf.DNSNames)
+	require.Empty(t, l.Warnings())
+
+	l, err = Load(Source{File: write(t, ""), Environ: []string{"GATEWAY_TLS_CERT=" + cert, "GATEWAY_TLS_KEY=" + key}})
+	require.NoError(t, err)
+	require.True(t, l.Config.TLS.On())
+	require.Equal(t, "env:GATEWAY_TLS_KEY", l.Origins["tls.key"])
+
+	require.NoError(t, os.Chmod(key, 0o644))
+	l, err = Load(Source{File: path, Environ: []string{}})
+	require.NoError(t, err)
+	require.ErrorContains(t, l.Warnings(), "gateway.yaml:1:26: tls.key: every user of this machine can open "+key+" (mode 0644)\nTry: chmod 600 "+key)
+
+	_, _ = pair(t, filepath.Dir(path), "a", time.Unix(3600, 0))
+	l, err = Load(Source{File: path, Environ: []string{}})
+	require.NoError(t, err, "whether a client minds is the client's affair")
+	require.Contains(t, l.Warnings().Error(), "the certificate ended on 1970-01-01")
+}
+
+func TestABadCertificateIsAMistakeWithAPlace(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := pair(t, dir, "a", time.Now().Add(time.Hour))
+	_, other := pair(t, dir, "b", time.Now().Add(time.Hour))
+	empty, huge := filepath.Join(dir, "empty"), filepath.Join(dir, "huge")
+	require.NoError(t, os.WriteFile(empty, nil, 0o600))
+	require.NoError(t, os.WriteFile(huge, make([]byte, pemLimit+1), 0o600))
+	for text, says := range map[string]string{
+		"tls: { cert: " + cert + " }\n":                       "gateway.yaml:1:1: tls.key: there is a certificate and no key",
+		"tls: { key: " + key + " }\n":                         "gateway.yaml:1:1: tls.cert: there is a key and no certificate",
+		"tls: { cert: none, key: " + key + " }\n":             "gateway.yaml:1:14: tls.cert: there is no file ",
+		"tls: { cert: " + cert + ", key: " + other + " }\n":   "gateway.yaml:1:1: tls: " + cert + " and " + other + " are no certificate with its key",
+		"tls: { cert: " + key + ", key: " + key + " }\n":      "are no certificate with its key",
+		"tls: { cert: " + empty + ", key: " + key + " }\n":    "are no certificate with its key",
+		"tls: { cert: " + huge + ", key: " + key + " }\n":     "is larger than 1MiB",
+		"tls: { cert: " + dir + ", key: " + key + " }\n":      "is not a file",
+		"tls: { cert: " + cert + ", kee: x, key: " + key + "}": "tls.kee: there is no such key\nTry: cert, key",
+		"limits: { connections: 0 }\n":                        "gateway.yaml:1:24: limits.connections: 0 is not between 1 and 1000000",
+		"limits: { connections_per_address: -1 }\n":           "limits.connections_per_address: -1 is not between 0",
+		"limits: { burst: 0 }\n":                              "limits.burst",
+		"limits: { requests_per_second: many }\n":             "is not a whole number",
+	} {
+		_, err := load(t, text)
+		require.ErrorContains(t, err, says)
+		require.Equal(t, 1, strings.Count(err.Error(), "Try:"), err.Error())
+	}
+}
+
+func TestATokenThatTravelsUnencryptedIsWarnedOf(t *testing.T) {
+	l, err := load(t, "listen: 0.0.0.0:0\nauth: { token: long enough }\n")
+	require.NoError(t, err)
+	require.ErrorContains(t, l.Warnings(), "gateway.yaml:1:9: listen: 0.0.0.0:0 can be reached from other machines, and the token travels as it is\nTry: tls:")
+	cert, key := pair(t, t.TempDir(), "a", time.Now().Add(time.Hour))
+	l, err = load(t, "listen: 0.0.0.0:0\nauth: { token: long enough }\ntls: { cert: "+cert+", key: "+key+" }\n")
+	require.NoError(t, err)
+	require.Empty(t, l.Warnings())
 }
 
 func FuzzFile(f *testing.F) {

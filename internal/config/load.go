@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -43,6 +44,8 @@ type Source struct {
 // Loaded is a valid configuration.
 type Loaded struct {
 	Config Config
+	// Certificate is the pair of Config.TLS as it was read; nil when there is none.
+	Certificate *tls.Certificate
 	// File is the path that was read; empty when there was none.
 	File string
 	// Origins maps the path of each key that is not at its default to where it comes from: "file:7",
@@ -80,6 +83,7 @@ func Load(s Source) (Loaded, error) {
 	}
 	r.resolvePaths()
 	r.validate()
+	r.readCertificate()
 	if len(r.problems) > 0 {
 		return Loaded{}, r.problems
 	}
@@ -255,7 +259,7 @@ func keys() (map[string]string, error) {
 	known := make(map[string]string, len(params))
 	for _, p := range params {
 		key := strings.ToLower(strings.TrimPrefix(p.Key, envPrefix))
-		for _, section := range []string{"auth", "log", "lifecycle", "turns"} {
+		for _, section := range []string{"auth", "log", "lifecycle", "turns", "tls", "limits"} {
 			if rest, ok := strings.CutPrefix(key, section+"_"); ok {
 				key = section + "." + rest
 			}
@@ -287,6 +291,12 @@ func (r *reading) resolvePaths() {
 	}
 	if r.Config.StateDir != "" {
 		r.Config.StateDir = resolve("state_dir", r.Config.StateDir)
+	}
+	if t := &r.Config.TLS; t.Cert != "" {
+		t.Cert = resolve("tls.cert", t.Cert)
+	}
+	if t := &r.Config.TLS; t.Key != "" {
+		t.Key = resolve("tls.key", t.Key)
 	}
 	for name, a := range r.Config.Agents {
 		if a.Dir != "" {

@@ -83,6 +83,8 @@ func (c *Config) problems() Problems {
 	if n := len(c.Auth.Token); n > 0 && n < minToken {
 		v.add("auth.token", fmt.Sprintf("shorter than %d characters", minToken), "auth: { token: … } from: openssl rand -hex 32")
 	}
+	v.tls(c.TLS)
+	v.limits(c.Limits)
 	v.timeout("lifecycle.start_timeout", c.Lifecycle.StartTimeout)
 	v.timeout("lifecycle.drain_timeout", c.Lifecycle.DrainTimeout)
 	v.timeout("lifecycle.shutdown_timeout", c.Lifecycle.ShutdownTimeout)
@@ -142,6 +144,22 @@ func (v *validator) listen(c *Config) {
 func loopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || (ip != nil && ip.IsLoopback())
+}
+
+func (v *validator) tls(t TLS) {
+	switch {
+	case t.Cert == "" && t.Key != "":
+		v.add("tls.cert", "there is a key and no certificate", "tls: { cert: FILE, key: FILE }")
+	case t.Cert != "" && t.Key == "":
+		v.add("tls.key", "there is a certificate and no key", "tls: { cert: FILE, key: FILE }")
+	}
+}
+
+func (v *validator) limits(l Limits) {
+	v.between("limits.connections", int64(l.Connections), 1, 1_000_000)
+	v.between("limits.connections_per_address", int64(l.ConnectionsPerAddress), 0, 1_000_000)
+	v.between("limits.requests_per_second", int64(l.RequestsPerSecond), 0, 1_000_000)
+	v.between("limits.burst", int64(l.Burst), 1, 1_000_000)
 }
 
 func (v *validator) turns(t Turns) {

@@ -2,18 +2,26 @@ package config
 
 import (
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Warnings are what is valid but cannot work on this machine as it is now: the configuration may have been
 // written for another one, or before a program is installed.
 func (l Loaded) Warnings() Problems {
-	var found Problems
+	found := l.tlsWarnings(time.Now())
+	if host, _, err := net.SplitHostPort(l.Config.Listen); err == nil && !loopback(host) && !l.Config.TLS.On() {
+		found = append(found, Problem{
+			l.at("listen"), "listen", l.Config.Listen + " can be reached from other machines, and the token travels as it is",
+			"tls: { cert: FILE, key: FILE }, or listen on 127.0.0.1 behind a proxy that speaks TLS",
+		})
+	}
 	for _, name := range slices.Sorted(maps.Keys(l.Config.Agents)) {
 		a, key := l.Config.Agents[name], "agents."+name
 		if a.Type != "command" {

@@ -45,8 +45,10 @@ type Handover struct {
 type HeldConn struct {
 	FD int `json:"fd"`
 	// Local reports whether it came through the control socket.
-	Local bool   `json:"local"`
-	Read  []byte `json:"read"`
+	Local bool `json:"local"`
+	// TLS reports whether the client expects TLS; nothing was answered yet, so whoever serves it begins.
+	TLS  bool   `json:"tls,omitempty"`
+	Read []byte `json:"read"`
 }
 
 // Executable is the path that this process was started with, made absolute without following links, so

@@ -29,13 +29,17 @@ type Surroundings struct {
 	First bool
 	// NoRespawn: GATEWAY_NO_RESPAWN=1.
 	NoRespawn bool
+	// UnderFirst: the parent is process 1, which in a container may be an init that ends with its child.
+	UnderFirst bool
 	// CanExec: this system can replace a process image.
 	CanExec bool
+	// TLS: clients' connections have a state that only this process image knows.
+	TLS bool
 }
 
 // Look finds the surroundings of this process in its environment.
 func Look() Surroundings {
-	s := Surroundings{First: os.Getpid() == 1, NoRespawn: os.Getenv("GATEWAY_NO_RESPAWN") == "1", CanExec: runtime.GOOS != "windows"}
+	s := Surroundings{First: os.Getpid() == 1, UnderFirst: os.Getppid() == 1, NoRespawn: os.Getenv("GATEWAY_NO_RESPAWN") == "1", CanExec: runtime.GOOS != "windows"}
 	switch {
 	case os.Getenv("NOTIFY_SOCKET") != "":
 		s.Supervisor, s.Follows = "systemd, by its notification socket", true
@@ -55,11 +59,16 @@ func (s Surroundings) Choose(configured string) (mode Mode, why string) {
 	if s.Supervisor != "" {
 		by = "; supervised by " + s.Supervisor
 	}
+	const sealed = "TLS connections cannot be carried over an exec; a new executable needs gateway stop, then gateway run"
 	switch mode := Mode(configured); {
 	case s.NoRespawn:
 		return ModeInPlace, "GATEWAY_NO_RESPAWN=1"
 	case mode == ModeSpawn && s.First:
 		return ModeInPlace, "spawn is configured, but this is process 1: a successor would end with it"
+	case mode == ModeSpawn && s.Supervisor != "" && !s.Follows && s.TLS:
+		return ModeInPlace, "spawn is configured, but " + s.Supervisor + " would take the end of this process for the end of the gateway, and " + sealed
+	case mode == ModeExec && s.TLS:
+		return ModeInPlace, "exec is configured, but " + sealed
 	case mode == ModeSpawn && s.Supervisor != "" && !s.Follows:
 		return ModeExec, "spawn is configured, but " + s.Supervisor + " would take the end of this process for the end of the gateway"
 	case mode == ModeExec && !s.CanExec:
@@ -70,6 +79,12 @@ func (s Surroundings) Choose(configured string) (mode Mode, why string) {
 		return ModeInPlace, "auto: this is process 1, to which the kernel delivers no stop while its image is replaced"
 	case !s.CanExec:
 		return ModeInPlace, "auto: this system cannot replace a process image"
+	case s.TLS && s.Supervisor != "" && !s.Follows:
+		return ModeInPlace, "auto: " + s.Supervisor + " would take the end of this process for the end of the gateway, and " + sealed
+	case s.TLS && !s.Follows && s.UnderFirst:
+		return ModeInPlace, "auto: process 1 may end with this process, and " + sealed
+	case s.TLS:
+		return ModeSpawn, "auto: with TLS this process answers its connections to their end, beside its successor" + by
 	default:
 		return ModeExec, "auto: the process id stays, so no supervisor notices" + by
 	}
