@@ -16,6 +16,19 @@ func withTrusted(ctx context.Context) context.Context {
 	return context.WithValue(ctx, trustedKey{}, true)
 }
 
+// relayedRequest takes the trust from a request that a predecessor hands on over the control socket, and gives it
+// the address it came from. From anywhere else the header means nothing.
+func relayedRequest(r *http.Request) *http.Request {
+	from := r.Header.Get(relayedFor)
+	r.Header.Del(relayedFor)
+	if from == "" || !trusted(r.Context()) {
+		return r
+	}
+	r = r.WithContext(context.WithValue(r.Context(), trustedKey{}, false))
+	r.RemoteAddr = from
+	return r
+}
+
 // trusted reports whether the request came by the control socket.
 func trusted(ctx context.Context) bool {
 	ok, _ := ctx.Value(trustedKey{}).(bool)
@@ -26,6 +39,7 @@ func trusted(ctx context.Context) bool {
 func (s *Server) guarded(mux *http.ServeMux) http.Handler {
 	crossOrigin := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r = relayedRequest(r)
 		b, _, _, _ := s.gate.look()
 		if err := authorize(r, b, crossOrigin); err != nil {
 			s.writeError(w, r, err)

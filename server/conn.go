@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -37,6 +38,8 @@ type conn struct {
 	fresh   bool // carried over idle: nothing was read here yet
 	used    bool // something was read here
 	socket  bool // it speaks another protocol than HTTP now, and is never carried over
+	// The client expects TLS. Once the handshake is answered only this process can go on with it.
+	tls, sealed bool
 }
 
 // Read remembers what it returns.
@@ -55,7 +58,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	defer c.mu.Unlock()
 	c.fresh = c.fresh && n == 0
 	c.used = c.used || n > 0
-	if !c.lost && !c.socket {
+	if !c.lost && !c.socket && !c.sealed {
 		c.pending = append(c.pending, p[:n]...)
 		if len(c.pending) > replayLimit {
 			c.pending, c.lost = nil, true
@@ -73,9 +76,16 @@ func (c *conn) Read(p []byte) (int, error) {
 func (c *conn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	cut := c.parking && !c.serving
+	seals := !cut && c.tls && !c.sealed
+	if seals {
+		c.sealed, c.serving, c.pending = true, true, nil
+	}
 	c.mu.Unlock()
 	if cut {
 		return 0, errParked
+	}
+	if seals {
+		c.roster.wake()
 	}
 	return c.Conn.Write(p)
 }
@@ -88,7 +98,7 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	if c.parking && c.interruptible() {
 		return nil
 	}
-	if c.fresh && !t.IsZero() { // net/http takes it for a new connection, from which it expects a request soon
+	if c.fresh && !c.tls && !t.IsZero() { // net/http takes it for a new connection, from which it expects a request soon
 		t = time.Now().Add(idleTimeout)
 	}
 	return c.Conn.SetReadDeadline(t)
@@ -162,6 +172,9 @@ func (c *conn) endParking() {
 	defer c.mu.Unlock()
 	if c.parking {
 		c.parking = false
+		if c.sealed { // its deadline is net/http's
+			return
+		}
 		_ = c.Conn.SetReadDeadline(time.Time{})
 	}
 }
@@ -178,6 +191,13 @@ func (c *conn) untouched() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return !c.used && !c.serving
+}
+
+// stays reports whether the connection can only be ended here.
+func (c *conn) stays() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sealed
 }
 
 // interruptible reports whether nothing but the client's next bytes is waited for.
@@ -224,6 +244,8 @@ func (c *conn) take(insert string) {
 type Parked struct {
 	Conn  net.Conn
 	Local bool
+	// TLS reports whether the client expects TLS; nothing was answered then.
+	TLS bool
 	// Read is what was read from the connection and not answered.
 	Read []byte
 }
@@ -242,8 +264,8 @@ func newRoster() *roster {
 	return &roster{open: make(map[*conn]struct{}), change: make(chan struct{})}
 }
 
-func (r *roster) add(nc net.Conn, local bool, read []byte) *conn {
-	c := &conn{Conn: nc, roster: r, local: local, pending: read, replay: read}
+func (r *roster) add(p Parked) *conn {
+	c := &conn{Conn: p.Conn, roster: r, local: p.Local, tls: p.TLS, pending: p.Read, replay: p.Read}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.open[c] = struct{}{}
@@ -255,7 +277,7 @@ func (r *roster) add(nc net.Conn, local bool, read []byte) *conn {
 
 // carry adds a connection that was carried over.
 func (r *roster) carry(p Parked) *conn {
-	c := r.add(p.Conn, p.Local, p.Read)
+	c := r.add(p)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.fresh = len(p.Read) == 0
@@ -272,7 +294,7 @@ func (r *roster) park(c *conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.parking {
-		r.parked = append(r.parked, Parked{c.Conn, c.local, c.pending})
+		r.parked = append(r.parked, Parked{Conn: c.Conn, Local: c.local, TLS: c.tls, Read: c.pending})
 	} else {
 		_ = c.Conn.Close() // parking was called off in this instant, and net/http has let go of it
 	}
@@ -281,6 +303,10 @@ func (r *roster) park(c *conn) {
 
 func (r *roster) forgetLocked(c *conn) {
 	delete(r.open, c)
+	r.wakeLocked()
+}
+
+func (r *roster) wakeLocked() {
 	close(r.change)
 	r.change = make(chan struct{})
 }
@@ -312,11 +338,32 @@ func (r *roster) all() []*conn {
 	return conns
 }
 
-// settle waits until no connection is open but parked ones, or until ctx ends, and takes the parked ones.
+// leaving is how many open connections have still to be parked, or to end. A connection that is parked
+// after the caller has read r.change closes that.
+func (r *roster) leaving() (n int) {
+	for _, c := range r.all() {
+		if !c.stays() {
+			n++
+		}
+	}
+	return n
+}
+
+// wake is for a connection whose sealing changes what is waited for.
+func (r *roster) wake() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wakeLocked()
+}
+
+// settle waits until no connection is open but parked ones and those that stay, or until ctx ends, and takes the parked ones.
 func (r *roster) settle(ctx context.Context) []Parked {
 	for {
 		r.mu.Lock()
-		open, change := len(r.open), r.change
+		change := r.change
+		r.mu.Unlock()
+		open := r.leaving()
+		r.mu.Lock()
 		if open == 0 || ctx.Err() != nil {
 			parked := r.parked
 			r.parked = nil
@@ -336,7 +383,11 @@ func (r *roster) settle(ctx context.Context) []Parked {
 func (r *roster) next(ctx context.Context) []Parked {
 	for {
 		r.mu.Lock()
-		parked, open, change := r.parked, len(r.open), r.change
+		change := r.change
+		r.mu.Unlock()
+		open := r.leaving()
+		r.mu.Lock()
+		parked := r.parked
 		r.parked = nil
 		r.mu.Unlock()
 		if len(parked) > 0 || open == 0 || ctx.Err() != nil {
@@ -349,16 +400,48 @@ func (r *roster) next(ctx context.Context) []Parked {
 	}
 }
 
-type connKey struct{}
-
-func withConn(ctx context.Context, c net.Conn) context.Context {
-	if c, ok := c.(*conn); ok {
-		ctx = context.WithValue(ctx, connKey{}, c)
+// ended waits until no connection is open, or until ctx ends.
+func (r *roster) ended(ctx context.Context) {
+	for {
+		r.mu.Lock()
+		open, change := len(r.open), r.change
+		r.mu.Unlock()
+		if open == 0 || ctx.Err() != nil {
+			return
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+		}
 	}
-	return ctx
 }
 
+type connKey struct{}
+
+// connUnder finds our connection under what net/http serves; nil when there is none.
+func connUnder(nc net.Conn) *conn {
+	if sealed, ok := nc.(*tls.Conn); ok {
+		nc = sealed.NetConn()
+	}
+	c, _ := nc.(*conn)
+	return c
+}
+
+func withConn(ctx context.Context, c *conn) context.Context {
+	return context.WithValue(ctx, connKey{}, c)
+}
+
+// connOf is the request's connection when it can be carried over; nil when it cannot.
 func connOf(ctx context.Context) *conn {
 	c, _ := ctx.Value(connKey{}).(*conn)
+	if c == nil || c.tls { // whose handshake is over before a request comes
+		return nil
+	}
 	return c
+}
+
+// isSealed reports whether the request came by TLS.
+func isSealed(ctx context.Context) bool {
+	c, _ := ctx.Value(connKey{}).(*conn)
+	return c != nil && c.tls
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"net/http"
 	"time"
@@ -21,6 +22,20 @@ type Backend struct {
 	DefaultLane  string
 	MaxInput     int64  // bytes of a turn's input
 	Token        string // required off the control socket when not empty
+	// Certificate is shown on every listener but the control socket; nil for no TLS. A connection keeps what it
+	// began with.
+	Certificate *tls.Certificate
+	Limits      Limits
+}
+
+// Limits bounds what clients take; the control socket has none of these. The zero value bounds nothing.
+type Limits struct {
+	// Connections is how many may be open at once, and PerAddress how many of them one address may have, or one
+	// /64 network of IPv6; 0 for any number.
+	Connections, PerAddress int
+	// Rate is how many requests a second one client may make on average; 0 for any number. Burst is how many at
+	// once.
+	Rate, Burst int
 }
 
 // Lifecycle is the machine as the server sees it; cmd/gateway adapts it.

@@ -41,9 +41,19 @@ type gate struct {
 	changed chan struct{} // closed when backend or parking changed
 	parking bool
 	closed  bool // nobody will serve here again
+	relayed func() bool
 }
 
-func newGate(l Lifecycle) *gate { return &gate{lifecycle: l, changed: make(chan struct{})} }
+// newGate: relayed reports whether the successor answers what cannot be carried to it.
+func newGate(l Lifecycle, relayed func() bool) *gate {
+	return &gate{lifecycle: l, relayed: relayed, changed: make(chan struct{})}
+}
+
+func (g *gate) wake() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.wakeLocked()
+}
 
 func (g *gate) publish(b *Backend) {
 	g.mu.Lock()
@@ -78,15 +88,19 @@ func (g *gate) look() (b *Backend, parking, closed bool, changed <-chan struct{}
 }
 
 // admit waits until the request may be served and returns the generation to serve it from, another one
-// than `not`, whose queue has closed.
+// than `not`, whose queue has closed. c is nil for a connection that cannot be carried over: it waits until this
+// process serves again, or its successor does.
 func (g *gate) admit(ctx context.Context, c *conn, not *Backend) (*Backend, error) {
 	var deadline <-chan time.Time
 	for {
 		admission, state := g.lifecycle.Admission()
 		b, parking, closed, changed := g.look()
 		switch {
+		case c == nil && g.relayed():
+			return nil, errRelayed
 		case closed:
 			return nil, errRefused
+		case c == nil && parking:
 		case parking || (c != nil && c.isParking()):
 			return nil, errParked
 		case admission == AdmissionRefused:
@@ -153,11 +167,14 @@ func (s *Server) gated(h handler) http.HandlerFunc {
 				s.carry(w, c, insert)
 				return
 			}
+			r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+			if errors.Is(err, errRelayed) && s.relayed(w, r) {
+				return
+			}
 			if err != nil {
 				s.writeError(w, r, err)
 				return
 			}
-			r.Body = io.NopCloser(bytes.NewReader(body))
 			out := &watched{ResponseWriter: w}
 			err = h(out, r, b)
 			if err == nil {

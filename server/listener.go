@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"os"
@@ -20,6 +21,8 @@ type listener struct {
 	inner   deadliner
 	roster  *roster
 	local   bool
+	tls     *tls.Config
+	on      func() bool // whether clients are to speak TLS now
 	carried chan Parked
 	closed  chan struct{}
 	once    sync.Once
@@ -30,8 +33,8 @@ type listener struct {
 	paused chan struct{} // closed by resume; nil when not paused
 }
 
-func newListener(inner deadliner, r *roster, local bool) *listener {
-	return &listener{inner: inner, roster: r, local: local, carried: make(chan Parked), closed: make(chan struct{})}
+func newListener(inner deadliner, r *roster, local bool, config *tls.Config, on func() bool) *listener {
+	return &listener{inner: inner, roster: r, local: local, tls: config, on: on, carried: make(chan Parked), closed: make(chan struct{})}
 }
 
 // Accept returns the next connection.
@@ -39,7 +42,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	for {
 		select {
 		case p := <-l.carried:
-			return l.roster.carry(p), nil
+			return l.served(l.roster.carry(p)), nil
 		case <-l.closed:
 			return nil, net.ErrClosed
 		default:
@@ -47,7 +50,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if resumed := l.pausedUntil(); resumed != nil {
 			select {
 			case p := <-l.carried:
-				return l.roster.carry(p), nil
+				return l.served(l.roster.carry(p)), nil
 			case <-resumed:
 			case <-l.closed:
 				return nil, net.ErrClosed
@@ -72,7 +75,15 @@ func (l *listener) accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.roster.add(nc, l.local, nil), nil
+	return l.served(l.roster.add(Parked{Conn: nc, Local: l.local, TLS: !l.local && l.on()})), nil
+}
+
+// served is what net/http sees of a connection.
+func (l *listener) served(c *conn) net.Conn {
+	if c.tls {
+		return tls.Server(c, l.tls)
+	}
+	return c
 }
 
 // settle waits until the roster knows every connection that was accepted before the pause.

@@ -6,15 +6,19 @@
 package server
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	stdlog "log"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -58,6 +62,10 @@ type Server struct {
 
 	began time.Time
 
+	certificate atomic.Pointer[tls.Certificate] // nil for no TLS
+	relay       atomic.Pointer[httputil.ReverseProxy]
+	tls         *tls.Config
+
 	mu        sync.Mutex
 	listeners []*listener
 	retire    chan struct{} // closed when open streams must end
@@ -66,24 +74,31 @@ type Server struct {
 
 // New returns a server that serves nothing yet.
 func New(opts Options) *Server {
-	s := &Server{opts: opts, gate: newGate(opts.Lifecycle), roster: newRoster(), hub: newHub(), began: time.Now(), retire: make(chan struct{})}
+	s := &Server{opts: opts, roster: newRoster(), hub: newHub(), began: time.Now(), retire: make(chan struct{})}
+	s.gate = newGate(opts.Lifecycle, func() bool { return s.relay.Load() != nil })
+	s.tls = s.newTLS()
 	s.http = &http.Server{
 		Handler:           s.handler(),
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
-			if c, ok := nc.(*conn); ok && c.local {
+			c := connUnder(nc)
+			if c == nil {
+				return ctx
+			}
+			if c.local {
 				ctx = withTrusted(ctx)
 			}
-			return withConn(ctx, nc)
+			return withConn(ctx, c)
 		},
 		ConnState: func(nc net.Conn, state http.ConnState) {
 			if c, ok := nc.(*conn); ok && state == http.StateIdle {
 				c.answered()
 			}
 		},
-		ErrorLog: stdlog.New(opts.Log.With().Str("from", "net/http").Logger(), "", 0),
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: writeTimeout, SendPingTimeout: idleTimeout / 2},
+		ErrorLog: stdlog.New(complaints{opts.Log.With().Str("from", "net/http").Logger()}, "", 0),
 	}
 	return s
 }
@@ -95,7 +110,7 @@ func (s *Server) Listen(inner net.Listener, local bool) (serve func() error, err
 	if !ok {
 		return nil, fmt.Errorf("server: cannot serve a %T", inner)
 	}
-	ln := newListener(d, s.roster, local)
+	ln := newListener(d, s.roster, local, s.tls, func() bool { return s.certificate.Load() != nil })
 	ln.pause()
 	s.mu.Lock()
 	s.listeners = append(s.listeners, ln)
@@ -118,6 +133,7 @@ func (s *Server) Publish(b *Backend) {
 	default:
 	}
 	s.mu.Unlock()
+	s.certificate.Store(b.Certificate)
 	s.gate.park(false)
 	s.gate.publish(b)
 }
@@ -163,7 +179,7 @@ func (s *Server) retiring() (<-chan struct{}, func() Notice) {
 
 // Park stops accepting and takes every connection that is not being answered from net/http: idle ones,
 // ones whose request is arriving, and ones whose request waits at the gate. Connections that are being
-// answered have until ctx ends.
+// answered have until ctx ends, and those that speak TLS stay; see [Server.Relay].
 func (s *Server) Park(ctx context.Context) []Parked {
 	s.roster.setParking(true)
 	for _, ln := range s.allListeners() {
@@ -237,6 +253,19 @@ func (s *Server) Close(ctx context.Context) error {
 	return nil
 }
 
+// complaints are what net/http says of connections. What any stranger can cause is no matter for a log.
+type complaints struct{ log zerolog.Logger }
+
+// Write implements io.Writer.
+func (c complaints) Write(p []byte) (int, error) {
+	level := zerolog.WarnLevel
+	if bytes.HasPrefix(p, []byte("http: TLS handshake error")) {
+		level = zerolog.DebugLevel
+	}
+	c.log.WithLevel(level).Msg(string(bytes.TrimSpace(p)))
+	return len(p), nil
+}
+
 // forget drops a listener that serves no more.
 func (s *Server) forget(ln *listener) {
 	s.mu.Lock()
@@ -289,8 +318,13 @@ func (s *Server) serving(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c := connOf(r.Context()); c != nil {
 			c.begin()
+			if !c.local && s.certificate.Load() != nil { // it is of a time before TLS was turned on
+				w.Header().Set("Connection", "close")
+			}
 		}
-		next.ServeHTTP(w, r)
+		if !s.relayed(w, r) {
+			next.ServeHTTP(w, r)
+		}
 	})
 }
 

@@ -67,6 +67,7 @@ type daemon struct {
 	successor   *preparation
 	hurry       chan time.Duration   // a shorter time for the drain that is under way
 	before      process.FailedStarts // what counted against this start
+	lingers     bool                 // connections are left that could not be handed over
 	failure     error                // why the exit code is not 0, for people
 	broken      atomic.Bool          // the server failed on the TCP listener
 }
@@ -130,6 +131,7 @@ func (d *daemon) run() int {
 	var watchdog sync.WaitGroup
 	watchdog.Go(func() { d.attendSupervisor(watched) })
 	code := d.machine.Run()
+	d.linger()
 	stopWatch()
 	watchdog.Wait()
 	d.supervisor.Flush()
@@ -142,7 +144,9 @@ func (d *daemon) run() int {
 // use puts a configuration in force.
 func (d *daemon) use(loaded config.Loaded) {
 	d.loaded.Store(&loaded)
-	mode, why := process.Look().Choose(loaded.Config.Lifecycle.Respawn)
+	around := process.Look()
+	around.TLS = loaded.Config.TLS.On()
+	mode, why := around.Choose(loaded.Config.Lifecycle.Respawn)
 	d.mode.Store(&respawnMode{mode, why})
 	if level, err := zerolog.ParseLevel(loaded.Config.Log.Level); err == nil {
 		zerolog.SetGlobalLevel(level)

@@ -30,6 +30,9 @@ const (
 	parkTime = time.Second
 	// spawnParkTime is the same before a hand-over to a successor, after which they may still end.
 	spawnParkTime = 50 * time.Millisecond
+	// lingerTime is how long requests that came by TLS may still wait for their answers once this process has
+	// handed over; it is as long as any waits at the gate.
+	lingerTime = 15 * time.Minute
 	// restartExpected is what clients are told, as OpenClaw's gateway tells its own.
 	restartExpected int64 = 1500
 )
@@ -45,7 +48,11 @@ func (d *daemon) open(_ context.Context, e fsm.Entry) fsm.Outcome {
 		_ = d.retired.Close()
 		d.retired = nil
 	}
-	_, _ = fmt.Fprintf(d.out, "gateway listens on http://%s\nits state is kept in %s\n", d.listeningOn(), d.config().StateDir)
+	scheme := "http"
+	if d.config().TLS.On() {
+		scheme = "https"
+	}
+	_, _ = fmt.Fprintf(d.out, "gateway listens on %s://%s\nits state is kept in %s\n", scheme, d.listeningOn(), d.config().StateDir)
 	return fsm.Outcome{}
 }
 
@@ -60,7 +67,7 @@ func (d *daemon) takeBacklog() {
 		if err != nil {
 			return
 		}
-		d.carried = append(d.carried, server.Parked{Conn: nc})
+		d.carried = append(d.carried, server.Parked{Conn: nc, TLS: d.config().TLS.On()})
 	}
 }
 

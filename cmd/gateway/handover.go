@@ -176,6 +176,7 @@ func (d *daemon) handToSuccessor(ctx context.Context, e fsm.Entry) fsm.Outcome {
 func (d *daemon) leaveTo(ctx context.Context, heir *process.Successor) {
 	ctx, cancel := context.WithTimeout(ctx, closeStep)
 	defer cancel()
+	d.server.Relay(func(ctx context.Context) (net.Conn, error) { return process.DialSocket(ctx, d.config().StateDir) })
 	d.dropCarried()
 	for {
 		parked := d.server.ParkNext(ctx)
@@ -184,13 +185,27 @@ func (d *daemon) leaveTo(ctx context.Context, heir *process.Successor) {
 		}
 		d.forward(heir, parked)
 	}
-	if err := d.server.Close(ctx); err != nil {
-		d.log.Warn().Err(err).Msg("not everything closed cleanly")
+	if d.lingers = d.server.Sealed() > 0; !d.lingers {
+		if err := d.server.Close(ctx); err != nil {
+			d.log.Warn().Err(err).Msg("not everything closed cleanly")
+		}
 	}
 	_ = d.socket.Close() // copies; the successor has its own
 	_ = d.listener.Close()
 	_ = d.lock.Leave()
 	heir.Leave()
+}
+
+// linger stays for the connections that could not be handed over, whose requests the successor answers.
+func (d *daemon) linger() {
+	if !d.lingers {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lingerTime)
+	defer cancel()
+	began := time.Now()
+	err := d.server.Leave(ctx)
+	d.log.Info().Err(err).Dur("lasted_ms", time.Since(began)).Msg("the last TLS connections have ended; the successor has all others")
 }
 
 func (d *daemon) forward(heir *process.Successor, parked []server.Parked) {
@@ -201,7 +216,7 @@ func (d *daemon) forward(heir *process.Successor, parked []server.Parked) {
 		if c, ok := p.Conn.(syscall.Conn); ok {
 			if fd, err := process.Duplicate(c); err == nil {
 				kept = append(kept, fd)
-				conns = append(conns, process.HeldConn{FD: fd, Local: p.Local, Read: p.Read})
+				conns = append(conns, process.HeldConn{FD: fd, Local: p.Local, TLS: p.TLS, Read: p.Read})
 			}
 		}
 	}
@@ -255,7 +270,7 @@ func (d *daemon) handover(keep func(syscall.Conn) (int, error)) (doc process.Han
 	}
 	for _, p := range d.carried {
 		if c, ok := p.Conn.(syscall.Conn); ok {
-			doc.Conns = append(doc.Conns, process.HeldConn{FD: add(c), Local: p.Local, Read: p.Read})
+			doc.Conns = append(doc.Conns, process.HeldConn{FD: add(c), Local: p.Local, TLS: p.TLS, Read: p.Read})
 		}
 	}
 	return doc, kept, failed

@@ -198,7 +198,7 @@ func (d *daemon) endForwarding() {
 func (d *daemon) takeForwarded(conns []process.HeldConn) {
 	for _, held := range conns {
 		if nc, err := inheritedConn(held.FD); err == nil {
-			d.server.Adopt(server.Parked{Conn: nc, Local: held.Local, Read: held.Read})
+			d.server.Adopt(server.Parked{Conn: nc, Local: held.Local, TLS: held.TLS, Read: held.Read})
 		}
 	}
 }
@@ -278,7 +278,7 @@ func (d *daemon) serve(_ context.Context, e fsm.Entry) error {
 				d.log.Warn().Err(err).Msg("a held connection is lost")
 				continue
 			}
-			d.carried = append(d.carried, server.Parked{Conn: nc, Local: held.Local, Read: held.Read})
+			d.carried = append(d.carried, server.Parked{Conn: nc, Local: held.Local, TLS: held.TLS, Read: held.Read})
 		}
 		d.inherited.Conns = nil
 	}
@@ -296,7 +296,8 @@ func (d *daemon) publish(context.Context, fsm.Entry) error {
 	d.server.Publish(&server.Backend{
 		Queue: d.queue.Load(), Agents: slices.Sorted(maps.Keys(c.Agents)), DefaultAgent: c.DefaultAgent,
 		Modes: modes, Tools: tools,
-		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Token: c.Auth.Token,
+		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Token: c.Auth.Token, Certificate: d.loaded.Load().Certificate,
+		Limits: d.limits(),
 	})
 	return nil
 }

@@ -329,19 +329,19 @@ func TestABadCertificateIsAMistakeWithAPlace(t *testing.T) {
 	require.NoError(t, os.WriteFile(empty, nil, 0o600))
 	require.NoError(t, os.WriteFile(huge, make([]byte, pemLimit+1), 0o600))
 	for text, says := range map[string]string{
-		"tls: { cert: " + cert + " }\n":                       "gateway.yaml:1:1: tls.key: there is a certificate and no key",
-		"tls: { key: " + key + " }\n":                         "gateway.yaml:1:1: tls.cert: there is a key and no certificate",
-		"tls: { cert: none, key: " + key + " }\n":             "gateway.yaml:1:14: tls.cert: there is no file ",
-		"tls: { cert: " + cert + ", key: " + other + " }\n":   "gateway.yaml:1:1: tls: " + cert + " and " + other + " are no certificate with its key",
-		"tls: { cert: " + key + ", key: " + key + " }\n":      "are no certificate with its key",
-		"tls: { cert: " + empty + ", key: " + key + " }\n":    "are no certificate with its key",
-		"tls: { cert: " + huge + ", key: " + key + " }\n":     "is larger than 1MiB",
-		"tls: { cert: " + dir + ", key: " + key + " }\n":      "is not a file",
+		"tls: { cert: " + cert + " }\n":                        "gateway.yaml:1:1: tls.key: there is a certificate and no key",
+		"tls: { key: " + key + " }\n":                          "gateway.yaml:1:1: tls.cert: there is a key and no certificate",
+		"tls: { cert: none, key: " + key + " }\n":              "gateway.yaml:1:14: tls.cert: there is no file ",
+		"tls: { cert: " + cert + ", key: " + other + " }\n":    "gateway.yaml:1:1: tls: " + cert + " and " + other + " are no certificate with its key",
+		"tls: { cert: " + key + ", key: " + key + " }\n":       "are no certificate with its key",
+		"tls: { cert: " + empty + ", key: " + key + " }\n":     "are no certificate with its key",
+		"tls: { cert: " + huge + ", key: " + key + " }\n":      "is larger than 1MiB",
+		"tls: { cert: " + dir + ", key: " + key + " }\n":       "is not a file",
 		"tls: { cert: " + cert + ", kee: x, key: " + key + "}": "tls.kee: there is no such key\nTry: cert, key",
-		"limits: { connections: 0 }\n":                        "gateway.yaml:1:24: limits.connections: 0 is not between 1 and 1000000",
-		"limits: { connections_per_address: -1 }\n":           "limits.connections_per_address: -1 is not between 0",
-		"limits: { burst: 0 }\n":                              "limits.burst",
-		"limits: { requests_per_second: many }\n":             "is not a whole number",
+		"limits: { connections: 0 }\n":                         "gateway.yaml:1:24: limits.connections: 0 is not between 1 and 1000000",
+		"limits: { connections_per_address: -1 }\n":            "limits.connections_per_address: -1 is not between 0",
+		"limits: { burst: 0 }\n":                               "limits.burst",
+		"limits: { requests_per_second: many }\n":              "is not a whole number",
 	} {
 		_, err := load(t, text)
 		require.ErrorContains(t, err, says)

@@ -1,0 +1,26 @@
+package main
+
+import (
+	"golang.org/x/sys/unix"
+
+	"gateway/server"
+)
+
+// reservedFiles is how many descriptors clients leave to the store, the agents and their programs.
+const reservedFiles = 256
+
+// limits is what clients may take. Connections that left no descriptors would keep turns from running.
+func (d *daemon) limits() server.Limits {
+	c := d.config().Limits
+	l := server.Limits{Connections: c.Connections, PerAddress: c.ConnectionsPerAddress, Rate: c.RequestsPerSecond, Burst: c.Burst}
+	var files unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) != nil {
+		return l
+	}
+	if room := int(min(files.Cur, 1<<30) - min(reservedFiles, files.Cur/2)); room < l.Connections {
+		d.log.Warn().Int("connections", room).Uint64("open_files", files.Cur).
+			Msg("fewer connections than limits.connections fit into the limit of open files. Try: ulimit -n, or LimitNOFILE= in the unit")
+		l.Connections = room
+	}
+	return l
+}
