@@ -15,8 +15,9 @@ import (
 	"gateway/internal/failpoint"
 )
 
-// maxBuffered is how much text may wait for the disk before Emit waits too.
-const maxBuffered = 256 << 10
+// maxBuffered is how much text may wait for the disk before Emit waits too, and by that how large an event becomes: each
+// reader of a stream holds one or two.
+const maxBuffered = 32 << 10
 
 var errOver = errors.New("queue: the attempt is over")
 

@@ -5,8 +5,11 @@ import (
 	"iter"
 )
 
-// pageOfEvents bounds what a reader holds in memory at once.
-const pageOfEvents = 128
+// pageOfEvents and pageOfText, in bytes, bound what a reader holds in memory at once: it may stop reading.
+const (
+	pageOfEvents = 128
+	pageOfText   = 32 << 10
+)
 
 // Wait returns the turn when its status is final.
 func (q *Queue) Wait(ctx context.Context, id string) (Turn, error) {

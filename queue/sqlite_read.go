@@ -222,7 +222,12 @@ func (s *sqliteStore) events(ctx context.Context, id string, after int64, limit 
 		return nil, fmt.Errorf("queue: read the store: %w", err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
+	text := 0
 	for rows.Next() {
+		// After a final event a reader asks whether the page was whole, so one that is not ends with another.
+		if n := len(events); text >= pageOfText && !events[n-1].Type.Final() {
+			break
+		}
 		e := Event{Turn: id}
 		var at int64
 		var detail []byte
@@ -231,6 +236,7 @@ func (s *sqliteStore) events(ctx context.Context, id string, after int64, limit 
 		}
 		e.At, e.Detail = fromMicros(at), json.RawMessage(detail)
 		events = append(events, e)
+		text += len(e.Text) + len(e.Detail)
 	}
 	return events, rows.Err()
 }

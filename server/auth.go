@@ -35,13 +35,25 @@ func trusted(ctx context.Context) bool {
 	return ok
 }
 
+// overControlSocket also reports so of requests that a predecessor hands on: those were counted when they came.
+func overControlSocket(ctx context.Context) bool {
+	_, ok := ctx.Value(trustedKey{}).(bool)
+	return ok
+}
+
 // guarded lets through what may come in, and answers for paths and methods that no route has.
 func (s *Server) guarded(mux *http.ServeMux) http.Handler {
 	crossOrigin := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r = relayedRequest(r)
 		b, _, _, _ := s.gate.look()
-		if err := authorize(r, b, crossOrigin); err != nil {
+		err := authorize(r, b, crossOrigin)
+		if !exempt(r) && !overControlSocket(r.Context()) {
+			if limit := s.metered(r, err == nil); limit != nil {
+				err = limit
+			}
+		}
+		if err != nil {
 			s.writeError(w, r, err)
 			return
 		}
@@ -57,7 +69,7 @@ func (s *Server) guarded(mux *http.ServeMux) http.Handler {
 // there is none the gateway listens on loopback only, and the Host header must say so too: a page in a
 // browser whose name was rebound to 127.0.0.1 still sends its own name.
 func authorize(r *http.Request, b *Backend, crossOrigin *http.CrossOriginProtection) error {
-	if trusted(r.Context()) || r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
+	if exempt(r) {
 		return nil
 	}
 	if b == nil { // no generation has said yet which token it wants
@@ -85,6 +97,11 @@ func authorize(r *http.Request, b *Backend, crossOrigin *http.CrossOriginProtect
 		}
 	}
 	return nil
+}
+
+// exempt reports whether whoever asks may: the owner of the control socket, and probes.
+func exempt(r *http.Request) bool {
+	return trusted(r.Context()) || r.URL.Path == "/healthz" || r.URL.Path == "/readyz"
 }
 
 // isUpgrade reports whether the request wants to speak the WebSocket protocol.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -22,6 +23,7 @@ const replayLimit = 32 << 20
 type conn struct {
 	net.Conn
 	roster *roster
+	from   netip.Prefix
 	local  bool // came through the control socket
 
 	mu sync.Mutex
@@ -217,6 +219,13 @@ func (c *conn) readBody(read func()) {
 	c.reading = false
 }
 
+// drop forgets a request that was refused while it came; the connection ends with the answer.
+func (c *conn) drop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pending, c.lost = nil, true
+}
+
 func (c *conn) isParking() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -258,17 +267,21 @@ type roster struct {
 	change chan struct{}
 	// parking: connections that come now are parked too.
 	parking bool
+	limits  Limits
+	remote  int                  // of open, those that do not come by the control socket
+	from    map[netip.Prefix]int // the same, by address
 }
 
 func newRoster() *roster {
-	return &roster{open: make(map[*conn]struct{}), change: make(chan struct{})}
+	return &roster{open: make(map[*conn]struct{}), from: make(map[netip.Prefix]int), change: make(chan struct{})}
 }
 
 func (r *roster) add(p Parked) *conn {
-	c := &conn{Conn: p.Conn, roster: r, local: p.Local, tls: p.TLS, pending: p.Read, replay: p.Read}
+	c := &conn{Conn: p.Conn, roster: r, from: network(p.Conn.RemoteAddr()), local: p.Local, tls: p.TLS, pending: p.Read, replay: p.Read}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.open[c] = struct{}{}
+	r.countLocked(c, 1)
 	if r.parking {
 		c.beginParking()
 	}
@@ -302,7 +315,10 @@ func (r *roster) park(c *conn) {
 }
 
 func (r *roster) forgetLocked(c *conn) {
-	delete(r.open, c)
+	if _, open := r.open[c]; open {
+		delete(r.open, c)
+		r.countLocked(c, -1)
+	}
 	r.wakeLocked()
 }
 

@@ -146,7 +146,13 @@ func (s *Server) gated(h handler) http.HandlerFunc {
 		}
 		var body []byte
 		var err error
-		read := func() { body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, s.bodyLimit())) }
+		limit := s.bodyLimit()
+		if r.ContentLength > limit {
+			w.Header().Set("Connection", "close") // else net/http reads some of it first
+			s.writeError(w, r, &http.MaxBytesError{Limit: limit})
+			return
+		}
+		read := func() { body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit)) }
 		if c != nil {
 			c.readBody(read)
 		} else {
@@ -157,6 +163,10 @@ func (s *Server) gated(h handler) http.HandlerFunc {
 				s.carry(w, c, insert)
 				return
 			}
+			if c != nil {
+				c.drop()
+			}
+			w.Header().Set("Connection", "close")
 			s.writeError(w, r, err)
 			return
 		}

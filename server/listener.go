@@ -23,6 +23,7 @@ type listener struct {
 	local   bool
 	tls     *tls.Config
 	on      func() bool // whether clients are to speak TLS now
+	bouncer *bouncer
 	carried chan Parked
 	closed  chan struct{}
 	once    sync.Once
@@ -33,8 +34,8 @@ type listener struct {
 	paused chan struct{} // closed by resume; nil when not paused
 }
 
-func newListener(inner deadliner, r *roster, local bool, config *tls.Config, on func() bool) *listener {
-	return &listener{inner: inner, roster: r, local: local, tls: config, on: on, carried: make(chan Parked), closed: make(chan struct{})}
+func newListener(inner deadliner, r *roster, local bool, config *tls.Config, on func() bool, b *bouncer) *listener {
+	return &listener{inner: inner, roster: r, local: local, tls: config, on: on, bouncer: b, carried: make(chan Parked), closed: make(chan struct{})}
 }
 
 // Accept returns the next connection.
@@ -71,9 +72,17 @@ func (l *listener) Accept() (net.Conn, error) {
 func (l *listener) accept() (net.Conn, error) {
 	l.busy.Lock()
 	defer l.busy.Unlock()
-	nc, err := l.inner.Accept()
-	if err != nil {
-		return nil, err
+	var nc net.Conn
+	for {
+		var err error
+		if nc, err = l.inner.Accept(); err != nil {
+			return nil, err
+		}
+		limit, full := l.roster.full(network(nc.RemoteAddr()))
+		if l.local || !full {
+			break
+		}
+		l.bouncer.refuse(nc, l.on(), limit)
 	}
 	return l.served(l.roster.add(Parked{Conn: nc, Local: l.local, TLS: !l.local && l.on()})), nil
 }

@@ -60,6 +60,10 @@ type Server struct {
 	roster *roster
 	hub    *hub
 
+	bouncer *bouncer
+	meter   *meter
+	bodies  atomic.Int64 // bytes of requests' bodies that are in memory
+
 	began time.Time
 
 	certificate atomic.Pointer[tls.Certificate] // nil for no TLS
@@ -77,6 +81,10 @@ func New(opts Options) *Server {
 	s := &Server{opts: opts, roster: newRoster(), hub: newHub(), began: time.Now(), retire: make(chan struct{})}
 	s.gate = newGate(opts.Lifecycle, func() bool { return s.relay.Load() != nil })
 	s.tls = s.newTLS()
+	s.meter = newMeter()
+	s.bouncer = newBouncer(func(limit string) {
+		opts.Log.Warn().Str("limit", limit).Msg("connections are refused: too many are open. Try: raise " + limit + ", or see who opens them with: ss -tn")
+	})
 	s.http = &http.Server{
 		Handler:           s.handler(),
 		ReadHeaderTimeout: readHeaderTimeout,
@@ -110,7 +118,7 @@ func (s *Server) Listen(inner net.Listener, local bool) (serve func() error, err
 	if !ok {
 		return nil, fmt.Errorf("server: cannot serve a %T", inner)
 	}
-	ln := newListener(d, s.roster, local, s.tls, func() bool { return s.certificate.Load() != nil })
+	ln := newListener(d, s.roster, local, s.tls, func() bool { return s.certificate.Load() != nil }, s.bouncer)
 	ln.pause()
 	s.mu.Lock()
 	s.listeners = append(s.listeners, ln)
@@ -134,6 +142,8 @@ func (s *Server) Publish(b *Backend) {
 	}
 	s.mu.Unlock()
 	s.certificate.Store(b.Certificate)
+	s.roster.limit(b.Limits)
+	s.meter.set(b.Limits.Rate, b.Limits.Burst)
 	s.gate.park(false)
 	s.gate.publish(b)
 }
@@ -222,11 +232,17 @@ func refuse(p Parked) {
 	if len(p.Read) == 0 {
 		return
 	}
-	const body = `{"error":{"message":"the gateway stops; the request was not carried out, or its turn is kept. Try: again in a moment, with the same Idempotency-Key","type":"server_error","code":"gateway_stopping","param":null}}`
-	_ = p.Conn.SetDeadline(time.Now().Add(refuseTime))
-	_, err := fmt.Fprintf(p.Conn, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %d\r\nRetry-After: 2\r\nConnection: close\r\n\r\n%s", len(body), body)
-	if half, ok := p.Conn.(interface{ CloseWrite() error }); ok && err == nil && half.CloseWrite() == nil {
-		_, _ = io.Copy(io.Discard, p.Conn) // unread bytes would turn the close into a reset that takes the answer with it
+	sayGoodbye(p.Conn, "gateway_stopping", "the gateway stops; the request was not carried out, or its turn is kept. Try: again in a moment, with the same Idempotency-Key")
+}
+
+// sayGoodbye answers 503 without reading, and closes the connection.
+func sayGoodbye(nc net.Conn, code, message string) {
+	defer func() { _ = nc.Close() }()
+	body := fmt.Sprintf(`{"error":{"message":%q,"type":%q,"code":%q,"param":null}}`, message, typeServer, code)
+	_ = nc.SetDeadline(time.Now().Add(refuseTime))
+	_, err := fmt.Fprintf(nc, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %d\r\nRetry-After: 2\r\nConnection: close\r\n\r\n%s", len(body), body)
+	if half, ok := nc.(interface{ CloseWrite() error }); ok && err == nil && half.CloseWrite() == nil {
+		_, _ = io.Copy(io.Discard, nc) // unread bytes would turn the close into a reset that takes the answer with it
 	}
 }
 
@@ -321,6 +337,11 @@ func (s *Server) serving(next http.Handler) http.Handler {
 			if !c.local && s.certificate.Load() != nil { // it is of a time before TLS was turned on
 				w.Header().Set("Connection", "close")
 			}
+		}
+		if !trusted(r.Context()) && r.Body != http.NoBody {
+			body := s.newPatient(w, r.Body)
+			defer body.release()
+			r.Body = body
 		}
 		if !s.relayed(w, r) {
 			next.ServeHTTP(w, r)

@@ -1,0 +1,257 @@
+package server
+
+import (
+	"container/list"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	// bodyTime is how long a client may take for a request's body, or for bodyPart bytes of it.
+	bodyTime = 30 * time.Second
+	bodyPart = 512 << 10
+	// maxBodies is how many bytes of large bodies are in memory at once, unless two of the largest need more: a
+	// body stays until its request is answered, so that it can be carried over a restart. Of each body smallBody
+	// bytes do not count, so that large ones keep nobody from asking small questions.
+	maxBodies = 64 << 20
+	smallBody = 64 << 10
+	// maxClients is how many clients' rates are known at once. The one that was not heard of for longest is
+	// forgotten for a new one.
+	maxClients = 10_000
+	// maxGoodbyes is how many connections beyond the limit are told so at once; the others are closed without a
+	// word.
+	maxGoodbyes = 32
+	// complaintInterval is how often the log says that connections are refused.
+	complaintInterval = 10 * time.Second
+)
+
+// network is what counts as one address: an IPv4 address, or a /64 network of IPv6, whose owner has all of it.
+// What has none, such as a Unix socket, is the zero value.
+func network(addr net.Addr) netip.Prefix {
+	if addr == nil {
+		return netip.Prefix{}
+	}
+	return networkOf(addr.String())
+}
+
+// networkOf is network for host:port.
+func networkOf(hostPort string) netip.Prefix {
+	ap, err := netip.ParseAddrPort(hostPort)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	ip, bits := ap.Addr().Unmap().WithZone(""), 64
+	if ip.Is4() {
+		bits = 32
+	}
+	p, _ := ip.Prefix(bits) // the bits fit
+	return p
+}
+
+// full reports whether a further connection from there would be one too many, and which limit says so.
+func (r *roster) full(from netip.Prefix) (limit string, is bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch l := r.limits; {
+	case l.Connections > 0 && r.remote >= l.Connections:
+		return "limits.connections", true
+	case l.PerAddress > 0 && from.IsValid() && r.from[from] >= l.PerAddress:
+		return "limits.connections_per_address", true
+	}
+	return "", false
+}
+
+// limit puts limits in force. Connections that are open stay.
+func (r *roster) limit(l Limits) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.limits = l
+}
+
+// countLocked keeps the numbers of connections in step with the connections.
+func (r *roster) countLocked(c *conn, n int) {
+	if c.local {
+		return
+	}
+	r.remote += n
+	if r.from[c.from] += n; r.from[c.from] <= 0 {
+		delete(r.from, c.from)
+	}
+}
+
+// bouncer sends away connections that are one too many.
+type bouncer struct {
+	goodbyes chan struct{} // one for each that is being told
+	complain func(limit string)
+
+	mu   sync.Mutex
+	last time.Time
+}
+
+func newBouncer(complain func(limit string)) *bouncer {
+	return &bouncer{goodbyes: make(chan struct{}, maxGoodbyes), complain: complain}
+}
+
+// refuse closes the connection, after an answer where that costs little: a TLS handshake would not.
+func (b *bouncer) refuse(nc net.Conn, sealed bool, limit string) {
+	b.mu.Lock()
+	due := time.Since(b.last) > complaintInterval
+	if due {
+		b.last = time.Now()
+	}
+	b.mu.Unlock()
+	if due {
+		b.complain(limit)
+	}
+	if sealed {
+		_ = nc.Close()
+		return
+	}
+	select {
+	case b.goodbyes <- struct{}{}:
+	default:
+		_ = nc.Close()
+		return
+	}
+	go func() {
+		defer func() { <-b.goodbyes }()
+		sayGoodbye(nc, "too_many_connections", "too many connections are open. Try: fewer at once, or raise "+limit)
+	}()
+}
+
+// meter limits how often each client may ask.
+type meter struct {
+	mu      sync.Mutex
+	rate    rate.Limit
+	burst   int
+	clients map[asker]*list.Element
+	recent  *list.List // of *clientRate, the latest heard of first
+}
+
+// asker is who a rate counts for. Who has the token is not slowed by a neighbour who has not.
+type asker struct {
+	from  netip.Prefix
+	known bool // it has the token
+}
+
+type clientRate struct {
+	asker
+	*rate.Limiter
+}
+
+func newMeter() *meter { return &meter{clients: make(map[asker]*list.Element), recent: list.New()} }
+
+// set puts a limit in force; 0 a second is none. Clients keep what they have used of an unchanged one.
+func (m *meter) set(perSecond, burst int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.rate == rate.Limit(perSecond) && m.burst == burst {
+		return
+	}
+	m.rate, m.burst = rate.Limit(perSecond), burst
+	clear(m.clients)
+	m.recent.Init()
+}
+
+// take counts one request. A positive answer says that it is one too many, and when there is room again.
+func (m *meter) take(c asker, now time.Time) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.rate <= 0 {
+		return 0
+	}
+	at, ok := m.clients[c]
+	if !ok {
+		if len(m.clients) >= maxClients {
+			oldest := m.recent.Back()
+			delete(m.clients, oldest.Value.(*clientRate).asker) //nolint:errcheck // nothing else is in there
+			m.recent.Remove(oldest)
+		}
+		at = m.recent.PushFront(&clientRate{c, rate.NewLimiter(m.rate, m.burst)})
+		m.clients[c] = at
+	}
+	m.recent.MoveToFront(at)
+	r := at.Value.(*clientRate).ReserveN(now, 1) //nolint:errcheck // nothing else is in there
+	wait := r.DelayFrom(now)
+	if wait > 0 {
+		r.CancelAt(now)
+	}
+	return wait
+}
+
+// metered refuses a request that is one too many.
+func (s *Server) metered(r *http.Request, known bool) error {
+	wait := s.meter.take(asker{networkOf(r.RemoteAddr), known}, time.Now())
+	if wait <= 0 {
+		return nil
+	}
+	return &apiError{
+		status: http.StatusTooManyRequests, kind: typeRateLimit, code: "rate_limit_exceeded", retryAfter: wait,
+		message: fmt.Sprintf("this client asks too often. Try: again in %d s, or raise limits.requests_per_second or limits.burst", int(math.Ceil(wait.Seconds()))),
+	}
+}
+
+// patient reads a body whose client must not take forever, and counts what is in memory of it.
+type patient struct {
+	io.ReadCloser
+	s     *Server
+	rc    *http.ResponseController
+	bytes int64
+	part  int64 // bytes since the deadline was last put off
+	ended bool
+}
+
+// newPatient: the deadline also holds for a body that no handler reads, of which net/http reads the rest.
+func (s *Server) newPatient(w http.ResponseWriter, body io.ReadCloser) *patient {
+	p := &patient{ReadCloser: body, s: s, rc: http.NewResponseController(w)}
+	p.putOff()
+	return p
+}
+
+func (p *patient) putOff() {
+	p.part = 0
+	_ = p.rc.SetReadDeadline(time.Now().Add(bodyTime)) // what cannot be set cannot be slow
+}
+
+// Read implements io.Reader.
+func (p *patient) Read(b []byte) (int, error) {
+	if p.ended {
+		return p.ReadCloser.Read(b)
+	}
+	n, err := p.ReadCloser.Read(b)
+	if p.part += int64(n); p.part >= bodyPart {
+		p.putOff()
+	}
+	counted := p.counted()
+	p.bytes += int64(n)
+	all := p.s.bodies.Add(p.counted() - counted)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return n, &apiError{
+			status: http.StatusRequestTimeout, kind: typeInvalid, code: "body_timeout", cause: err,
+			message: fmt.Sprintf("the request's body took longer than %s for %d KiB. Try: again, with the same Idempotency-Key", bodyTime, bodyPart>>10),
+		}
+	}
+	if err != nil {
+		p.ended = true
+		_ = p.rc.SetReadDeadline(time.Time{}) // net/http reads on, to see whether the client leaves
+	}
+	if most := max(maxBodies, 2*p.s.bodyLimit()); all > most && p.counted() > 0 {
+		err = unavailable("too_much_at_once", fmt.Sprintf("the large requests that are being answered hold %d MiB already. Try: again in a moment, with the same Idempotency-Key, or send less", most>>20), nil)
+	}
+	return n, err
+}
+
+func (p *patient) counted() int64 { return max(0, p.bytes-smallBody) }
+
+// release is for the end of the request.
+func (p *patient) release() { p.s.bodies.Add(-p.counted()) }
