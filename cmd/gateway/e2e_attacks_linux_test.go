@@ -35,7 +35,6 @@ type assault struct {
 	ctx     context.Context
 	address string
 	turn    string // has a long answer
-	large   bool
 
 	open, refused, cut, sent atomic.Int64 // sent is in bytes
 }
@@ -84,7 +83,7 @@ func TestAttacksHarmNobodyElse(t *testing.T) {
 			}
 			victim := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{}}
 			defer victim.CloseIdleConnections()
-			a := &assault{house: h, address: s.Address, large: large}
+			a := &assault{house: h, address: s.Address}
 			long, _, err := ask(t.Context(), victim, s.Address, "long", "long", "go", "go", false)
 			require.NoError(t, err)
 			a.turn = long.ID
@@ -120,9 +119,7 @@ func TestAttacksHarmNobodyElse(t *testing.T) {
 			t.Logf("| %s | %d | %d | %d | %d | %.0f MB | %.0f MB | %.0f MB | %d | %d ms |", kind.name, n, a.open.Load(), a.refused.Load(), a.cut.Load(),
 				float64(a.sent.Load())/1e6, before, peak, 2*asked, slowest.Milliseconds())
 			require.Less(t, peak, before+most, "megabytes")
-			_, stderr, code := h.gateway("stop")
-			require.Zero(t, code, stderr)
-			h.cmd = nil
+			h.stopped()
 		})
 	}
 }
