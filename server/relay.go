@@ -58,8 +58,7 @@ func (s *Server) Relay(dial func(context.Context) (net.Conn, error)) {
 		FlushInterval: -1,
 		ErrorLog:      s.http.ErrorLog,
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			var known *apiError
-			if !errors.As(err, &known) {
+			if _, known := errors.AsType[*apiError](err); !known { // such as a body that was too slow
 				err = unavailable("gateway_restarting", "the gateway restarts; what it accepted is safe. Try: again, with the same Idempotency-Key", err)
 			}
 			s.writeError(w, r, err)

@@ -24,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
 )
 
@@ -258,6 +259,34 @@ func TestIdleTLSConnectionsEndPolitely(t *testing.T) {
 	answer, err := io.ReadAll(idle)
 	require.NoError(t, err, "close_notify, and no reset")
 	require.Contains(t, string(answer), "HTTP/1.1 200 OK")
+	h.eventually("the predecessor has left", func() bool { return !alive(s.PID) })
+	h.stopped()
+}
+
+// A WebSocket client is told of the restart, and connects again.
+func TestAWebSocketByTLSIsToldOfARestart(t *testing.T) {
+	h := newHouse(t, tlsConfig)
+	trusted := h.writePair("a")
+	h.start()
+	s := h.waitState("Running")
+	client := tlsClient(trusted, false, false)
+	defer client.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	connect := func() *websocket.Conn {
+		ws, _, err := websocket.Dial(ctx, "wss://"+s.Address+"/", &websocket.DialOptions{HTTPClient: client}) //nolint:bodyclose // it is the connection
+		require.NoError(t, err)
+		_, challenge, err := ws.Read(ctx)
+		require.NoError(t, err)
+		require.Contains(t, string(challenge), "connect.challenge")
+		return ws
+	}
+	ws := connect()
+	out, stderr, code := h.gateway("restart")
+	require.Zero(t, code, "%s%s", out, stderr)
+	_, _, err := ws.Read(ctx)
+	require.Equal(t, websocket.StatusTryAgainLater, websocket.CloseStatus(err), "%v", err) // it had not connected yet
+	_ = connect().CloseNow()
 	h.eventually("the predecessor has left", func() bool { return !alive(s.PID) })
 	h.stopped()
 }
