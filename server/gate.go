@@ -148,7 +148,7 @@ func (s *Server) gated(h handler) http.HandlerFunc {
 		var err error
 		limit := s.bodyLimit()
 		if r.ContentLength > limit {
-			w.Header().Set("Connection", "close") // else net/http reads some of it first
+			endConnection(w, r) // else net/http reads some of it first
 			s.writeError(w, r, &http.MaxBytesError{Limit: limit})
 			return
 		}
@@ -166,7 +166,7 @@ func (s *Server) gated(h handler) http.HandlerFunc {
 			if c != nil {
 				c.drop()
 			}
-			w.Header().Set("Connection", "close")
+			endConnection(w, r)
 			s.writeError(w, r, err)
 			return
 		}
@@ -204,6 +204,14 @@ func (s *Server) gated(h handler) http.HandlerFunc {
 			}
 			last = b
 		}
+	}
+}
+
+// endConnection has the connection end with this answer. With HTTP/2 only the request ends: others share the
+// connection.
+func endConnection(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close")
 	}
 }
 

@@ -131,13 +131,13 @@ func (d *daemon) run() int {
 	var watchdog sync.WaitGroup
 	watchdog.Go(func() { d.attendSupervisor(watched) })
 	code := d.machine.Run()
-	d.linger()
 	stopWatch()
 	watchdog.Wait()
 	d.supervisor.Flush()
 	if j := d.journal.Load(); j != nil {
 		j.Close()
 	}
+	d.linger()
 	return code
 }
 
