@@ -1,9 +1,31 @@
 package server
 
 import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(whole{m}) }
+
+// whole holds a run of all tests to the description of the API: every success that it tells of, and every
+// event, was the answer of a handler in some test.
+type whole struct{ *testing.M }
+
+func (w whole) Run() int {
+	code := w.M.Run()
+	for _, name := range []string{"run", "skip", "bench", "fuzz", "list"} {
+		if flag.Lookup("test."+name).Value.String() != "" {
+			return code
+		}
+	}
+	if missing := description().Unseen(passedOn...); code == 0 && len(missing) > 0 {
+		fmt.Fprintf(os.Stderr, "openapi.yaml tells of answers that no test has seen:\n%s\n", strings.Join(missing, "\n"))
+		return 1
+	}
+	return code
+}

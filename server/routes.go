@@ -42,6 +42,7 @@ func (s *Server) routes() routes {
 			"POST /v1/lifecycle/stop":    s.requestEvent("stop"),
 			"POST /v1/lifecycle/resume":  s.requestEvent("resume"),
 			"GET /v1/states":             s.showStates,
+			"GET /v1/openapi.json":       s.showOpenAPI,
 			"GET /metrics":               s.showMetrics,
 		},
 	}
