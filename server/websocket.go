@@ -295,6 +295,11 @@ func (c *socket) close(code websocket.StatusCode, reason string) {
 	late := time.AfterFunc(goodbye, c.cancel)
 	defer late.Stop()
 	c.flush()
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if nc := connOf(c.request.Context()); nc != nil {
+		nc.part()
+	}
 	_ = c.ws.Close(code, reason)
 	c.cancel()
 }

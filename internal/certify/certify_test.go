@@ -47,7 +47,7 @@ func TestTheRecipeThatLosesIsCaught(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restarts real servers")
 	}
-	r, err := run(t.Context(), trial{&recipe{kind: "stop-start", dir: t.TempDir()}, 5, plainKinds, "", false, 50 * time.Millisecond},
+	r, err := run(t.Context(), trial{&recipe{kind: "stop-start", dir: t.TempDir()}, 5, plainKinds, "", false, 50 * time.Millisecond, 0},
 		plan{clients: 2, between: 50 * time.Millisecond})
 	require.NoError(t, err)
 	require.Positive(t, r.tally.seen[refused]+r.tally.seen[reset]+r.tally.seen[cut])

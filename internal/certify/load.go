@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -29,6 +30,7 @@ type client struct {
 	path    string // of a plain request; empty for turns
 	name    string // its session
 	agent   string
+	rest    time.Duration // after each answer
 	sent    int
 	t       *tally
 }
@@ -132,6 +134,7 @@ func (c *client) fresh(ctx context.Context) {
 			c.read(bufio.NewReader(conn), tag, began)
 		}
 		_ = conn.Close()
+		c.rests(ctx)
 	}
 }
 
@@ -173,6 +176,7 @@ func (c *client) onConnections(ctx context.Context, n int) {
 					break
 				}
 			}
+			c.rests(ctx)
 		}
 		_ = conn.Close()
 	}
@@ -237,6 +241,7 @@ func (c *client) streamed(ctx context.Context) {
 			c.acknowledged(s.id, tag)
 			c.t.answer(time.Since(began))
 		}
+		c.rests(ctx)
 	}
 }
 
@@ -337,6 +342,14 @@ func (c *client) background(ctx context.Context) {
 			continue
 		}
 		c.check(status, body, tag, time.Since(began))
+		c.rests(ctx)
+	}
+}
+
+// rests waits for c.rest on average. Clients that rested equally long would all ask at once ever after a restart.
+func (c *client) rests(ctx context.Context) {
+	if c.rest > 0 {
+		pause(ctx, rand.N(2*c.rest))
 	}
 }
 

@@ -46,6 +46,7 @@ func (c *client) websocket(ctx context.Context) {
 			c.t.comeBack()
 		}
 		c.t.answer(time.Since(began))
+		c.rests(ctx)
 	}
 }
 

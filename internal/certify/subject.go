@@ -82,7 +82,7 @@ func (p *program) end() error {
 func eventually(ctx context.Context, what string, f func() bool) error {
 	limit := time.NewTimer(startLimit)
 	defer limit.Stop()
-	tick := time.NewTicker(500 * time.Microsecond)
+	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !f() {
 		select {
