@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -39,6 +40,23 @@ func TestNobodyNoticesARestart(t *testing.T) {
 		require.Greater(t, r.tally.seen[answered], one.restarts, "there was load")
 		require.Len(t, r.times, one.restarts)
 		t.Log(r.title, r.summary())
+	}
+}
+
+// TestChaosLosesNothing is the short version of `make chaos`.
+func TestChaosLosesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills a real gateway for a while")
+	}
+	dir := t.TempDir()
+	built, err := build(t.Context(), dir)
+	require.NoError(t, err)
+	for _, mode := range []string{"exec", "spawn"} {
+		r, err := runChaos(t.Context(), mode, filepath.Join(dir, mode), built, 10*time.Second, 1)
+		require.NoError(t, err)
+		t.Log(chaosPage([]*chaosReport{r}))
+		require.Zero(t, r.broken())
+		require.Positive(t, r.tally.seen[answered])
 	}
 }
 

@@ -45,6 +45,9 @@ var kinds = map[string]func(*client, context.Context){
 	"websocket":  (*client).websocket,
 }
 
+// turnKinds are all of them.
+var turnKinds = []string{"fresh", "kept", "pipelined", "streamed", "background", "websocket"}
+
 // plainKinds are those that need nothing but HTTP.
 var plainKinds = []string{"fresh", "kept"}
 
@@ -238,7 +241,6 @@ func (c *client) streamed(ctx context.Context) {
 		case s.text.String() != tag:
 			c.t.lose(wrong, fmt.Sprintf("%s: %q", tag, s.text.String()))
 		default:
-			c.acknowledged(s.id, tag)
 			c.t.answer(time.Since(began))
 		}
 		c.rests(ctx)
@@ -312,6 +314,7 @@ func (s *stream) take(e sse.Event) error {
 	switch e.Type {
 	case "response.created":
 		s.id = got.Response.ID
+		s.c.acknowledged(s.id, s.tag)
 	case "response.output_item.added":
 		s.text.Reset()
 	case "response.output_text.delta":
@@ -339,9 +342,9 @@ func (c *client) background(ctx context.Context) {
 		}
 		if err != nil {
 			c.t.failure(err)
-			continue
+		} else {
+			c.check(status, body, tag, time.Since(began))
 		}
-		c.check(status, body, tag, time.Since(began))
 		c.rests(ctx)
 	}
 }

@@ -36,6 +36,7 @@ func main() {
 	flag.IntVar(&restarts.peers, "peers", 100, "restarts of each other server")
 	flag.IntVar(&restarts.clients, "clients", 2, "clients of each kind")
 	flag.DurationVar(&restarts.between, "between", 100*time.Millisecond, "time between two restarts")
+	flag.DurationVar(&restarts.chaos, "chaos", 0, "instead, have everything happen to a gateway for so long, in the mode exec and again in spawn")
 	write := flag.String("write", "", "write the report to this file, too")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -50,7 +51,7 @@ func main() {
 type plan struct {
 	exec, spawn, inProcess, slow, calm, peers int
 	clients                                   int // of each kind
-	between                                   time.Duration
+	between, chaos                            time.Duration
 }
 
 func certify(ctx context.Context, p plan, write string) error {
@@ -62,6 +63,9 @@ func certify(ctx context.Context, p plan, write string) error {
 	built, err := build(ctx, dir)
 	if err != nil {
 		return err
+	}
+	if p.chaos > 0 {
+		return rampage(ctx, p, dir, built, write)
 	}
 	var results []*result
 	for _, one := range p.subjects(dir, built) {
@@ -91,6 +95,31 @@ func certify(ctx context.Context, p plan, write string) error {
 	return nil
 }
 
+// rampage is a run of chaos in each mode.
+func rampage(ctx context.Context, p plan, dir string, built []string, write string) error {
+	var all []*chaosReport
+	broken := 0
+	for _, mode := range []string{"exec", "spawn"} {
+		r, err := runChaos(ctx, mode, filepath.Join(dir, mode), built, p.chaos, p.clients)
+		if err != nil {
+			return fmt.Errorf("chaos, %s: %w", mode, err)
+		}
+		all = append(all, r)
+		broken += r.broken()
+	}
+	text := chaosPage(all)
+	fmt.Print(text)
+	if write != "" {
+		if err := os.WriteFile(write, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	if broken > 0 {
+		return fmt.Errorf("%d promises were broken", broken)
+	}
+	return nil
+}
+
 // slowTurn is how long a turn of the agent slow takes.
 const slowTurn = time.Second
 
@@ -109,7 +138,6 @@ type trial struct {
 }
 
 func (p plan) subjects(dir string, built []string) (all []trial) {
-	turns := []string{"fresh", "kept", "pipelined", "streamed", "background", "websocket"}
 	ours := func(mode string, n int, drain time.Duration, agent string, rest time.Duration) {
 		name := fmt.Sprintf("%s-%s-%s", mode, agent, rest)
 		between := p.between
@@ -117,7 +145,7 @@ func (p plan) subjects(dir string, built []string) (all []trial) {
 			between = slowTurn * 3 / 2
 		}
 		g := &gateway{mode: mode, dir: filepath.Join(dir, name), built: built, drain: drain}
-		all = append(all, trial{g, n, turns, agent, true, between, rest})
+		all = append(all, trial{g, n, turnKinds, agent, true, between, rest})
 	}
 	ours("exec", p.exec, 30*time.Second, "echo", 0)
 	ours("spawn", p.spawn, 30*time.Second, "echo", 0)
