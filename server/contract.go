@@ -26,6 +26,8 @@ type Backend struct {
 	// began with.
 	Certificate *tls.Certificate
 	Limits      Limits
+	// Config is the configuration in force for GET /v1/config, as JSON encodes it. It holds no secrets.
+	Config any
 }
 
 // Limits bounds what clients take; the control socket has none of these. The zero value bounds nothing.

@@ -94,9 +94,6 @@ type socket struct {
 
 // openSocket upgrades the connection and serves it until it ends.
 func (s *Server) openSocket(w http.ResponseWriter, r *http.Request, b *Backend) error {
-	if !isUpgrade(r) {
-		return notFound("not_found", "", "there is no page at %s. Try: GET /v1/models, or a WebSocket client", r.URL.Path)
-	}
 	c := &socket{
 		s: s, b: b, request: r, id: xid.New().String(), nonce: newNonce(), greeted: make(chan struct{}),
 		calls: make(chan struct{}, maxRequests), awaits: make(chan struct{}, maxAwaited), wake: make(chan struct{}, 1),

@@ -297,11 +297,15 @@ func (d *daemon) publish(context.Context, fsm.Entry) error {
 	for name, a := range c.Agents {
 		modes[name], tools[name] = queue.Mode(a.Mode), a.Type == "openai"
 	}
+	shown, err := d.loaded.Load().Document()
+	if err != nil {
+		return err
+	}
 	d.server.Publish(&server.Backend{
 		Queue: d.queue.Load(), Agents: slices.Sorted(maps.Keys(c.Agents)), DefaultAgent: c.DefaultAgent,
 		Modes: modes, Tools: tools,
 		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Token: c.Auth.Token, Certificate: d.loaded.Load().Certificate,
-		Limits: d.limits(),
+		Limits: d.limits(), Config: shown,
 	})
 	return nil
 }
