@@ -286,7 +286,11 @@ func (c *socket) untilRetired() {
 	}
 	c.s.hub.quiet(c.ctx) // what ended in the drain is told before the goodbye
 	n := notice()
-	c.event("shutdown", map[string]any{"reason": n.Reason, "restartExpectedMs": n.RestartExpectedMS})
+	bye := map[string]any{"reason": n.Reason}
+	if n.RestartExpectedMS != nil {
+		bye["restartExpectedMs"] = *n.RestartExpectedMS
+	}
+	c.event("shutdown", bye)
 	c.close(websocket.StatusServiceRestart, "service restart")
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"maps"
@@ -297,7 +298,7 @@ func (d *daemon) publish(context.Context, fsm.Entry) error {
 		Queue: d.queue.Load(), Agents: slices.Sorted(maps.Keys(c.Agents)), DefaultAgent: c.DefaultAgent,
 		Modes: modes, Tools: tools,
 		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Token: c.Auth.Token, Certificate: d.loaded.Load().Certificate,
-		Limits: d.limits(),
+		Limits: d.limits(), Identity: func() (ed25519.PublicKey, error) { return process.Identity(c.StateDir) },
 	})
 	return nil
 }
