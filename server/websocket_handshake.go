@@ -285,16 +285,11 @@ const maxPresence = 20
 // presence lists the clients that are connected, the newest first.
 func (h *hub) presence() []map[string]any {
 	h.mu.Lock()
-	var there []peer
-	for c, joined := range h.all {
-		if joined {
-			there = append(there, c.peer)
-		}
-	}
-	h.mu.Unlock()
-	slices.SortFunc(there, func(a, b peer) int { return b.since.Compare(a.since) })
+	defer h.mu.Unlock()
 	all := []map[string]any{}
-	for _, who := range there[:min(len(there), maxPresence)] {
+	for e := h.joiners.Front(); e != nil && len(all) < maxPresence; e = e.Next() {
+		c, _ := e.Value.(*socket)
+		who := c.peer
 		one := map[string]any{
 			"reason": "connect", "roles": []string{"operator"}, "scopes": append([]string{}, who.scopes...), "ts": who.since.UnixMilli(),
 			"text": strings.TrimSpace(who.ID + " " + who.Version),

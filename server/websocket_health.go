@@ -86,7 +86,7 @@ func (h *hub) tellHealth(b *Backend) {
 	}
 	h.toldAt = time.Now()
 	h.follows.Go(func() {
-		if len(h.connected(scopeRead)) > 0 {
+		if len(h.connected()) > 0 {
 			h.tell("health", h.health(b))
 		}
 	})

@@ -382,7 +382,7 @@ func TestAClientThatDoesNotReadIsClosed(t *testing.T) {
 	deaf := g.connect()
 	var slow *socket
 	require.Eventually(t, func() bool {
-		for _, c := range g.hub.connected(scopeRead) {
+		for _, c := range g.hub.connected() {
 			slow = c
 		}
 		return slow != nil
