@@ -6,7 +6,7 @@ SHELL := /bin/bash
 TOOL    := go tool -modfile=internal/tools/go.mod
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
-.PHONY: help build generate check lint unit test deps deps-clients deps-certify deps-peers bench bench-queue bench-peers certify certify-queue fuzz
+.PHONY: help build generate check lint unit test deps deps-clients deps-certify deps-peers bench bench-queue bench-peers certify chaos certify-queue fuzz
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -89,6 +89,10 @@ bench-peers: deps-peers ## measure the queue beside River, asynq and BullMQ, and
 
 certify: deps-certify ## restart a gateway 1,700 times under load, and others, and write docs/bench/zero-loss.md
 	go run ./internal/certify -write docs/bench/zero-loss.md
+
+CHAOS ?= 15m
+chaos: ## let everything happen to a gateway for CHAOS (default 15m) in each of two modes, and write docs/bench/chaos.md
+	go run ./internal/certify -chaos $(CHAOS) -write docs/bench/chaos.md
 
 certify-queue: ## kill the gateway KILLS times (default 1000) and at every failpoint, and write docs/bench/kills.md
 	GATEWAY_TEST_CERTIFY=$(CURDIR)/docs/bench/kills.md GATEWAY_TEST_KILLS=$${KILLS:-1000} go test -run 'TestCertifyQueue$$' -count 1 -timeout 60m -v ./cmd/gateway

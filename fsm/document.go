@@ -100,7 +100,7 @@ func (t Table) markdown() (string, error) {
 	p.line("```mermaid\n%s```", diagram)
 
 	p.heading("States", "A state's name is true whenever it can be read. Durations are the settings below `lifecycle` in the configuration.")
-	p.row("state", "true whenever it can be read", "new turns", "turns start", "ends by itself after")
+	p.row("state", "true whenever it can be read", "new turns", "turns start throughout", "ends by itself after")
 	p.rule(5)
 	for _, s := range t.States {
 		p.row("**"+string(s.Name)+"**", s.Invariant, string(s.Admission), yes(s.Starts), deadlines(s))

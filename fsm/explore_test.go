@@ -30,6 +30,7 @@ type world struct {
 type things struct {
 	lock, serving, lanes bool
 	successors           int
+	prepared             bool   // the successor could take over
 	running              Effect // the effect that has begun and not returned
 	startedTwice         bool
 }
@@ -77,8 +78,8 @@ func (w *world) perform(ctx context.Context, spec EffectSpec) Outcome {
 		w.successors = 0
 		w.lanes = true
 	case EffectDrain:
-		w.lanes = false
 		w.successors++
+		w.prepared = false
 	case EffectClose:
 		w.lanes = false
 		before = func() { w.serving = false }
@@ -89,6 +90,15 @@ func (w *world) perform(ctx context.Context, spec EffectSpec) Outcome {
 		w.mu.Unlock()
 		select {
 		case out = <-w.say:
+			if out == prepared {
+				w.mu.Lock()
+				w.prepared, w.lanes = true, false
+				w.mu.Unlock()
+				select {
+				case out = <-w.say:
+				case <-ctx.Done():
+				}
+			}
 			w.mu.Lock()
 			if out.Event == Started || out.Event == Closed {
 				before()
@@ -101,6 +111,15 @@ func (w *world) perform(ctx context.Context, spec EffectSpec) Outcome {
 		}
 	}
 	return out
+}
+
+// prepared is what the drain hears on its way.
+var prepared = Outcome{Reason: "prepared"}
+
+// prepares reports whether the drain still waits for the successor.
+func (w *world) prepares() bool {
+	th := w.look()
+	return th.running == EffectDrain && !th.prepared
 }
 
 // action is one thing that can happen next.
@@ -126,9 +145,15 @@ func (w *world) actions(table Table) []action {
 				if o == ClosedForRestart {
 					continue // a close says closed; the owner knows the intent
 				}
+				if w.prepares() && o != Resume {
+					continue // a drain ends with a successor, or calls the restart off
+				}
 				all = append(all, action{"report " + string(o), func(w *world) { w.say <- Outcome{Event: o} }})
 			}
 		}
+	}
+	if w.prepares() {
+		all = append(all, action{"the successor is prepared", func(w *world) { w.say <- prepared }})
 	}
 	for i := range w.states[w.Snapshot().State].Deadlines {
 		all = append(all, action{fmt.Sprintf("deadline %d", i), func(w *world) {
@@ -163,8 +188,8 @@ func (w *world) request(ev Event) {
 // signature is what tells two situations apart.
 func (w *world) signature() string {
 	s, th := w.Snapshot(), w.look()
-	return fmt.Sprintf("%s intent=%s exit=%d effect=%s postponed=%v lock=%t serving=%t lanes=%t successors=%d generation=%d stop=%t",
-		s.State, s.Intent, s.Exit, th.running, s.Postponed, th.lock, th.serving, th.lanes, th.successors, min(s.Generation, 2), w.stopAsked)
+	return fmt.Sprintf("%s intent=%s exit=%d effect=%s postponed=%v lock=%t serving=%t lanes=%t successors=%d prepared=%t generation=%d stop=%t",
+		s.State, s.Intent, s.Exit, th.running, s.Postponed, th.lock, th.serving, th.lanes, th.successors, th.prepared, min(s.Generation, 2), w.stopAsked)
 }
 
 // invariants, each by its name.
@@ -186,7 +211,9 @@ var invariants = []struct {
 		return w.Snapshot().State != Stopped || !w.look().lock || w.Snapshot().Exit == ExitForced
 	}},
 	{InvariantSuccessor, func(w *world) bool { return w.look().successors <= 1 }},
-	{InvariantLanes, func(w *world) bool { return !w.look().lanes || w.Snapshot().State == Running || w.forced() }},
+	{InvariantLanes, func(w *world) bool {
+		return !w.look().lanes || w.Snapshot().State == Running || w.prepares() || w.forced()
+	}},
 	{InvariantAdmission, func(w *world) bool { return w.Snapshot().Admission != Open || w.look().serving }},
 	{InvariantStop, func(w *world) bool {
 		s := w.Snapshot()

@@ -266,7 +266,6 @@ func (p *proc) start(ctx context.Context, _ Entry) Outcome {
 }
 
 func (p *proc) drain(ctx context.Context, t *testing.T) Outcome {
-	p.change(func() { p.lanes = false })
 	if p.step(ctx, "starts the successor") {
 		p.change(func() { p.new.alive = true })
 		go p.new.candidate(t)
@@ -274,6 +273,7 @@ func (p *proc) drain(ctx context.Context, t *testing.T) Outcome {
 	if said, _ := p.hear(ctx, patience); said != "prepared" {
 		return Outcome{Event: Resume}
 	}
+	p.change(func() { p.lanes = false })
 	if !p.step(ctx, "has drained") {
 		return Outcome{}
 	}

@@ -128,7 +128,7 @@ type StateSpec struct {
 	Invariant string `json:"invariant"`
 	// Admission is for an intent other than stop; with the intent to stop, what is held is refused.
 	Admission Admission `json:"admission"`
-	// Starts reports whether accepted turns are started.
+	// Starts reports whether accepted turns are started for as long as the state lasts.
 	Starts bool `json:"starts"`
 	// Client is what a client sees.
 	Client string `json:"client"`

@@ -34,8 +34,8 @@ func Lifecycle() Table {
 			},
 			{
 				Name: Draining, Admission: Open, Starts: false,
-				Invariant: "serving; accepted turns wait; those that run may finish",
-				Client:    "everything works but no further turn starts; new turns are written down and wait; `/readyz` answers 503",
+				Invariant: "serving; turns start until the successor is prepared, then those that run may finish and further ones wait",
+				Client:    "everything works, but once the successor is prepared new turns are written down and wait; `/readyz` answers 503",
 				Deadlines: []DeadlineSpec{
 					{[]Setting{DrainTimeout}, DrainTimedOut},
 					{[]Setting{DrainTimeout, ShutdownTimeout}, ForceExit},
@@ -80,8 +80,8 @@ func Lifecycle() Table {
 		Effects: []EffectSpec{
 			{Name: EffectStart, Does: "take the lock, listen, open the store and recover its lanes", Outcomes: []Event{Started, StartFailed}, Panic: StartFailed},
 			{Name: EffectOpen, Does: "publish ready, tell the supervisor, release the lanes", Panic: ServerFailed},
-			{Name: EffectDrain, Does: "pause the lanes, prepare the successor, wait for the turns that run", Outcomes: []Event{Drained, DrainTimedOut, Resume}, Panic: Resume},
-			{Name: EffectResume, Does: "dismiss the successor, release the lanes", Panic: ServerFailed},
+			{Name: EffectDrain, Does: "prepare the successor, then stop the lanes and wait for the turns that run", Outcomes: []Event{Drained, DrainTimedOut, Resume}, Panic: Resume},
+			{Name: EffectResume, Does: "dismiss the successor, release the lanes again", Panic: ServerFailed},
 			{Name: EffectClose, Does: "tell clients, interrupt what still runs (it goes back to the head of its lane), close politely, flush the store", Outcomes: []Event{Closed, ClosedForRestart}, Panic: Closed},
 			{Name: EffectRespawn, Does: "hand over to the successor, or decline where the mode says stay in this process", Outcomes: []Event{Respawned, RespawnDeclined, RespawnFailed}, Panic: RespawnFailed},
 			{Name: EffectReset, Does: "dismiss the successor, reset the lanes (a new generation), then start again", Outcomes: []Event{Started, StartFailed}, Panic: StartFailed},
@@ -203,7 +203,7 @@ const (
 	InvariantLock      = "the lock is held in every state that serves, closes or hands over"
 	InvariantRelease   = "the lock is released in Stopped, unless the exit was forced; then the system releases it"
 	InvariantSuccessor = "at most one successor"
-	InvariantLanes     = "lanes are released only in Running"
+	InvariantLanes     = "turns start only in Running, and in Draining until the successor is prepared"
 	InvariantAdmission = "new turns are accepted only while something serves"
 	InvariantStop      = "a stop is never lost"
 	InvariantRefusal   = "after a stop nothing is held at the gate"

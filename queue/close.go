@@ -18,11 +18,34 @@ const (
 // of it, flushes and closes the store. Later calls of other methods return ErrClosed. It is idempotent:
 // every call returns the result of the first.
 func (q *Queue) Close(ctx context.Context) error {
-	q.closing.Do(func() { q.closeErr = q.close(ctx) })
+	q.closing.Do(func() { q.closeErr = q.close(ctx, q.store.close) })
+	if q.handedOver.Load() {
+		return errors.Join(q.closeErr, q.store.letGo())
+	}
 	return q.closeErr
 }
 
-func (q *Queue) close(ctx context.Context) error {
+// HandOver is Close for a store that the next generation opens at once: its log stays as it is, which spares both
+// of them to wait for the disk. Close it once the next generation has the store open.
+func (q *Queue) HandOver(ctx context.Context) error {
+	q.closing.Do(func() {
+		q.closeErr = q.close(ctx, q.store.handOver)
+		q.handedOver.Store(q.closeErr == nil)
+	})
+	return q.closeErr
+}
+
+// Fold begins to bring the store's log into its file while the queue works, so that who opens the store after a
+// HandOver has little to read.
+func (q *Queue) Fold() {
+	q.background.Go(func() {
+		if err := q.store.fold(q.backgroundCtx); err != nil && q.backgroundCtx.Err() == nil {
+			q.cfg.Log.Warn().Err(err).Msg("the store's log is left to the next start")
+		}
+	})
+}
+
+func (q *Queue) close(ctx context.Context, closeStore func() error) error {
 	grace := q.cfg.CancelGrace
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline)
@@ -63,7 +86,7 @@ func (q *Queue) close(ctx context.Context) error {
 	<-q.scheduler.done
 	q.hub.end(ErrClosed)
 	q.closed.Store(true)
-	if err := q.store.close(); err != nil {
+	if err := closeStore(); err != nil {
 		errs = append(errs, fmt.Errorf("queue: close the store: %w", err))
 	}
 	return errors.Join(errs...)

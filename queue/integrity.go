@@ -1,8 +1,11 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"os"
 )
 
 // inspect looks through the whole store for damage, beside everything else. It is done after a generation that
@@ -21,4 +24,28 @@ func (q *Queue) inspect(ctx context.Context) {
 	default:
 		q.cfg.Log.Info().Msg("the last gateway did not close the store; it was looked through and is whole")
 	}
+}
+
+// Inspect looks through the store at path, which no queue has open, without changing it, and counts its turns.
+// [ErrDamaged] when it finds any damage, [fs.ErrNotExist] when there is no store.
+func Inspect(ctx context.Context, path string) (turns int64, err error) {
+	if _, err := os.Stat(path); err != nil {
+		return 0, fmt.Errorf("queue: inspect the store: %w", err)
+	}
+	db, err := connect(path, "ro")
+	if err != nil {
+		return 0, openError(path, err)
+	}
+	defer func() {
+		if err = errors.Join(err, db.Close()); ctx.Err() != nil {
+			err = ctx.Err() // what was interrupted says so in its own words
+		}
+	}()
+	if err := quickCheck(ctx, db); err != nil {
+		return 0, openError(path, err)
+	}
+	if err := db.QueryRowContext(ctx, `SELECT count(*) FROM turns`).Scan(&turns); err != nil {
+		return 0, openError(path, cmp.Or(named(err), err))
+	}
+	return turns, nil
 }

@@ -82,12 +82,14 @@ type Queue struct {
 	scheduler *scheduler
 	committer *committer
 
+	backgroundCtx context.Context //nolint:containedctx // it is the life of what runs in the background
 	endBackground context.CancelFunc
 	background    sync.WaitGroup
 
-	closing  sync.Once
-	closed   atomic.Bool // nothing may be read any more
-	closeErr error
+	closing    sync.Once
+	closed     atomic.Bool // nothing may be read any more
+	handedOver atomic.Bool // the store holds its log for the next generation
+	closeErr   error
 }
 
 // Open takes the store at path (created when missing), advances its epoch, settles what an earlier
@@ -133,11 +135,10 @@ func open(store Store, cfg Config) (*Queue, error) {
 
 	go q.scheduler.run()
 	go q.committer.run()
-	background, cancel := context.WithCancel(context.Background())
-	q.endBackground = cancel
-	q.background.Go(func() { q.pruneHourly(background) })
+	q.backgroundCtx, q.endBackground = context.WithCancel(context.Background())
+	q.background.Go(func() { q.pruneHourly(q.backgroundCtx) })
 	if store.crashed() {
-		q.background.Go(func() { q.inspect(background) })
+		q.background.Go(func() { q.inspect(q.backgroundCtx) })
 	}
 	return q, nil
 }

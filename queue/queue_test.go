@@ -379,6 +379,49 @@ func TestLimitHoldsUnderConcurrentAccepts(t *testing.T) {
 	require.Equal(t, 10, q.Stats().Queued)
 }
 
+func TestAHandOverLeavesTheLogToTheNextGeneration(t *testing.T) {
+	path := storePath(t)
+	ctx := t.Context()
+	size := func() int64 {
+		st, err := os.Stat(path + "-wal")
+		if err != nil {
+			return 0
+		}
+		return st.Size()
+	}
+	q := openQueue(t, path, testConfig(t, echo))
+	done := accept(t, q, "a", "one")
+	q.Resume()
+	wait(t, q, done.ID)
+	q.Fold()
+	q.Pause()
+	waits := accept(t, q, "a", "two")
+	require.NoError(t, q.HandOver(ctx))
+	require.NoError(t, q.HandOver(ctx), "again")
+	require.Positive(t, size(), "the log is there")
+	_, err := q.Turn(ctx, done.ID)
+	require.ErrorIs(t, err, ErrClosed)
+
+	next := openQueue(t, path, testConfig(t, echo))
+	require.False(t, next.Crashed(), "it was closed")
+	require.NoError(t, q.Close(ctx))
+	require.NoError(t, q.Close(ctx), "again")
+	require.Positive(t, size(), "the next generation has the log")
+	got, err := next.Turn(ctx, done.ID)
+	require.NoError(t, err)
+	require.Equal(t, Completed, got.Status)
+	next.Resume()
+	require.Equal(t, Completed, wait(t, next, waits.ID).Status)
+	closeQueue(t, next)
+	require.Zero(t, size(), "who closes for good folds it")
+
+	last := openQueue(t, path, testConfig(t, echo))
+	require.False(t, last.Crashed())
+	require.NoError(t, last.HandOver(ctx))
+	require.NoError(t, last.Close(ctx), "nobody came")
+	closeQueue(t, openQueue(t, path, testConfig(t, echo)))
+}
+
 func TestClosedQueueSaysSo(t *testing.T) {
 	q := openQueue(t, storePath(t), testConfig(t, echo))
 	turn := accept(t, q, "s", "x")

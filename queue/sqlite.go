@@ -61,7 +61,8 @@ func openSQLite(ctx context.Context, path string) (s *sqliteStore, err error) {
 		return nil, err
 	}
 	s = &sqliteStore{}
-	if s.writes, err = connect(path, "rw", "journal_mode(WAL)", "synchronous(FULL)",
+	// Until the epoch is set nothing is acknowledged, so nothing has to be synced: the next commit syncs it all.
+	if s.writes, err = connect(path, "rw", "journal_mode(WAL)", "synchronous(NORMAL)",
 		"wal_autocheckpoint(4000)", "journal_size_limit(67108864)", "cache_size(-32768)"); err != nil {
 		return s, err
 	}
@@ -77,6 +78,9 @@ func openSQLite(ctx context.Context, path string) (s *sqliteStore, err error) {
 	}
 	if err := s.writes.QueryRowContext(ctx,
 		`UPDATE meta SET epoch = epoch + 1, closed = 0 RETURNING epoch`).Scan(&s.generation); err != nil {
+		return s, err
+	}
+	if _, err := s.writes.ExecContext(ctx, `PRAGMA synchronous = FULL`); err != nil {
 		return s, err
 	}
 	if s.w, err = newWriter(ctx, s.writes, s.generation); err != nil {
@@ -207,19 +211,43 @@ func code(err error) int {
 func (s *sqliteStore) epoch() int64 { return s.generation }
 
 func (s *sqliteStore) close() error {
-	var errs []error
-	if s.w != nil {
-		// On a disk that takes no writes it stays as it is, and the next generation looks the store through.
-		_, _ = s.w.conn.ExecContext(s.w.ctx(), `UPDATE meta SET closed = 1 WHERE epoch = ?`, s.generation)
-		errs = append(errs, s.w.close())
-	}
+	err := s.endWrites()
 	// The writer goes last: the last connection to close folds the write-ahead log into the file.
-	for _, db := range []*sql.DB{s.reads, s.writes} {
-		if db != nil {
-			errs = append(errs, db.Close())
-		}
+	return errors.Join(err, s.letGo(), closeDB(s.writes))
+}
+
+func (s *sqliteStore) handOver() error { return errors.Join(s.endWrites(), closeDB(s.writes)) }
+
+// letGo closes the connections that can only read. While they are open no other's close folds the log.
+func (s *sqliteStore) letGo() error { return closeDB(s.reads) }
+
+// endWrites says that this generation has ended well. It need not be on disk: were it lost with the power, the next
+// generation would look the store through for nothing.
+func (s *sqliteStore) endWrites() error {
+	if s.w == nil {
+		return nil
 	}
-	return errors.Join(errs...)
+	// On a disk that takes no writes it stays as it is, and the next generation looks the store through.
+	_, _ = s.w.conn.ExecContext(s.w.ctx(), `PRAGMA synchronous = NORMAL`)
+	_, _ = s.w.conn.ExecContext(s.w.ctx(), `UPDATE meta SET closed = 1 WHERE epoch = ?`, s.generation)
+	return s.w.close()
+}
+
+func closeDB(db *sql.DB) error {
+	if db == nil {
+		return nil
+	}
+	return db.Close()
+}
+
+// fold uses a connection of its own, so that commits wait only where both need the same lock.
+func (s *sqliteStore) fold(ctx context.Context) error {
+	db, err := connect(s.files[0].path, "rw")
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`)
+	return errors.Join(err, db.Close())
 }
 
 func (s *sqliteStore) crashed() bool { return s.unclosed }

@@ -39,7 +39,9 @@ type conn struct {
 	done    bool
 	fresh   bool // carried over idle: nothing was read here yet
 	used    bool // something was read here
-	socket  bool // it speaks another protocol than HTTP now, and is never carried over
+	socket  bool // it speaks WebSocket now
+	parting bool // the next frame that closes it is the last one
+	parted  bool // which was written: nothing but the client's own is missing
 	// The client expects TLS. Once the handshake is answered only this process can go on with it.
 	tls, sealed bool
 }
@@ -89,7 +91,39 @@ func (c *conn) Write(p []byte) (int, error) {
 	if seals {
 		c.roster.wake()
 	}
-	return c.Conn.Write(p)
+	n, err := c.Conn.Write(p)
+	if err == nil && c.parts(p) {
+		c.roster.wake()
+	}
+	return n, err
+}
+
+// part is for a WebSocket that is about to be closed, once no other frame but those of control can be written.
+func (c *conn) part() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.parting = true
+}
+
+// parts reports whether p was the frame that closes a WebSocket.
+func (c *conn) parts(p []byte) bool {
+	const final, closing = 0x80, 0x8 // RFC 6455, 5.2
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.parted = c.parted || (c.parting && len(p) > 0 && p[0] == final|closing)
+	return c.parted
+}
+
+// leave parks a WebSocket that was told to come back.
+func (c *conn) leave() {
+	c.mu.Lock()
+	if !c.parted || c.gone || c.done {
+		c.mu.Unlock()
+		return
+	}
+	c.done = true
+	c.mu.Unlock()
+	c.roster.park(c)
 }
 
 // SetReadDeadline leaves the deadline alone while the connection is being parked: the past one is what
@@ -255,6 +289,9 @@ type Parked struct {
 	Local bool
 	// TLS reports whether the client expects TLS; nothing was answered then.
 	TLS bool
+	// Parted reports whether the client was told to come back over another connection, and only has to close this
+	// one.
+	Parted bool
 	// Read is what was read from the connection and not answered.
 	Read []byte
 }
@@ -307,7 +344,7 @@ func (r *roster) park(c *conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.parking {
-		r.parked = append(r.parked, Parked{Conn: c.Conn, Local: c.local, TLS: c.tls, Read: c.pending})
+		r.parked = append(r.parked, Parked{Conn: c.Conn, Local: c.local, TLS: c.tls, Parted: c.parted, Read: c.pending})
 	} else {
 		_ = c.Conn.Close() // parking was called off in this instant, and net/http has let go of it
 	}
@@ -378,6 +415,9 @@ func (r *roster) settle(ctx context.Context) []Parked {
 		r.mu.Lock()
 		change := r.change
 		r.mu.Unlock()
+		for _, c := range r.all() {
+			c.leave() // its client answers when it gets to it, and others wait
+		}
 		open := r.leaving()
 		r.mu.Lock()
 		if open == 0 || ctx.Err() != nil {

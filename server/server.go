@@ -64,7 +64,8 @@ type Server struct {
 	meter   *meter
 	bodies  atomic.Int64 // bytes of requests' bodies that are in memory
 
-	began time.Time
+	began    time.Time
+	partings sync.WaitGroup // of WebSockets that only their clients have to close
 
 	certificate atomic.Pointer[tls.Certificate] // nil for no TLS
 	relay       atomic.Pointer[httputil.ReverseProxy]
@@ -210,11 +211,25 @@ func (s *Server) ParkNext(ctx context.Context) []Parked { return s.roster.next(c
 
 // Adopt serves a connection that was carried over while this server serves already.
 func (s *Server) Adopt(p Parked) {
+	if p.Parted {
+		s.partings.Go(func() { awaitClose(p.Conn) })
+		return
+	}
 	_ = p.Conn.SetDeadline(time.Time{})
 	if ln := s.listenerFor(p.Local); ln != nil {
 		ln.inject(p)
 	} else {
 		_ = p.Conn.Close()
+	}
+}
+
+// awaitClose lets the client of a WebSocket that was closed here close it too. Closed at once, with the client's last
+// frames unread, it would be reset, and the client might never see why.
+func awaitClose(nc net.Conn) {
+	defer func() { _ = nc.Close() }()
+	_ = nc.SetDeadline(time.Now().Add(refuseTime))
+	if half, ok := nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		_, _ = io.Copy(io.Discard, nc)
 	}
 }
 
@@ -230,6 +245,10 @@ func (s *Server) Refuse(carried []Parked) {
 // refuse writes the answer by hand: net/http serves no new connection once it shuts down.
 func refuse(p Parked) {
 	defer func() { _ = p.Conn.Close() }()
+	if p.Parted {
+		awaitClose(p.Conn)
+		return
+	}
 	if len(p.Read) == 0 {
 		return
 	}
@@ -259,7 +278,8 @@ func (s *Server) Close(ctx context.Context) error {
 			_ = c.Close()
 		}
 	}
-	s.hub.close(ctx) // net/http does not know of them any more
+	s.hub.close(ctx)  // net/http does not know of them any more
+	s.partings.Wait() // a moment each
 	err := s.http.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = s.http.Close() // what is cut here was told to end and did not

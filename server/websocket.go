@@ -74,6 +74,7 @@ type socket struct {
 	s       *Server
 	b       *Backend
 	ws      *websocket.Conn
+	under   *conn // nil when it cannot be carried over
 	request *http.Request
 	id      string
 	nonce   string // of the challenge
@@ -126,8 +127,8 @@ func (s *Server) openSocket(w http.ResponseWriter, r *http.Request, b *Backend) 
 		s.hub.leave(c)
 		return nil //nolint:nilerr // it has answered
 	}
-	if nc := connOf(r.Context()); nc != nil {
-		nc.becomeSocket()
+	if c.under = connOf(r.Context()); c.under != nil {
+		c.under.becomeSocket()
 	}
 	c.ws = ws
 	go c.serve() // not here, where net/http would keep its buffers for as long as this takes
@@ -319,6 +320,11 @@ func (c *socket) close(code websocket.StatusCode, reason string) {
 	late := time.AfterFunc(goodbye, c.cancel)
 	defer late.Stop()
 	c.flush()
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if c.under != nil {
+		c.under.part()
+	}
 	_ = c.ws.Close(code, reason)
 	c.cancel()
 }

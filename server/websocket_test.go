@@ -363,6 +363,24 @@ func TestARestartEndsTheConnectionAndLosesNoRun(t *testing.T) {
 	require.Len(t, turns, 1, "one run, one turn")
 }
 
+// A client answers the close when it gets to it, and everyone else would have to wait for that.
+func TestAClientThatIsSlowToCloseHoldsUpNoRestart(t *testing.T) {
+	g := newGateway(t)
+	w := g.connect()
+	expected := int64(1500)
+	g.machine.set(AdmissionHeld)
+	g.Retire(Notice{Reason: "gateway restarting", RestartExpectedMS: &expected})
+	require.NoError(t, g.backend.Queue.Close(t.Context()))
+	parked := g.Park(t.Context()) // the client has read nothing yet
+	require.Len(t, parked, 1)
+	require.True(t, parked[0].Parted)
+	g.open()
+	g.Resume(parked)
+	g.machine.set(AdmissionOpen)
+	w.event("shutdown", func(map[string]any) bool { return true })
+	require.Equal(t, websocket.StatusServiceRestart, w.closed().Code)
+}
+
 // It is what makes unmodified clients try again by themselves.
 func TestAClientThatConnectsWhileTheGatewayRetiresIsToldToTryAgain(t *testing.T) {
 	g := newGateway(t)

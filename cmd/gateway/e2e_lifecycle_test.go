@@ -211,14 +211,20 @@ func TestAnExecutableThatVanishesAfterTheCheckFallsBackToThisProcess(t *testing.
 	_, _, code := h.gateway("restart", "--no-wait")
 	require.Zero(t, code)
 	h.waitState("Draining")
+	h.eventually("turns wait, so the check is over", func() bool {
+		h.send("echo", "one more")
+		s, err := h.status()
+		return err == nil && s.Turns.Queued > 0
+	})
+	h.eventually("its process is gone", func() bool { return !hasChild(h.cmd.Process.Pid, own) })
+	waiting := h.waitState("Draining").Turns.Queued
 	// A request that is held meanwhile is answered by the same process.
 	answered := make(chan error, 1)
 	go func() {
 		_, _, err := ask(t.Context(), http.DefaultClient, before.Address, "waits", "echo", "hello", "waits-1", false)
 		answered <- err
 	}()
-	h.eventually("it waits", func() bool { s, err := h.status(); return err == nil && s.Turns.Queued == 1 })
-	h.eventually("the check is over", func() bool { return !hasChild(h.cmd.Process.Pid, own) })
+	h.eventually("it waits", func() bool { s, err := h.status(); return err == nil && s.Turns.Queued == waiting+1 })
 	require.NoError(t, os.Remove(own))
 	_, _, code = h.gateway("turns", "cancel", id)
 	require.Zero(t, code)

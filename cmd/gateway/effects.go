@@ -71,14 +71,17 @@ func (d *daemon) takeBacklog() {
 	}
 }
 
-// drain waits for the turns that run while the successor is prepared beside them. It never ends before the
-// successor has answered.
+// drain prepares the successor while the lanes go on, then stops them and waits for the turns that run. So clients
+// wait for what only this process can do, and a restart that is called off has held up nobody.
 func (d *daemon) drain(ctx context.Context, e fsm.Entry) fsm.Outcome {
-	d.queue.Load().Pause()
 	d.successor = d.prepare()
-	drained := make(chan error, 1)
-	go func() { drained <- d.queue.Load().Drain(ctx, e.Request.Turn) }()
+	d.queue.Load().Fold()
 	prepared := d.successor.done
+	var drained chan error // nil while the lanes go on, and once nothing runs
+	stop := func() {
+		drained = make(chan error, 1)
+		go func() { drained <- d.queue.Load().Drain(ctx, e.Request.Turn) }()
+	}
 	limit := time.NewTimer(never)
 	defer limit.Stop()
 	if e.Request.Drain != nil {
@@ -88,20 +91,24 @@ func (d *daemon) drain(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	case <-d.hurry: // meant for an earlier drain
 	default:
 	}
-	end := fsm.Outcome{Event: fsm.Drained, Reason: "nothing runs"}
-	for drained != nil || prepared != nil {
+	var end fsm.Outcome // how the wait for turns ended, once it has
+	for prepared != nil || end.Event == "" {
 		select {
 		case <-prepared:
 			if err := d.successor.err; err != nil {
 				return fsm.Outcome{Event: fsm.Resume, Reason: err.Error()}
 			}
 			prepared = nil
+			if end.Event == "" {
+				stop()
+			}
 		case err := <-drained:
 			if err != nil {
 				return fsm.Outcome{} // the state was left
 			}
 			drained = nil
-			if prepared == nil && d.successor.stale() && time.Until(d.machine.Snapshot().Deadline) > d.prepareTimeout() {
+			end = fsm.Outcome{Event: fsm.Drained, Reason: "nothing runs"}
+			if d.successor.stale() && time.Until(d.machine.Snapshot().Deadline) > d.prepareTimeout() {
 				d.successor.dismiss()
 				d.successor = d.prepare() // the file or the executable may have changed while the turns ran
 				prepared = d.successor.done
@@ -160,7 +167,7 @@ func (d *daemon) close(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	failpoint.At("close.told")
 	// Both at once: answers end as their turns do, and each has its own few seconds.
 	var steps errgroup.Group
-	steps.Go(func() error { return d.closeQueue(ctx) })
+	steps.Go(func() error { return d.closeQueue(ctx, stop) })
 	if stop {
 		steps.Go(func() error { return d.closeServer(ctx) })
 	}
@@ -171,13 +178,18 @@ func (d *daemon) close(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	return fsm.Outcome{Event: fsm.Closed, Reason: "closed"}
 }
 
-// closeQueue interrupts what runs, flushes the store and waits for every child process. It is idempotent.
-func (d *daemon) closeQueue(ctx context.Context) error {
+// closeQueue interrupts what runs, flushes the store and waits for every child process. It is idempotent. Unless
+// for good, the store is left to the next generation.
+func (d *daemon) closeQueue(ctx context.Context, forGood bool) error {
 	ctx, cancel := context.WithTimeout(ctx, closeStep)
 	defer cancel()
 	var errs []error
 	if q := d.queue.Load(); q != nil {
-		errs = append(errs, q.Close(ctx))
+		end := q.HandOver
+		if forGood {
+			end = q.Close
+		}
+		errs = append(errs, end(ctx))
 	}
 	if d.agents != nil {
 		errs = append(errs, d.agents.Close(ctx))
@@ -251,7 +263,7 @@ func (d *daemon) release(ctx context.Context, e fsm.Entry) fsm.Outcome {
 		d.failure = fmt.Errorf("the start failed: %s\nTry: raise lifecycle.start_timeout, and see the log", e.Hop.Reason)
 	}
 	d.successor.dismiss()
-	if err := errors.Join(d.closeQueue(ctx), d.closeServer(ctx)); err != nil {
+	if err := errors.Join(d.closeQueue(ctx, true), d.closeServer(ctx)); err != nil {
 		d.log.Warn().Err(err).Msg("not everything closed cleanly")
 	}
 	if d.lock != nil {

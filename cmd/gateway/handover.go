@@ -190,6 +190,9 @@ func (d *daemon) leaveTo(ctx context.Context, heir *process.Successor) {
 			d.log.Warn().Err(err).Msg("not everything closed cleanly")
 		}
 	}
+	if err := d.queue.Load().Close(ctx); err != nil { // the successor has the store open
+		d.log.Warn().Err(err).Msg("the store was not closed cleanly")
+	}
 	_ = d.socket.Close() // copies; the successor has its own
 	_ = d.listener.Close()
 	_ = d.lock.Leave()
@@ -216,7 +219,7 @@ func (d *daemon) forward(heir *process.Successor, parked []server.Parked) {
 		if c, ok := p.Conn.(syscall.Conn); ok {
 			if fd, err := process.Duplicate(c); err == nil {
 				kept = append(kept, fd)
-				conns = append(conns, process.HeldConn{FD: fd, Local: p.Local, TLS: p.TLS, Read: p.Read})
+				conns = append(conns, process.HeldConn{FD: fd, Local: p.Local, TLS: p.TLS, Parted: p.Parted, Read: p.Read})
 			}
 		}
 	}
@@ -270,7 +273,7 @@ func (d *daemon) handover(keep func(syscall.Conn) (int, error)) (doc process.Han
 	}
 	for _, p := range d.carried {
 		if c, ok := p.Conn.(syscall.Conn); ok {
-			doc.Conns = append(doc.Conns, process.HeldConn{FD: add(c), Local: p.Local, TLS: p.TLS, Read: p.Read})
+			doc.Conns = append(doc.Conns, process.HeldConn{FD: add(c), Local: p.Local, TLS: p.TLS, Parted: p.Parted, Read: p.Read})
 		}
 	}
 	return doc, kept, failed

@@ -26,6 +26,7 @@ type statusDocument struct {
 	BootID        string        `json:"boot_id"`
 	Generation    int           `json:"generation"`
 	Address       string        `json:"address"`
+	TLS           bool          `json:"tls"`
 	StateDir      string        `json:"state_dir"`
 	Version       string        `json:"version"`
 	RespawnMode   process.Mode  `json:"respawn_mode"`
@@ -54,7 +55,7 @@ func (l lifecycle) Status() server.Status {
 	s, d := l.d.machine.Snapshot(), l.d
 	doc := statusDocument{
 		State: s.State, Since: s.Since, PID: os.Getpid(), BootID: s.BootID, Generation: s.Generation,
-		Address: d.listeningOn(), StateDir: d.config().StateDir, Version: d.version,
+		Address: d.listeningOn(), TLS: d.config().TLS.On(), StateDir: d.config().StateDir, Version: d.version,
 		RespawnMode: d.mode.Load().Mode, RespawnReason: d.mode.Load().why,
 		Intent: s.Intent, Deadline: s.Deadline, Admission: s.Admission, Postponed: s.Postponed, Hop: s.Hop, Counters: s.Counters,
 	}

@@ -58,7 +58,7 @@ func newRootCommand(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root.AddCommand(
 		newRunCommand(o), newStatusCommand(o), newSendCommand(o), newTurnsCommand(o), newLanesCommand(o), newSessionsCommand(o),
 		newRestartCommand(o), newStopCommand(o), newResumeCommand(o), newStatesCommand(o), newCheckCommand(o), newConfigCommand(o),
-		newServiceCommand(o), newBackupCommand(o), newVersionCommand(),
+		newServiceCommand(o), newBackupCommand(o), newDoctorCommand(o), newVersionCommand(),
 	)
 	wrapArgs(root)
 	return root

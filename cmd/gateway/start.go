@@ -199,7 +199,7 @@ func (d *daemon) endForwarding() {
 func (d *daemon) takeForwarded(conns []process.HeldConn) {
 	for _, held := range conns {
 		if nc, err := inheritedConn(held.FD); err == nil {
-			d.server.Adopt(server.Parked{Conn: nc, Local: held.Local, TLS: held.TLS, Read: held.Read})
+			d.server.Adopt(server.Parked{Conn: nc, Local: held.Local, TLS: held.TLS, Parted: held.Parted, Read: held.Read})
 		}
 	}
 }
@@ -253,7 +253,11 @@ func (d *daemon) openQueue(ctx context.Context, _ fsm.Entry) (err error) {
 			log.Warn().Int("processes", killed).Msg("ended what programs of the last gateway had left running")
 		}
 	}
-	d.queue.Store(q)
+	if before := d.queue.Swap(q); before != nil { // restarted in place: the store is open again
+		if err := before.Close(ctx); err != nil {
+			d.log.Warn().Err(err).Msg("the generation before did not close cleanly")
+		}
+	}
 	return nil
 }
 
@@ -279,7 +283,7 @@ func (d *daemon) serve(_ context.Context, e fsm.Entry) error {
 				d.log.Warn().Err(err).Msg("a held connection is lost")
 				continue
 			}
-			d.carried = append(d.carried, server.Parked{Conn: nc, Local: held.Local, TLS: held.TLS, Read: held.Read})
+			d.carried = append(d.carried, server.Parked{Conn: nc, Local: held.Local, TLS: held.TLS, Parted: held.Parted, Read: held.Read})
 		}
 		d.inherited.Conns = nil
 	}

@@ -87,7 +87,11 @@ func printStatus(w io.Writer, s snapshot, asJSON bool) error {
 	if !s.Deadline.IsZero() {
 		row("deadline", "%s", s.Deadline.Local().Format(time.DateTime))
 	}
-	row("address", "http://%s", s.Address)
+	scheme := "http"
+	if s.TLS {
+		scheme = "https"
+	}
+	row("address", "%s://%s", scheme, s.Address)
 	row("pid", "%d", s.PID)
 	row("boot", "%s, generation %d", s.BootID, s.Generation)
 	row("state folder", "%s", s.StateDir)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -42,12 +43,29 @@ func TestNobodyNoticesARestart(t *testing.T) {
 	}
 }
 
+// TestChaosLosesNothing is the short version of `make chaos`.
+func TestChaosLosesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills a real gateway for a while")
+	}
+	dir := t.TempDir()
+	built, err := build(t.Context(), dir)
+	require.NoError(t, err)
+	for _, mode := range []string{"exec", "spawn"} {
+		r, err := runChaos(t.Context(), mode, filepath.Join(dir, mode), built, 10*time.Second, 1)
+		require.NoError(t, err)
+		t.Log(chaosPage([]*chaosReport{r}))
+		require.Zero(t, r.broken())
+		require.Positive(t, r.tally.seen[answered])
+	}
+}
+
 // A harness that cannot see a loss proves nothing.
 func TestTheRecipeThatLosesIsCaught(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restarts real servers")
 	}
-	r, err := run(t.Context(), trial{&recipe{kind: "stop-start", dir: t.TempDir()}, 5, plainKinds, "", false, 50 * time.Millisecond},
+	r, err := run(t.Context(), trial{&recipe{kind: "stop-start", dir: t.TempDir()}, 5, plainKinds, "", false, 50 * time.Millisecond, 0},
 		plan{clients: 2, between: 50 * time.Millisecond})
 	require.NoError(t, err)
 	require.Positive(t, r.tally.seen[refused]+r.tally.seen[reset]+r.tally.seen[cut])

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,6 +27,18 @@ type gateway struct {
 	p     *program
 	http  *http.Client // over the control socket, so that asking disturbs nobody
 	drain time.Duration
+
+	listen   string // empty for any free port
+	timeouts string // other than the drain's, as they are written in the configuration
+	more     string // of the configuration: agents and turns; empty for the usual
+}
+
+// usual is what the configuration says of turns and agents.
+func (g *gateway) usual() string {
+	return fmt.Sprintf(`turns: { max_queued_per_session: 100000, max_output: %dKiB }
+agents:
+  slow: { type: command, command: [sh, -c, "sleep %g; cat"] }
+`, 8192+g.round, slowTurn.Seconds())
 }
 
 // build makes the two binaries.
@@ -33,6 +46,7 @@ func build(ctx context.Context, dir string) (built []string, err error) {
 	for _, version := range []string{"certify-a", "certify-b"} {
 		path := filepath.Join(dir, version)
 		cmd := exec.CommandContext(ctx, "go", "build", "-ldflags", "-X main.stamped="+version, "-o", path, "gateway/cmd/gateway")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is released
 		cmd.Stderr = os.Stderr
 		if err := cmd.Run(); err != nil {
 			return nil, fmt.Errorf("building the gateway: %w", err)
@@ -50,14 +64,11 @@ func (g *gateway) executable() string { return filepath.Join(g.dir, "gateway") }
 
 // configure writes a configuration that differs from the one before.
 func (g *gateway) configure() error {
-	text := fmt.Sprintf(`listen: 127.0.0.1:0
+	text := fmt.Sprintf(`listen: %s
 state_dir: %s
-lifecycle: { respawn: %s, drain_timeout: %s, allow_signal_restart: true }
+lifecycle: { respawn: %s, drain_timeout: %s, %sallow_signal_restart: true }
 lanes: { main: { concurrency: %d } }
-turns: { max_queued_per_session: 100000, max_output: %dKiB }
-agents:
-  slow: { type: command, command: [sh, -c, "sleep %g; cat"] }
-`, filepath.Join(g.dir, "state"), g.mode, g.drain, 64, 8192+g.round, slowTurn.Seconds())
+%s`, cmp.Or(g.listen, "127.0.0.1:0"), filepath.Join(g.dir, "state"), g.mode, g.drain, g.timeouts, 64+g.round%2, cmp.Or(g.more, g.usual()))
 	return os.WriteFile(filepath.Join(g.dir, "gateway.yaml"), []byte(text), 0o600)
 }
 
@@ -167,8 +178,13 @@ func (g *gateway) stop() error {
 
 // turn is the part of a turn's document that is judged.
 type turn struct {
-	ID, Session, Status, Input, Output string
-	StartedAt                          *time.Time `json:"started_at"`
+	ID, Session, Status, Input, Output, Error string
+	StartedAt                                 *time.Time `json:"started_at"`
+}
+
+// became says how the turn ended.
+func (t turn) became() string {
+	return fmt.Sprintf("%s %q %s", t.Status, t.Output, t.Error)
 }
 
 // judge asks the gateway for every turn that was ever accepted, and compares them with what the clients were told.
@@ -199,7 +215,7 @@ func (g *gateway) judge(ctx context.Context, t *tally) error {
 			}
 			made[one.Input] = one
 			if acked, ok := t.turns[one.ID]; ok && (one.Status != "completed" || one.Output != acked.tag) {
-				t.lose(notFound, fmt.Sprintf("%s, %s: %s %q", one.ID, acked.tag, one.Status, one.Output))
+				t.lose(notFound, fmt.Sprintf("%s, %s: %s", one.ID, acked.tag, one.became()))
 			}
 			if next, ok := newer[one.Session]; ok && (number(one.Input) > number(next.Input) || one.StartedAt.After(*next.StartedAt)) {
 				t.lose(disorder, fmt.Sprintf("%s ran beside or after %s", one.Input, next.Input))
@@ -221,7 +237,7 @@ func (g *gateway) judge(ctx context.Context, t *tally) error {
 	}
 	for _, tag := range t.tags {
 		if one := made[tag]; one.Status != "completed" || one.Output != tag {
-			t.lose(notFound, fmt.Sprintf("%s: %s %q", tag, one.Status, one.Output))
+			t.lose(notFound, fmt.Sprintf("%s: %s", tag, one.became()))
 		}
 	}
 	return g.judgeLogs(ctx, t, sampled)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -29,6 +30,7 @@ type client struct {
 	path    string // of a plain request; empty for turns
 	name    string // its session
 	agent   string
+	rest    time.Duration // after each answer
 	sent    int
 	t       *tally
 }
@@ -42,6 +44,9 @@ var kinds = map[string]func(*client, context.Context){
 	"background": (*client).background,
 	"websocket":  (*client).websocket,
 }
+
+// turnKinds are all of them.
+var turnKinds = []string{"fresh", "kept", "pipelined", "streamed", "background", "websocket"}
 
 // plainKinds are those that need nothing but HTTP.
 var plainKinds = []string{"fresh", "kept"}
@@ -132,6 +137,7 @@ func (c *client) fresh(ctx context.Context) {
 			c.read(bufio.NewReader(conn), tag, began)
 		}
 		_ = conn.Close()
+		c.rests(ctx)
 	}
 }
 
@@ -173,6 +179,7 @@ func (c *client) onConnections(ctx context.Context, n int) {
 					break
 				}
 			}
+			c.rests(ctx)
 		}
 		_ = conn.Close()
 	}
@@ -234,9 +241,9 @@ func (c *client) streamed(ctx context.Context) {
 		case s.text.String() != tag:
 			c.t.lose(wrong, fmt.Sprintf("%s: %q", tag, s.text.String()))
 		default:
-			c.acknowledged(s.id, tag)
 			c.t.answer(time.Since(began))
 		}
+		c.rests(ctx)
 	}
 }
 
@@ -307,6 +314,7 @@ func (s *stream) take(e sse.Event) error {
 	switch e.Type {
 	case "response.created":
 		s.id = got.Response.ID
+		s.c.acknowledged(s.id, s.tag)
 	case "response.output_item.added":
 		s.text.Reset()
 	case "response.output_text.delta":
@@ -334,9 +342,17 @@ func (c *client) background(ctx context.Context) {
 		}
 		if err != nil {
 			c.t.failure(err)
-			continue
+		} else {
+			c.check(status, body, tag, time.Since(began))
 		}
-		c.check(status, body, tag, time.Since(began))
+		c.rests(ctx)
+	}
+}
+
+// rests waits for c.rest on average. Clients that rested equally long would all ask at once ever after a restart.
+func (c *client) rests(ctx context.Context) {
+	if c.rest > 0 {
+		pause(ctx, rand.N(2*c.rest))
 	}
 }
 

@@ -32,9 +32,11 @@ func main() {
 	flag.IntVar(&restarts.spawn, "spawn", 500, "restarts in the mode spawn")
 	flag.IntVar(&restarts.inProcess, "in-process", 200, "restarts in the mode in-process")
 	flag.IntVar(&restarts.slow, "slow", 20, "restarts in the mode exec while turns run that are longer than the drain")
+	flag.IntVar(&restarts.calm, "calm", 300, "restarts in the modes exec and spawn while each client rests for 20 ms on average after each answer")
 	flag.IntVar(&restarts.peers, "peers", 100, "restarts of each other server")
 	flag.IntVar(&restarts.clients, "clients", 2, "clients of each kind")
 	flag.DurationVar(&restarts.between, "between", 100*time.Millisecond, "time between two restarts")
+	flag.DurationVar(&restarts.chaos, "chaos", 0, "instead, have everything happen to a gateway for so long, in the mode exec and again in spawn")
 	write := flag.String("write", "", "write the report to this file, too")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -47,9 +49,9 @@ func main() {
 
 // plan is how often each subject is restarted, and under what load.
 type plan struct {
-	exec, spawn, inProcess, slow, peers int
-	clients                             int // of each kind
-	between                             time.Duration
+	exec, spawn, inProcess, slow, calm, peers int
+	clients                                   int // of each kind
+	between, chaos                            time.Duration
 }
 
 func certify(ctx context.Context, p plan, write string) error {
@@ -61,6 +63,9 @@ func certify(ctx context.Context, p plan, write string) error {
 	built, err := build(ctx, dir)
 	if err != nil {
 		return err
+	}
+	if p.chaos > 0 {
+		return rampage(ctx, p, dir, built, write)
 	}
 	var results []*result
 	for _, one := range p.subjects(dir, built) {
@@ -90,8 +95,36 @@ func certify(ctx context.Context, p plan, write string) error {
 	return nil
 }
 
+// rampage is a run of chaos in each mode.
+func rampage(ctx context.Context, p plan, dir string, built []string, write string) error {
+	var all []*chaosReport
+	broken := 0
+	for _, mode := range []string{"exec", "spawn"} {
+		r, err := runChaos(ctx, mode, filepath.Join(dir, mode), built, p.chaos, p.clients)
+		if err != nil {
+			return fmt.Errorf("chaos, %s: %w", mode, err)
+		}
+		all = append(all, r)
+		broken += r.broken()
+	}
+	text := chaosPage(all)
+	fmt.Print(text)
+	if write != "" {
+		if err := os.WriteFile(write, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	if broken > 0 {
+		return fmt.Errorf("%d promises were broken", broken)
+	}
+	return nil
+}
+
 // slowTurn is how long a turn of the agent slow takes.
 const slowTurn = time.Second
+
+// rest is how long a client that rests does.
+const rest = 20 * time.Millisecond
 
 // trial is a subject and how often it is restarted.
 type trial struct {
@@ -101,26 +134,25 @@ type trial struct {
 	agent    string
 	ours     bool
 	between  time.Duration // two restarts
+	rest     time.Duration // of each client after each answer
 }
 
 func (p plan) subjects(dir string, built []string) (all []trial) {
-	turns := []string{"fresh", "kept", "pipelined", "streamed", "background", "websocket"}
-	ours := func(mode string, n int, drain time.Duration, agent string) {
-		name := mode
-		if agent != "echo" {
-			name += "-" + agent
-		}
+	ours := func(mode string, n int, drain time.Duration, agent string, rest time.Duration) {
+		name := fmt.Sprintf("%s-%s-%s", mode, agent, rest)
 		between := p.between
 		if agent == "slow" {
 			between = slowTurn * 3 / 2
 		}
 		g := &gateway{mode: mode, dir: filepath.Join(dir, name), built: built, drain: drain}
-		all = append(all, trial{g, n, turns, agent, true, between})
+		all = append(all, trial{g, n, turnKinds, agent, true, between, rest})
 	}
-	ours("exec", p.exec, 30*time.Second, "echo")
-	ours("spawn", p.spawn, 30*time.Second, "echo")
-	ours("in-process", p.inProcess, 30*time.Second, "echo")
-	ours("exec", p.slow, 300*time.Millisecond, "slow")
+	ours("exec", p.exec, 30*time.Second, "echo", 0)
+	ours("spawn", p.spawn, 30*time.Second, "echo", 0)
+	ours("in-process", p.inProcess, 30*time.Second, "echo", 0)
+	ours("exec", p.slow, 300*time.Millisecond, "slow", 0)
+	ours("exec", p.calm, 30*time.Second, "echo", rest)
+	ours("spawn", p.calm, 30*time.Second, "echo", rest)
 	peers := []subject{}
 	for _, kind := range []string{"stop-start", "reuseport", "handover"} {
 		peers = append(peers, &recipe{kind: kind, dir: filepath.Join(dir, kind)})
@@ -135,7 +167,7 @@ func (p plan) subjects(dir string, built []string) (all []trial) {
 		}
 	}
 	for _, s := range peers {
-		all = append(all, trial{s, p.peers, plainKinds, "", false, p.between})
+		all = append(all, trial{s, p.peers, plainKinds, "", false, p.between, 0})
 	}
 	return all
 }

@@ -12,8 +12,7 @@ import (
 func report(results []*result, p plan) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# What clients saw of restarts\n\n")
-	fmt.Fprintf(&b, "`%s`, %s, %s, %s/%s, %d cores of %s. Written by the run itself. What is done, and how to read it, is in [zero-loss.md](../zero-loss.md).\n\n",
-		command(), time.Now().Format("2 January 2006"), runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), processor())
+	fmt.Fprintf(&b, "`%s`, %s. Written by the run itself. What is done, and how to read it, is in [zero-loss.md](../zero-loss.md).\n\n", command(), machine())
 	fmt.Fprintf(&b, "| server | restarts | answers |")
 	for _, kind := range losses {
 		fmt.Fprintf(&b, " %s |", kind)
@@ -61,6 +60,12 @@ func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Micros
 
 func command() string {
 	return strings.Join(append([]string{"go run ./internal/certify"}, os.Args[1:]...), " ")
+}
+
+// machine is when and where.
+func machine() string {
+	return fmt.Sprintf("%s, %s, %s/%s, %d cores of %s",
+		time.Now().Format("2 January 2006"), runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), processor())
 }
 
 func processor() string {

@@ -41,12 +41,15 @@ func run(ctx context.Context, t trial, p plan) (r *result, err error) {
 	if t.agent == "slow" {
 		r.title += ", turns longer than the drain"
 	}
+	if t.rest > 0 {
+		r.title += ", clients that rest"
+	}
 	load, enough := context.WithCancel(ctx)
 	defer enough()
 	var clients sync.WaitGroup
 	for _, kind := range t.kinds {
 		for i := range p.clients {
-			c := &client{address: address, path: t.subject.path(), agent: t.agent, name: fmt.Sprintf("%s%d", kind, i), t: r.tally}
+			c := &client{address: address, path: t.subject.path(), agent: t.agent, rest: t.rest, name: fmt.Sprintf("%s%d", kind, i), t: r.tally}
 			clients.Go(func() { kinds[kind](c, load) })
 		}
 	}

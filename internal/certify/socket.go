@@ -19,6 +19,7 @@ func (c *client) websocket(ctx context.Context) {
 			_ = s.ws.CloseNow()
 		}
 	}()
+turns:
 	for ctx.Err() == nil {
 		began := time.Now()
 		tag := fmt.Sprintf("%s-%d", c.name, c.sent)
@@ -41,11 +42,14 @@ func (c *client) websocket(ctx context.Context) {
 			told := websocket.CloseStatus(err) == websocket.StatusServiceRestart || websocket.CloseStatus(err) == websocket.StatusTryAgainLater
 			if !told || attempt > 100 || time.Since(began) > patience {
 				c.t.failure(err)
-				return
+				pause(ctx, time.Millisecond)
+				c.rests(ctx)
+				continue turns
 			}
 			c.t.comeBack()
 		}
 		c.t.answer(time.Since(began))
+		c.rests(ctx)
 	}
 }
 

@@ -82,7 +82,7 @@ func (p *program) end() error {
 func eventually(ctx context.Context, what string, f func() bool) error {
 	limit := time.NewTimer(startLimit)
 	defer limit.Stop()
-	tick := time.NewTicker(500 * time.Microsecond)
+	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !f() {
 		select {
@@ -96,12 +96,17 @@ func eventually(ctx context.Context, what string, f func() bool) error {
 	return nil
 }
 
-// running lists the processes whose executable has the given name in it.
+// forkedOnly is a flag of the kernel's: a child that is about to become another program.
+const forkedOnly = 0x40
+
+// running lists the processes whose executable begins with the given path.
 func running(executable string) (pids []int) {
 	all, _ := procfs.AllProcs()
 	for _, p := range all {
 		if path, err := p.Executable(); err == nil && strings.HasPrefix(path, executable) {
-			pids = append(pids, p.PID)
+			if stat, err := p.Stat(); err == nil && stat.Flags&forkedOnly == 0 {
+				pids = append(pids, p.PID)
+			}
 		}
 	}
 	return pids

@@ -47,8 +47,10 @@ type HeldConn struct {
 	// Local reports whether it came through the control socket.
 	Local bool `json:"local"`
 	// TLS reports whether the client expects TLS; nothing was answered yet, so whoever serves it begins.
-	TLS  bool   `json:"tls,omitempty"`
-	Read []byte `json:"read"`
+	TLS bool `json:"tls,omitempty"`
+	// Parted reports whether nothing but the client's own close is waited for.
+	Parted bool   `json:"parted,omitempty"`
+	Read   []byte `json:"read"`
 }
 
 // Executable is the path that this process was started with, made absolute without following links, so

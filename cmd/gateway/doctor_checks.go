@@ -1,0 +1,323 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"golang.org/x/sys/unix"
+
+	"gateway/fsm"
+	"gateway/internal/config"
+	"gateway/internal/process"
+	"gateway/queue"
+)
+
+const (
+	// scarce and spent are free bytes on the state folder's disk: time to act, and too late.
+	scarce, spent = 1 << 30, 32 << 20
+	// shortToken is how many characters a token that can be guessed has, and fewKinds how many different ones.
+	shortToken, fewKinds = 20, 8
+	// askTime is how long the gateway has to say how it is.
+	askTime = 5 * time.Second
+	// skew is how far ahead of the clock the newest record may be: clocks are corrected.
+	skew = time.Minute
+)
+
+// examination looks at everything that a gateway needs.
+type examination struct {
+	o        *options
+	findings []finding
+	config   config.Loaded
+	dir      string
+	running  *snapshot // nil when no gateway answers
+}
+
+func (x *examination) add(check string, h health, what, try string) {
+	x.findings = append(x.findings, finding{check, h, what, try})
+}
+
+// fault adds an error that says itself what to try, or else what is given.
+func (x *examination) fault(check string, h health, err error, try string) {
+	what, own, has := strings.Cut(err.Error(), "\nTry: ")
+	if has {
+		try = own
+	}
+	x.add(check, h, what, try)
+}
+
+func (x *examination) count(h health) (n int) {
+	for _, f := range x.findings {
+		if f.Health == h {
+			n++
+		}
+	}
+	return n
+}
+
+func (x *examination) examine(ctx context.Context) {
+	if !x.configuration() {
+		return // all else depends on it
+	}
+	x.programs()
+	x.token()
+	if x.folder() {
+		x.disk()
+		x.gateway(ctx)
+		x.starts()
+		x.clock()
+		x.store(ctx)
+	}
+	x.address(ctx)
+	x.files()
+	x.supervisor()
+}
+
+func (x *examination) configuration() bool {
+	loaded, err := config.Load(x.o.source())
+	if err != nil {
+		x.fault("configuration", broken, err, "gateway check")
+		return false
+	}
+	x.config, x.dir = loaded, loaded.Config.StateDir
+	from := "the defaults; there is no file"
+	if loaded.File != "" {
+		from = loaded.File
+	}
+	x.add("configuration", healthy, "valid: "+from, "")
+	if st, err := os.Stat(loaded.File); err == nil && st.Mode().Perm()&0o077 != 0 && loaded.Config.Auth.Token != "" && strings.HasPrefix(loaded.Origins["auth.token"], "file") {
+		x.add("configuration", warning, fmt.Sprintf("other users of this machine may read %s, in which the token is (mode %04o)", loaded.File, st.Mode().Perm()), "chmod 600 "+loaded.File)
+	}
+	return true
+}
+
+// programs are those of the agents, with whatever else the configuration cannot have on this machine.
+func (x *examination) programs() {
+	found := x.config.Warnings()
+	agents := 0
+	for _, p := range found {
+		name := "configuration"
+		if strings.HasPrefix(p.Key, "agents.") {
+			name = "agents"
+			agents++
+		}
+		x.add(name, warning, p.Key+": "+p.What, p.Try)
+	}
+	if agents == 0 {
+		x.add("agents", healthy, fmt.Sprintf("%d configured, their programs are there", len(x.config.Config.Agents)), "")
+	}
+}
+
+func (x *examination) token() {
+	kinds := make(map[rune]bool)
+	token := x.config.Config.Auth.Token
+	for _, r := range token {
+		kinds[r] = true
+	}
+	switch {
+	case token == "":
+		x.add("token", healthy, "none; clients must be on this machine", "")
+	case len(token) < shortToken || len(kinds) < fewKinds:
+		x.add("token", warning, "the token is short enough, or regular enough, to be guessed", "GATEWAY_AUTH_TOKEN=$(openssl rand -hex 32)")
+	default:
+		x.add("token", healthy, "set", "")
+	}
+}
+
+func (x *examination) folder() bool {
+	const name = "state folder"
+	st, err := os.Stat(x.dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		parent := filepath.Dir(x.dir)
+		for parent != filepath.Dir(parent) && !isDir(parent) {
+			parent = filepath.Dir(parent)
+		}
+		if err := unix.Access(parent, unix.W_OK|unix.X_OK); err != nil {
+			x.add(name, broken, fmt.Sprintf("%s is not there and cannot be made: %s: %v", x.dir, parent, err), "another state_dir, or make it as a user who may")
+			return false
+		}
+		x.add(name, healthy, x.dir+" is not there yet; the first start makes it", "")
+		return false
+	case err != nil:
+		x.fault(name, broken, err, "ls -ld "+x.dir)
+		return false
+	case !st.IsDir():
+		x.add(name, broken, x.dir+" is no folder", "another state_dir")
+		return false
+	}
+	if err := unix.Access(x.dir, unix.R_OK|unix.W_OK|unix.X_OK); err != nil {
+		x.add(name, broken, fmt.Sprintf("%s cannot be used by this user: %v", x.dir, err), "run gateway as the user who owns it: ls -ld "+x.dir)
+		return false
+	}
+	if kind := networkFileSystem(x.dir); kind != "" {
+		x.add(name, warning, x.dir+" is on "+kind+": locks and the store's log are not safe there", "a state_dir on a local disk")
+	}
+	if st.Mode().Perm()&0o077 != 0 {
+		x.add(name, warning, fmt.Sprintf("other users of this machine may look into %s (mode %04o)", x.dir, st.Mode().Perm()), "chmod 700 "+x.dir)
+		return true
+	}
+	x.add(name, healthy, x.dir, "")
+	return true
+}
+
+func isDir(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.IsDir()
+}
+
+func (x *examination) disk() {
+	var st unix.Statfs_t
+	if err := unix.Statfs(x.dir, &st); err != nil {
+		x.fault("disk", warning, err, "df "+x.dir)
+		return
+	}
+	free := uint64(st.Bavail) * uint64(st.Bsize) //nolint:gosec,unconvert // the types differ from system to system
+	what := humanize.IBytes(free) + " free"
+	switch {
+	case free < spent:
+		x.add("disk", broken, what+": new turns are refused as soon as it is full", "make room: df "+x.dir)
+	case free < scarce:
+		x.add("disk", warning, what, "make room, or keep turns for less long: turns.retention")
+	default:
+		x.add("disk", healthy, what, "")
+	}
+}
+
+func (x *examination) gateway(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	c := &options{configFile: x.o.configFile, stateDir: x.dir}
+	local, err := c.connect()
+	if err != nil {
+		x.fault("gateway", broken, err, "gateway check")
+		return
+	}
+	s, err := local.snapshot(ctx)
+	_, absent := errors.AsType[*absentError](err)
+	switch {
+	case absent && process.Owned(x.dir):
+		x.add("gateway", broken, "none answers, but something holds the lock of the state folder", "see what: fuser -v "+filepath.Join(x.dir, "gateway.lock"))
+	case absent:
+		x.add("gateway", healthy, "none runs, and the lock is free", "")
+	case err != nil:
+		x.fault("gateway", broken, fmt.Errorf("it holds the lock but does not answer: %w", err), "gateway stop, or kill -QUIT to see in the log where it hangs")
+	default:
+		x.running = &s
+		what := fmt.Sprintf("%s since %s, pid %d, version %s", s.State, s.Since.Local().Format(time.DateTime), s.PID, s.Version)
+		switch {
+		case s.Version != version():
+			x.add("gateway", warning, what+"; this is version "+version(), "gateway restart")
+		case s.Turns.Stuck > 0:
+			x.add("gateway", warning, fmt.Sprintf("%s; %d turns ignore that they were cancelled", what, s.Turns.Stuck), "gateway turns, and see why their agents do not end")
+		case s.State != fsm.Running:
+			x.add("gateway", warning, what, "gateway status --watch")
+		default:
+			x.add("gateway", healthy, what, "")
+		}
+	}
+}
+
+func (x *examination) starts() {
+	if f := process.ReadFailedStarts(x.dir); f.Count > 0 {
+		x.add("starts", warning, fmt.Sprintf("the last %d failed, the latest on %s: %s", f.Count, f.Last.Local().Format(time.DateTime), f.Reason), "mend that, then gateway run")
+	}
+}
+
+// clock compares it with the newest record: turns are kept and ordered by it.
+func (x *examination) clock() {
+	now := time.Now()
+	var newest time.Time
+	err := process.ReadJournal(x.dir, func(line []byte) {
+		var h struct{ Time time.Time }
+		if json.Unmarshal(line, &h) == nil && h.Time.After(newest) {
+			newest = h.Time
+		}
+	})
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		x.fault("clock", warning, err, "ls -l "+x.dir)
+	case newest.Sub(now) > skew:
+		x.add("clock", warning, fmt.Sprintf("it is %s, but something was recorded at %s", now.Format(time.DateTime), newest.Local().Format(time.DateTime)), "see whether the clock is right: date")
+	default:
+		x.add("clock", healthy, now.Format(time.DateTime), "")
+	}
+}
+
+// store looks it through when no gateway does.
+func (x *examination) store(ctx context.Context) {
+	path := filepath.Join(x.dir, storeName)
+	if x.running != nil {
+		x.add("store", healthy, "in use; a gateway looks it through by itself after every start that follows a crash", "")
+		return
+	}
+	began := time.Now()
+	turns, err := queue.Inspect(ctx, path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		x.add("store", healthy, "none yet; the first start makes it", "")
+	case errors.Is(err, context.DeadlineExceeded):
+		x.add("store", warning, "it is too large to be looked through within "+doctorTime.String(), "gateway backup FILE, which checks what it has copied")
+	case errors.Is(err, queue.ErrDamaged):
+		x.fault("store", broken, err, "restore a backup, or move the file away")
+	case err != nil:
+		x.fault("store", broken, err, "ls -l "+path)
+	default:
+		x.add("store", healthy, fmt.Sprintf("whole, %s turns, looked through in %s", humanize.Comma(turns), time.Since(began).Round(time.Millisecond)), "")
+	}
+}
+
+func (x *examination) address(ctx context.Context) {
+	listen := x.config.Config.Listen
+	if x.running != nil {
+		x.add("address", healthy, "the gateway listens on "+x.running.Address, "")
+		if host, port, err := net.SplitHostPort(listen); err == nil && port != "0" && net.JoinHostPort(host, port) != x.running.Address && !strings.HasSuffix(x.running.Address, ":"+port) {
+			x.add("address", warning, "the configuration says "+listen+" by now", "gateway restart")
+		}
+		return
+	}
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", listen)
+	if err != nil {
+		x.fault("address", broken, err, "see who has it: ss -ltnp, or listen elsewhere: --listen 127.0.0.1:0")
+		return
+	}
+	_ = ln.Close()
+	x.add("address", healthy, listen+" is free", "")
+}
+
+func (x *examination) files() {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		x.fault("open files", warning, err, "ulimit -n")
+		return
+	}
+	soft, needed := uint64(limit.Cur), uint64(x.config.Config.Limits.Connections+reservedFiles) //nolint:gosec,unconvert // the types differ from system to system
+	if soft < needed {
+		x.add("open files", warning, fmt.Sprintf("%d may be open, limits.connections with all else needs %d", soft, needed), fmt.Sprintf("ulimit -n %d, or LimitNOFILE= in the unit", needed))
+		return
+	}
+	x.add("open files", healthy, fmt.Sprintf("%d may be open", soft), "")
+}
+
+func (x *examination) supervisor() {
+	if x.running != nil {
+		x.add("restart", healthy, fmt.Sprintf("by %s (%s)", x.running.RespawnMode, x.running.RespawnReason), "")
+		return
+	}
+	around := process.Look()
+	around.TLS = x.config.Config.TLS.On()
+	mode, why := around.Choose(x.config.Config.Lifecycle.Respawn)
+	x.add("restart", healthy, fmt.Sprintf("run from here, by %s (%s)", mode, why), "")
+	if around.Supervisor == "" && runtime.GOOS == "linux" {
+		x.add("supervisor", healthy, "nobody starts a gateway that was run from here again after a crash; gateway service install has systemd do so", "")
+	}
+}
