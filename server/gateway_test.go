@@ -54,7 +54,7 @@ func (m *machine) Status() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	document, _ := json.Marshal(map[string]any{"state": m.state, "generation": 0})
-	return Status{State: m.state, Document: document}
+	return Status{State: m.state, BootID: "boot", Document: document}
 }
 
 func (m *machine) Hops(after uint64) ([]Hop, <-chan struct{}) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"maps"
@@ -306,6 +307,7 @@ func (d *daemon) publish(context.Context, fsm.Entry) error {
 		Modes: modes, Tools: tools,
 		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Token: c.Auth.Token, Certificate: d.loaded.Load().Certificate,
 		Limits: d.limits(), Config: shown,
+		Identity: func() (ed25519.PublicKey, error) { return process.Identity(c.StateDir) },
 	})
 	return nil
 }
