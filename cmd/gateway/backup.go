@@ -23,7 +23,10 @@ func newBackupCommand(o *options) *cobra.Command {
 file appears once it is whole, checked and on disk.
 
 To restore: gateway stop, put the file in the place of gateway.db in the state folder, gateway run.`,
-		Args: cobra.ExactArgs(1),
+		Example: `  gateway backup /var/backups/gateway-$(date +%F).db
+  gateway backup --force copy.db`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := config.StateDir(o.source())
 			if err != nil {

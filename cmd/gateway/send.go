@@ -49,7 +49,12 @@ func newSendCommand(o *options) *cobra.Command {
 		Use:   "send [TEXT | -]",
 		Short: "Hand a turn to an agent and print the answer as it comes",
 		Long: `Hand a turn to an agent and print the answer as it comes. With - or without TEXT the input is read from
-standard input. A restart of the gateway does not disturb it.`,
+standard input. A restart of the gateway does not disturb it. With Ctrl-C the command ends and the turn goes on.
+Exits with 1 when the turn failed or was cancelled.`,
+		Example: `  gateway send "hello"
+  gateway send --session review --agent claude "Read the diff and tell me what is odd"
+  git diff | gateway send --agent claude -
+  id=$(gateway send --no-wait "later") && gateway turns show $id`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return fmt.Errorf("%d arguments are given, but TEXT is one\nTry: gateway send %s", len(args), strconv.Quote(strings.Join(args, " ")))
@@ -82,6 +87,7 @@ standard input. A restart of the gateway does not disturb it.`,
 	flags.BoolVar(&f.noWait, "no-wait", false, "print the turn's id once it is accepted, and return")
 	flags.BoolVar(&f.asJSON, "json", false, "print the finished turn as JSON")
 	flags.DurationVar(&f.timeout, "timeout", 0, "how long to wait for the answer; 0 for as long as it takes")
+	o.completeSending(cmd)
 	return cmd
 }
 

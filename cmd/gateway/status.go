@@ -33,7 +33,10 @@ func newStatusCommand(o *options) *cobra.Command {
 		Use:   "status",
 		Short: "Show what the gateway is doing",
 		Long:  "Show what the gateway is doing. Exits with 0 in Running, 3 when nothing runs, 1 otherwise.",
-		Args:  cobra.NoArgs,
+		Example: `  gateway status
+  gateway status --watch
+  gateway status --json | jq -r .address`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := o.connect()
 			if err != nil {
