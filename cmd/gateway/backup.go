@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -34,7 +35,11 @@ To restore: gateway stop, put the file in the place of gateway.db in the state f
 			}
 			ctx, stop := interruptible(cmd)
 			defer stop()
+			telling, stopTelling := context.WithCancel(ctx)
+			wait := copyProgress(telling, newProgress(cmd.ErrOrStderr()), filepath.Join(dir, storeName), queue.BackupPart(args[0]))
 			turns, err := queue.Backup(ctx, filepath.Join(dir, storeName), args[0], force)
+			stopTelling()
+			wait()
 			if err != nil {
 				return err
 			}

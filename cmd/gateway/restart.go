@@ -119,8 +119,15 @@ func (c *client) restart(cmd *cobra.Command, f *lifecycleFlags) error {
 	if f.noWait {
 		return report(cmd, f.asJSON, d, "%s: %s", d.Outcome, d.Message)
 	}
+	p := newProgress(cmd.ErrOrStderr())
+	defer p.end()
+	report := func(cmd *cobra.Command, asJSON bool, doc any, format string, args ...any) error {
+		p.end()
+		return report(cmd, asJSON, doc, format, args...)
+	}
 	for {
 		s, err := c.snapshot(ctx)
+		p.show(restartProgress(s, err, time.Now()))
 		var refused *apiError
 		switch {
 		case ctx.Err() != nil:
