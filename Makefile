@@ -6,7 +6,7 @@ SHELL := /bin/bash
 TOOL    := go tool -modfile=internal/tools/go.mod
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
-.PHONY: help build generate check lint unit test deps deps-certify deps-peers bench bench-queue bench-peers certify chaos certify-queue fuzz
+.PHONY: help build generate diagram check lint unit test deps deps-clients deps-certify deps-peers bench bench-queue bench-peers certify chaos certify-queue fuzz
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -21,6 +21,10 @@ generate: ## write docs/states.md, and the picture in the README, from the table
 	  /^```mermaid$$/ { print; printf "%s", picture; skip = 1; next } /^```$$/ { skip = 0 } !skip' - README.md > README.md.new
 	mv README.md.new README.md
 
+diagram: ## draw the picture of the states for the page from the table in fsm/; needs node and npm
+	cd internal/tools/diagram && npm ci --ignore-scripts --no-audit --no-fund
+	go run ./cmd/gateway states --format json | node internal/tools/diagram/draw.mjs > server/page/states.svg
+
 check: lint unit ## format, lint, vet, generated documents, unit tests: the quick one
 
 lint:
@@ -31,13 +35,22 @@ lint:
 unit:
 	go test -race -short ./...
 
-test: deps lint ## install what the tests need, and run them all
+test: deps deps-clients lint ## install what the tests need, and run them all
 	go test -v -race -count=1 -timeout 20m ./...
 
 # The agents of the tests are real programs, and so is systemd. Installed where it may be done, skipped with a word where not.
-deps: NEEDED := bc:bc jq:jq systemctl:systemd pgrep:procps unshare:util-linux
+deps: NEEDED := bc:bc chromium:chromium jq:jq systemctl:systemd pgrep:procps unshare:util-linux
 deps:
 	@$(INSTALL)
+
+# OpenAI's client for Node, and a Node that is new enough for it; another runs npm.
+CLIENT := cmd/gateway/testdata/openai-node
+deps-clients: NEEDED := npm:npm
+deps-clients:
+	@$(INSTALL)
+	@cmp -s $(CLIENT)/package-lock.json $(CLIENT)/node_modules/installed || \
+	  { for try in 1 2 3; do (cd $(CLIENT) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) && cp $(CLIENT)/package-lock.json $(CLIENT)/node_modules/installed && break; done; } || \
+	  echo 'cannot install the clients here; their tests are skipped, or fail where CI is set'
 
 # The servers that ours is compared with.
 deps-certify: NEEDED := nginx:nginx-light haproxy:haproxy

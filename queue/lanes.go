@@ -51,6 +51,7 @@ type lane struct {
 	configured  bool
 	running     int
 	stuck       int
+	ends        LaneEnds
 	line        list.List // of *place: waiting in this lane, by seq
 	ready       list.List // of *session: may start as soon as the lane has room, first come first served
 }

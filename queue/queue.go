@@ -379,6 +379,27 @@ type Lane struct {
 	Paused bool `json:"paused"`
 	// OldestQueuedAt is when the turn that has waited longest was accepted; nil when none waits.
 	OldestQueuedAt *time.Time `json:"oldest_queued_at"`
+	// Ended counts the turns that have ended in this generation.
+	Ended LaneEnds `json:"ended"`
+}
+
+// LaneEnds counts how turns of a lane ended.
+type LaneEnds struct {
+	Completed int64 `json:"completed"`
+	Failed    int64 `json:"failed"`
+	Cancelled int64 `json:"cancelled"`
+}
+
+func (e *LaneEnds) count(s Status) {
+	switch s {
+	case Completed:
+		e.Completed++
+	case Failed:
+		e.Failed++
+	case Cancelled:
+		e.Cancelled++
+	case Queued, Running:
+	}
 }
 
 // Lanes lists every configured lane, and those that turns of an earlier configuration still wait in, by

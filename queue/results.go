@@ -94,6 +94,7 @@ func (s *scheduler) ended(op *endTurn) {
 		s.wait(p)
 		return
 	}
+	p.lane.ends.count(op.turn.Status)
 	s.forget(p)
 }
 
@@ -118,6 +119,7 @@ func (s *scheduler) cancelled(op *cancelTurn) {
 	}
 	p.leave()
 	s.stats.Queued--
+	p.lane.ends.count(Cancelled)
 	s.forget(p)
 }
 

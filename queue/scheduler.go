@@ -359,7 +359,7 @@ func (s *scheduler) listLanes() []Lane {
 	for _, l := range s.lanes {
 		view := Lane{
 			Name: l.name, Concurrency: l.concurrency,
-			Running: l.running, Queued: l.line.Len(), Stuck: l.stuck, Paused: s.pausedLanes[l.name],
+			Running: l.running, Queued: l.line.Len(), Stuck: l.stuck, Paused: s.pausedLanes[l.name], Ended: l.ends,
 		}
 		if first := l.line.Front(); first != nil {
 			at := fromMicros(first.Value.(*place).createdAt)

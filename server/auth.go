@@ -75,8 +75,8 @@ func authorize(r *http.Request, b *Backend, crossOrigin *http.CrossOriginProtect
 	if b == nil { // no generation has said yet which token it wants
 		return unavailable("gateway_starting", "the gateway is starting. Try: again in a moment", nil)
 	}
-	if b.Token != "" && isUpgrade(r) {
-		return nil // the first frame has the token
+	if b.Token != "" && (isUpgrade(r) || isPage(r)) {
+		return nil // the first frame has the token, and the page asks for it
 	}
 	if b.Token != "" && !bearer(r, b.Token) {
 		return &apiError{

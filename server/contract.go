@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"encoding/json"
 	"net/http"
@@ -26,6 +27,10 @@ type Backend struct {
 	// began with.
 	Certificate *tls.Certificate
 	Limits      Limits
+	// Config is the configuration in force for GET /v1/config, as JSON encodes it. It holds no secrets.
+	Config any
+	// Identity is the public key that names the gateway, the same after each restart; nil for none.
+	Identity func() (ed25519.PublicKey, error)
 }
 
 // Limits bounds what clients take; the control socket has none of these. The zero value bounds nothing.

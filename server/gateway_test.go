@@ -54,7 +54,7 @@ func (m *machine) Status() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	document, _ := json.Marshal(map[string]any{"state": m.state, "generation": 0})
-	return Status{State: m.state, Document: document}
+	return Status{State: m.state, BootID: "boot", Document: document}
 }
 
 func (m *machine) Hops(after uint64) ([]Hop, <-chan struct{}) {
@@ -176,6 +176,7 @@ func (g *gateway) open() {
 	g.backend = &Backend{
 		Queue: q, Agents: []string{"echo", "other"}, DefaultAgent: "echo", Lanes: []string{"cron", "main"},
 		DefaultLane: "main", MaxInput: 1000, Tools: map[string]bool{"echo": true},
+		Config: map[string]any{"file": "", "config": map[string]any{"store": "sqlite"}, "origins": map[string]string{}},
 	}
 	g.Publish(g.backend)
 	q.Resume()
@@ -228,6 +229,7 @@ func (g *gateway) request(method, path, body string, headers ...string) (*http.R
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}
+	r.Host = r.Header.Get("Host") // else that of the address
 	return r, nil
 }
 

@@ -143,7 +143,7 @@ func (s *Server) createResponse(w http.ResponseWriter, r *http.Request, b *Backe
 	if id := q.context.PreviousResponseID; id != "" {
 		previous, err := b.Queue.Turn(r.Context(), id)
 		if errors.Is(err, queue.ErrNotFound) {
-			return notFound("previous_response_not_found", "previous_response_id", "there is no response %q; finished ones are kept for the retention time only", clip(id))
+			return notFound("previous_response_not_found", "previous_response_id", "there is no response %q; finished ones are kept for the retention time only. Try: without previous_response_id, or with another", clip(id))
 		}
 		if err != nil {
 			return err

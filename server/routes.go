@@ -13,7 +13,6 @@ type routes struct {
 func (s *Server) routes() routes {
 	return routes{
 		gated: map[string]handler{
-			"GET /{$}":                           s.openSocket,
 			"GET /v1/models":                     s.listModels,
 			"GET /v1/models/{model}":             s.showModel,
 			"POST /v1/chat/completions":          s.createChat,
@@ -29,12 +28,15 @@ func (s *Server) routes() routes {
 			"POST /v1/turns/{id}/cancel":         s.cancelTurn,
 			"POST /v1/turns/{id}/retry":          s.retryTurn,
 			"GET /v1/lanes":                      s.listLanes,
+			"GET /v1/config":                     s.showConfig,
 			"PATCH /v1/lanes/{lane}":             s.changeLane,
 			"GET /v1/sessions":                   s.listSessions,
 			"GET /v1/sessions/{session}":         s.showSession,
 			"PATCH /v1/sessions/{session}":       s.changeSession,
 		},
 		always: map[string]func(http.ResponseWriter, *http.Request) error{
+			"GET /{$}":                   s.home,
+			"GET /page/{file}":           s.showPageFile,
 			"GET /healthz":               s.healthy,
 			"GET /readyz":                s.ready,
 			"GET /v1/lifecycle":          s.showLifecycle,

@@ -168,13 +168,14 @@ func (s *Server) Resume(carried []Parked) {
 // queue is closed.
 func (s *Server) Retire(n Notice) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.notice = n
 	select {
 	case <-s.retire:
 	default:
 		close(s.retire)
 	}
+	s.mu.Unlock()
+	s.hub.retire()
 }
 
 // retiring returns the channel that is closed when open streams must end, and what to tell them then.

@@ -1,10 +1,12 @@
 package server
 
 import (
+	"container/list"
 	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -13,7 +15,8 @@ import (
 )
 
 // The WebSocket protocol is that of OpenClaw's gateway; docs/websocket.md says which part of it. Each connection has
-// one goroutine that reads, one that writes, and one for each request that is being answered; all end with it.
+// one goroutine that reads, one that writes while there is something to write, and one for each request that is being
+// answered; all end with it.
 
 const (
 	maxFrameBefore = 64 << 10 // bytes of a frame before connect
@@ -71,6 +74,7 @@ type socket struct {
 	s       *Server
 	b       *Backend
 	ws      *websocket.Conn
+	under   *conn // nil when it cannot be carried over
 	request *http.Request
 	id      string
 	nonce   string // of the challenge
@@ -83,62 +87,115 @@ type socket struct {
 
 	peer    peer          // set by the handshake, before anything else runs
 	greeted chan struct{} // closed once the handshake is over
+	place   *list.Element // among those that have connected; the hub's
 
-	writing  sync.Mutex // so that frames keep their order
-	mu       sync.Mutex
-	waiting  [][]byte
-	buffered int
-	seq      int64
-	wake     chan struct{}
+	out     framed
+	writing sync.Mutex     // so that frames keep their order
+	ends    sync.WaitGroup // what writes, or says goodbye
+
+	mu             sync.Mutex
+	waiting        []outgoing
+	buffered       int // bytes of waiting, and of what is being written
+	seq            int64
+	flushing       bool // somebody writes what waits
+	started, ended bool
+	leaving        bool // goodbye is being said
+	tick           *time.Timer
 }
+
+// anySocket stands for the request that a connection began as, once nothing of it is needed any more.
+var anySocket = &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/"}}
 
 // openSocket upgrades the connection and serves it until it ends.
 func (s *Server) openSocket(w http.ResponseWriter, r *http.Request, b *Backend) error {
-	if !isUpgrade(r) {
-		return notFound("not_found", "", "there is no page at %s. Try: GET /v1/models, or a WebSocket client", r.URL.Path)
-	}
 	c := &socket{
 		s: s, b: b, request: r, id: xid.New().String(), nonce: newNonce(), greeted: make(chan struct{}),
-		calls: make(chan struct{}, maxRequests), awaits: make(chan struct{}, maxAwaited), wake: make(chan struct{}, 1),
+		calls: make(chan struct{}, maxRequests), awaits: make(chan struct{}, maxAwaited),
 	}
 	// It ends when the gateway retires, not with the request that it began as.
-	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(r.Context()))
-	defer c.cancel()
+	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if !s.hub.enter(c) {
+		c.cancel()
 		return unavailable("too_many_connections", "too many WebSocket connections are open. Try: again later", nil)
 	}
-	defer s.hub.leave(c)
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled})
+	ws, err := c.out.accept(w, r)
 	if err != nil {
+		c.cancel()
+		s.hub.leave(c)
 		return nil //nolint:nilerr // it has answered
 	}
-	if nc := connOf(r.Context()); nc != nil {
-		nc.becomeSocket()
+	if c.under = connOf(r.Context()); c.under != nil {
+		c.under.becomeSocket()
 	}
 	c.ws = ws
-	defer func() { _ = ws.CloseNow() }()
-	c.serve()
+	go c.serve() // not here, where net/http would keep its buffers for as long as this takes
 	return nil
 }
 
+// serve greets the client and leaves the rest to listen, on a stack that is small again.
 func (c *socket) serve() {
-	var background sync.WaitGroup
-	defer background.Wait()
-	defer c.cancel()
-	background.Go(c.write)
-	background.Go(c.untilRetired)
+	c.start()
+	if !c.greet() {
+		c.finish()
+		return
+	}
+	go c.listen()
+}
+
+// start lets the connection write, and be told to end.
+func (c *socket) start() {
+	context.AfterFunc(c.ctx, func() { _ = c.out.Close() })
+	c.mu.Lock()
+	c.started = true
+	c.tick = time.AfterFunc(tickInterval, c.tickNow)
+	c.mu.Unlock()
+	retiring, _ := c.s.retiring()
+	select {
+	case <-retiring:
+		c.leave()
+	default:
+	}
+}
+
+func (c *socket) greet() bool {
+	defer close(c.greeted)
+	defer c.recovering()
 	silent := time.AfterFunc(connectTime, func() { c.close(websocket.StatusPolicyViolation, "no connect within 15 s") })
 	defer silent.Stop()
 	c.ws.SetReadLimit(maxFrameBefore)
 	c.event("connect.challenge", map[string]any{"nonce": c.nonce, "ts": time.Now().UnixMilli()})
-	ok := c.handshake(silent)
-	close(c.greeted)
-	if !ok {
-		return
+	if !c.handshake(silent) {
+		return false
 	}
+	c.request = anySocket
 	c.ws.SetReadLimit(maxFrame)
-	defer c.work.Wait()
-	defer c.cancel()
+	return true
+}
+
+// recovering ends a connection whose goroutine panicked, and logs the stack.
+func (c *socket) recovering() {
+	if p := recover(); p != nil {
+		c.s.opts.Log.Error().Interface("panic", p).Stack().Msg("a connection panicked; please report it")
+	}
+}
+
+// finish waits for all that belongs to the connection.
+func (c *socket) finish() {
+	c.cancel()
+	c.work.Wait()
+	_ = c.ws.CloseNow()
+	c.mu.Lock()
+	c.ended, c.waiting = true, nil
+	c.tick.Stop()
+	c.mu.Unlock()
+	c.ends.Wait()
+	c.s.hub.leave(c)
+}
+
+// listen answers requests until the connection ends.
+func (c *socket) listen() {
+	defer c.finish()
+	defer c.recovering()
 	for {
 		f, err := c.read()
 		if errors.Is(err, errNotAFrame) {
@@ -198,84 +255,45 @@ func (c *socket) event(name string, payload any) {
 	c.send(frame{Type: "event", Event: name, Payload: payload})
 }
 
-// send puts a frame in line. It never waits: a client that does not read is closed, and slows nobody.
 func (c *socket) send(f frame) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f.Type == "event" && f.Event != "connect.challenge" {
-		c.seq++
-		f.Seq = c.seq
-	}
 	text, err := json.Marshal(f)
 	if err != nil {
 		c.s.opts.Log.Error().Err(err).Str("event", f.Event).Msg("a frame could not be encoded; please report it")
 		return
 	}
-	if c.buffered += len(text); c.buffered > maxBuffered {
-		c.cancel()
+	numbered := f.Type == "event" && f.Event != "connect.challenge"
+	if numbered {
+		text = text[:len(text)-1]
+	}
+	c.queue(text, numbered, true)
+}
+
+// tickNow sends a tick, and has the next one sent.
+func (c *socket) tickNow() {
+	c.event("tick", map[string]any{"ts": time.Now().UnixMilli()})
+	c.s.hub.tellHealth(c.b)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended {
+		c.tick.Reset(tickInterval)
+	}
+}
+
+// leave has goodbye said, once.
+func (c *socket) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.started || c.ended || c.leaving {
 		return
 	}
-	c.waiting = append(c.waiting, text)
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+	c.leaving = true
+	c.ends.Go(c.sayGoodbye)
 }
 
-// write sends what is in line, and a tick now and then.
-func (c *socket) write() {
-	tick := time.NewTicker(tickInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-c.wake:
-			if !c.flush() {
-				c.cancel()
-				return
-			}
-		case <-tick.C:
-			c.event("tick", map[string]any{"ts": time.Now().UnixMilli()})
-			c.s.hub.tellHealth(c.b)
-		case <-c.ctx.Done():
-			return
-		}
-	}
-}
-
-// flush writes all that is in line; false when the client does not take it.
-func (c *socket) flush() bool {
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	for {
-		c.mu.Lock()
-		if len(c.waiting) == 0 {
-			c.mu.Unlock()
-			return true
-		}
-		text := c.waiting[0]
-		c.waiting = c.waiting[1:]
-		c.mu.Unlock()
-		ctx, cancel := context.WithTimeout(c.ctx, writeTimeout)
-		err := c.ws.Write(ctx, websocket.MessageText, text)
-		cancel()
-		c.mu.Lock()
-		c.buffered -= len(text)
-		c.mu.Unlock()
-		if err != nil {
-			return false
-		}
-	}
-}
-
-// untilRetired says goodbye when the gateway stops or restarts. A client that is about to connect is told then to try
-// again, which clients do by themselves.
-func (c *socket) untilRetired() {
-	retiring, notice := c.s.retiring()
-	select {
-	case <-c.ctx.Done():
-		return
-	case <-retiring:
-	}
+// sayGoodbye ends the connection when the gateway stops or restarts. A client that is about to connect is told then to
+// try again, which clients do by themselves.
+func (c *socket) sayGoodbye() {
+	_, notice := c.s.retiring()
 	select {
 	case <-c.greeted:
 	case <-c.ctx.Done():
@@ -286,7 +304,11 @@ func (c *socket) untilRetired() {
 	}
 	c.s.hub.quiet(c.ctx) // what ended in the drain is told before the goodbye
 	n := notice()
-	c.event("shutdown", map[string]any{"reason": n.Reason, "restartExpectedMs": n.RestartExpectedMS})
+	bye := map[string]any{"reason": n.Reason}
+	if n.RestartExpectedMS != nil {
+		bye["restartExpectedMs"] = *n.RestartExpectedMS
+	}
+	c.event("shutdown", bye)
 	c.close(websocket.StatusServiceRestart, "service restart")
 }
 
@@ -297,206 +319,9 @@ func (c *socket) close(code websocket.StatusCode, reason string) {
 	c.flush()
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	if nc := connOf(c.request.Context()); nc != nil {
-		nc.part()
+	if c.under != nil {
+		c.under.part()
 	}
 	_ = c.ws.Close(code, reason)
 	c.cancel()
-}
-
-// hub knows the connections of this process, and the runs that are told to them.
-type hub struct {
-	ctx     context.Context // ends what is told
-	cancel  context.CancelFunc
-	follows sync.WaitGroup
-	census  census
-
-	taking  sync.Mutex
-	takenUp *Backend // whose unfinished runs are told
-
-	mu        sync.Mutex
-	all       map[*socket]bool  // whether it has connected
-	runs      map[followed]bool // that are told
-	strangers int               // connections that have not connected
-	// The turns of the runs that were asked for here, by run, lately and a while ago: what agent.wait need not look for.
-	lately, before map[string]string
-	closed         bool
-	changed        chan struct{} // closed when a connection or a run has ended
-	version        int           // of the presence
-	telling        bool          // the presence, in a moment
-	toldAt         time.Time     // when all were told the health
-}
-
-func newHub() *hub {
-	h := &hub{all: map[*socket]bool{}, runs: map[followed]bool{}, lately: map[string]string{}, changed: make(chan struct{})}
-	h.ctx, h.cancel = context.WithCancel(context.Background())
-	return h
-}
-
-func (h *hub) enter(c *socket) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.closed || len(h.all) >= maxSockets || h.strangers >= maxStrangers {
-		return false
-	}
-	h.all[c] = false
-	h.strangers++
-	return true
-}
-
-// joined greets the client and tells it everything from then on.
-func (h *hub) joined(c *socket, greet func()) {
-	h.mu.Lock()
-	greet()
-	h.all[c] = true
-	h.strangers--
-	h.version++
-	h.mu.Unlock()
-	h.tellPresence()
-}
-
-func (h *hub) leave(c *socket) {
-	h.mu.Lock()
-	was := h.all[c]
-	delete(h.all, c)
-	if was {
-		h.version++
-	} else {
-		h.strangers--
-	}
-	h.wakeLocked()
-	h.mu.Unlock()
-	if was {
-		h.tellPresence()
-	}
-}
-
-// connected are the clients that have the scope.
-func (h *hub) connected(scope string) (all []*socket) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for c, joined := range h.all {
-		if joined && c.peer.may(scope) {
-			all = append(all, c)
-		}
-	}
-	return all
-}
-
-// tell sends an event to everybody who may read.
-func (h *hub) tell(name string, payload any) {
-	all := h.connected(scopeRead)
-	if len(all) == 0 {
-		return
-	}
-	once, err := json.Marshal(payload)
-	if err != nil {
-		all[0].s.opts.Log.Error().Err(err).Str("event", name).Msg("an event could not be encoded; please report it")
-		return
-	}
-	for _, c := range all {
-		c.event(name, json.RawMessage(once))
-	}
-}
-
-func (h *hub) wakeLocked() {
-	close(h.changed)
-	h.changed = make(chan struct{})
-}
-
-// Those who come and go are gathered for presenceInterval, and presencePerClient for each that is there, before all are
-// told: many clients are told less often.
-const (
-	presenceInterval  = 200 * time.Millisecond
-	presencePerClient = time.Millisecond
-)
-
-func (h *hub) tellPresence() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.telling || h.closed {
-		return
-	}
-	h.telling = true
-	time.AfterFunc(presenceInterval+time.Duration(len(h.all))*presencePerClient, func() {
-		h.mu.Lock()
-		h.telling = false
-		h.mu.Unlock()
-		h.tell("presence", map[string]any{"presence": h.presence()})
-	})
-}
-
-// rememberedRuns bounds each of the two maps of runs.
-const rememberedRuns = 5000
-
-func (h *hub) remember(run, turn string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.lately) >= rememberedRuns {
-		h.lately, h.before = map[string]string{}, h.lately
-	}
-	h.lately[run] = turn
-}
-
-// turnOf is the turn of a run that was asked for here; empty when it is not known.
-func (h *hub) turnOf(run string) string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if turn, ok := h.lately[run]; ok {
-		return turn
-	}
-	return h.before[run]
-}
-
-// quiet waits until no run is told any more, for at most a moment.
-func (h *hub) quiet(ctx context.Context) {
-	limit := time.NewTimer(lastEvents)
-	defer limit.Stop()
-	for {
-		h.mu.Lock()
-		left, changed := len(h.runs), h.changed
-		h.mu.Unlock()
-		if left == 0 {
-			return
-		}
-		select {
-		case <-changed:
-		case <-limit.C:
-			return
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// close waits until all connections have ended; when ctx ends first they are cut. Runs are told until their queue
-// closes, or until ctx ends.
-func (h *hub) close(ctx context.Context) {
-	defer context.AfterFunc(ctx, h.cancel)()
-	defer h.follows.Wait()
-	h.mu.Lock()
-	h.closed = true
-	h.mu.Unlock()
-	for cut := false; ; {
-		h.mu.Lock()
-		left, changed := len(h.all), h.changed
-		if ctx.Err() != nil && !cut {
-			cut = true
-			for c := range h.all {
-				c.cancel()
-			}
-		}
-		h.mu.Unlock()
-		if left == 0 {
-			return
-		}
-		done := ctx.Done()
-		if cut {
-			done = nil
-		}
-		select {
-		case <-changed:
-		case <-done:
-		}
-	}
 }

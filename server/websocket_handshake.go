@@ -197,7 +197,6 @@ func (c *socket) authenticate(p *connectParams) *frameError {
 	p.peer.method = "none"
 	switch wanted := c.b.Token; {
 	case trusted(c.request.Context()):
-		p.peer.method = "local"
 	case wanted == "":
 	case p.token == "" && bearer(c.request, wanted):
 		p.peer.method = "token"
@@ -286,20 +285,23 @@ const maxPresence = 20
 // presence lists the clients that are connected, the newest first.
 func (h *hub) presence() []map[string]any {
 	h.mu.Lock()
-	var there []peer
-	for c, joined := range h.all {
-		if joined {
-			there = append(there, c.peer)
-		}
-	}
-	h.mu.Unlock()
-	slices.SortFunc(there, func(a, b peer) int { return b.since.Compare(a.since) })
+	defer h.mu.Unlock()
 	all := []map[string]any{}
-	for _, who := range there[:min(len(there), maxPresence)] {
-		all = append(all, map[string]any{
+	for e := h.joiners.Front(); e != nil && len(all) < maxPresence; e = e.Next() {
+		c, _ := e.Value.(*socket)
+		who := c.peer
+		one := map[string]any{
+			"reason": "connect", "roles": []string{"operator"}, "scopes": append([]string{}, who.scopes...), "ts": who.since.UnixMilli(),
+			"text": strings.TrimSpace(who.ID + " " + who.Version),
+		}
+		for name, value := range map[string]string{
 			"host": who.host, "version": who.Version, "platform": who.Platform, "mode": who.Mode, "instanceId": who.InstanceID,
-			"reason": "connect", "roles": []string{"operator"}, "scopes": who.scopes, "ts": who.since.UnixMilli(), "text": who.ID + " " + who.Version,
-		})
+		} {
+			if value != "" { // clients do not take empty ones
+				one[name] = value
+			}
+		}
+		all = append(all, one)
 	}
 	return all
 }

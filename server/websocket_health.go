@@ -51,7 +51,7 @@ func recent(sessions []queue.Session) map[string]any {
 			"key": one.Name, "updatedAt": one.UpdatedAt.UnixMilli(), "age": max(time.Since(one.UpdatedAt).Milliseconds(), 0),
 		})
 	}
-	return map[string]any{"count": len(sessions), "recent": newest}
+	return map[string]any{"path": "", "count": len(sessions), "recent": newest}
 }
 
 // ofAgent are the sessions whose key names the agent.
@@ -65,9 +65,10 @@ func ofAgent(sessions []queue.Session, name string) []queue.Session {
 func (h *hub) health(b *Backend) map[string]any {
 	began := time.Now()
 	agents := []map[string]any{}
-	none := map[string]any{"count": 0, "recent": []any{}}
+	none := map[string]any{"path": "", "count": 0, "recent": []any{}} // they are in no file that a client could read
+	silent := map[string]any{"enabled": false, "every": "", "everyMs": nil, "prompt": "", "target": "none", "ackMaxChars": 0}
 	for _, name := range b.Agents {
-		agents = append(agents, map[string]any{"agentId": name, "isDefault": name == b.DefaultAgent, "sessions": none})
+		agents = append(agents, map[string]any{"agentId": name, "isDefault": name == b.DefaultAgent, "heartbeat": silent, "sessions": none})
 	}
 	return map[string]any{
 		"ok": !b.Queue.Stats().Damaged, "ts": began.UnixMilli(), "durationMs": time.Since(began).Milliseconds(),
@@ -85,7 +86,7 @@ func (h *hub) tellHealth(b *Backend) {
 	}
 	h.toldAt = time.Now()
 	h.follows.Go(func() {
-		if len(h.connected(scopeRead)) > 0 {
+		if len(h.connected()) > 0 {
 			h.tell("health", h.health(b))
 		}
 	})

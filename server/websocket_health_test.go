@@ -73,10 +73,12 @@ func TestStrangersHaveFewerPlaces(t *testing.T) {
 func TestPresenceListsTheNewestClients(t *testing.T) {
 	h := newHub()
 	defer h.cancel()
-	h.closed = true // it tells nobody
+	h.telling = true // it tells nobody
 	began := time.Now()
 	for i := range 3 * maxPresence {
-		h.all[&socket{peer: peer{ID: "c", since: began.Add(time.Duration(i) * time.Millisecond)}}] = true
+		c := &socket{peer: peer{ID: "c", since: began.Add(time.Duration(i) * time.Millisecond)}}
+		require.True(t, h.enter(c))
+		h.joined(c, func() {})
 	}
 	list := h.presence()
 	require.Len(t, list, maxPresence)

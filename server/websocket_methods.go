@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -51,6 +52,15 @@ func init() {
 
 		"gateway.restart.preflight": {scopeRead, (*socket).restartPreflight},
 		"gateway.restart.request":   {scopeAdmin, (*socket).restartRequest},
+
+		"gateway.identity.get": {scopeRead, (*socket).identity},
+
+		// What other gateways have and there is none of here.
+		"channels.status": {scopeRead, (*socket).channelsStatus},
+		"cron.status":     {scopeRead, fixed(map[string]any{"enabled": false, "jobs": 0, "nextWakeAtMs": nil})},
+		"cron.list":       {scopeRead, (*socket).listCron},
+		"node.list":       {scopeRead, (*socket).listNodes},
+		"last-heartbeat":  {scopeRead, fixed(json.RawMessage("null"))},
 
 		// A terminal client asks for these at its start; there are none here.
 		"commands.list":        {scopeRead, fixed(map[string]any{"commands": []any{}})},

@@ -46,6 +46,6 @@ func TestAStopIsAnnouncedAsOneThatDoesNotComeBack(t *testing.T) {
 	w := g.connect()
 	g.Retire(Notice{Reason: "gateway stopping"})
 	bye := w.event("shutdown", func(map[string]any) bool { return true })
-	require.Equal(t, map[string]any{"reason": "gateway stopping", "restartExpectedMs": nil}, bye)
+	require.Equal(t, map[string]any{"reason": "gateway stopping"}, bye)
 	require.Equal(t, "service restart", w.closed().Reason)
 }

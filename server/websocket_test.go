@@ -26,6 +26,7 @@ type wire struct {
 	ws     *websocket.Conn
 	nonce  string
 	seq    float64
+	method string           // that was called last
 	events []map[string]any // that came while something else was waited for
 }
 
@@ -76,6 +77,7 @@ func (w *wire) tryRead() (f map[string]any, err error) {
 	if err := json.Unmarshal(text, &f); err != nil {
 		return nil, err
 	}
+	checkFrame(w.t, text, w.method)
 	if seq, ok := f["seq"].(float64); ok {
 		if seq != w.seq+1 {
 			return nil, fmt.Errorf("event %v after %v", seq, w.seq)
@@ -93,6 +95,8 @@ func (w *wire) write(text string) {
 // call sends a request and returns its response.
 func (w *wire) call(method, params string) map[string]any {
 	w.t.Helper()
+	w.method = method
+	defer func() { w.method = "" }()
 	w.write(fmt.Sprintf(`{"type":"req","id":"1","method":%q,"params":%s}`, method, params))
 	return w.response("1")
 }
@@ -396,7 +400,7 @@ func TestAClientThatDoesNotReadIsClosed(t *testing.T) {
 	deaf := g.connect()
 	var slow *socket
 	require.Eventually(t, func() bool {
-		for _, c := range g.hub.connected(scopeRead) {
+		for _, c := range g.hub.connected() {
 			slow = c
 		}
 		return slow != nil

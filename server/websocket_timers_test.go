@@ -35,13 +35,13 @@ func piped(t *testing.T) (*socket, *bufio.ReadWriter, net.Conn) {
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 	require.NoError(t, err)
 	r.Header = http.Header{"Upgrade": {"websocket"}, "Connection": {"Upgrade"}, "Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}}
-	ws, err := websocket.Accept(hijacked{conn: ours}, r, nil)
-	require.NoError(t, err)
 	s := New(Options{Lifecycle: newMachine(), Log: zerolog.Nop()})
 	c := &socket{
-		s: s, ws: ws, request: r, nonce: "n", greeted: make(chan struct{}),
-		calls: make(chan struct{}, 1), awaits: make(chan struct{}, 1), wake: make(chan struct{}, 1),
+		s: s, request: r, nonce: "n", greeted: make(chan struct{}),
+		calls: make(chan struct{}, 1), awaits: make(chan struct{}, 1),
 	}
+	c.ws, err = c.out.accept(hijacked{conn: ours}, r)
+	require.NoError(t, err)
 	c.ctx, c.cancel = context.WithCancel(t.Context())
 	return c, bufio.NewReadWriter(bufio.NewReader(theirs), bufio.NewWriter(theirs)), theirs
 }
@@ -87,16 +87,13 @@ func TestAClientHearsATickEveryThirtySeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, client, theirs := piped(t)
 		began := time.Now()
-		done := make(chan struct{})
-		go func() { defer close(done); c.write() }()
+		c.start()
 		for i := range 3 {
 			_, text := frameOf(t, client)
 			require.Contains(t, text, `"event":"tick"`)
 			require.Equal(t, time.Duration(i+1)*tickInterval, time.Since(began))
 		}
-		c.cancel()
-		<-done
-		require.NoError(t, c.ws.CloseNow())
+		c.finish()
 		require.NoError(t, theirs.Close())
 	})
 }
@@ -106,13 +103,11 @@ func TestAClientThatTakesNothingIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _, theirs := piped(t)
 		began := time.Now()
-		done := make(chan struct{})
-		go func() { defer close(done); c.write() }()
+		c.start()
 		c.event("health", "x")
-		<-done
+		<-c.ctx.Done()
 		require.Equal(t, writeTimeout, time.Since(began))
-		require.Error(t, c.ctx.Err())
-		_ = c.ws.CloseNow()
+		c.finish()
 		require.NoError(t, theirs.Close())
 	})
 }

@@ -43,6 +43,7 @@ func TestTheRealOpenClawClient(t *testing.T) {
 		"OK": {"gateway", "health"}, `"defaultAgentId": "echo"`: {"gateway", "call", "health"},
 		`"byStatus"`: {"gateway", "call", "status"}, "Reachable: yes": {"gateway", "probe"},
 		"hello there": {"agent", "--message", "hello there"},
+		"publicKey":   {"gateway", "call", "gateway.identity.get"}, `"jobs": []`: {"cron", "list", "--json"},
 	}
 	for want, args := range commands {
 		require.Contains(t, client(args...), want)

@@ -18,7 +18,7 @@ func (d *daemon) limits() server.Limits {
 		return l
 	}
 	if room := int(min(files.Cur, 1<<30) - min(reservedFiles, files.Cur/2)); room < l.Connections {
-		d.log.Warn().Int("connections", room).Uint64("open_files", files.Cur).
+		d.log.Warn().Int("connections", room).Any("open_files", files.Cur).
 			Msg("fewer connections than limits.connections fit into the limit of open files. Try: ulimit -n, or LimitNOFILE= in the unit")
 		l.Connections = room
 	}

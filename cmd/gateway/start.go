@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"maps"
@@ -297,11 +298,16 @@ func (d *daemon) publish(context.Context, fsm.Entry) error {
 	for name, a := range c.Agents {
 		modes[name], tools[name] = queue.Mode(a.Mode), a.Type == "openai"
 	}
+	shown, err := d.loaded.Load().Document()
+	if err != nil {
+		return err
+	}
 	d.server.Publish(&server.Backend{
 		Queue: d.queue.Load(), Agents: slices.Sorted(maps.Keys(c.Agents)), DefaultAgent: c.DefaultAgent,
 		Modes: modes, Tools: tools,
 		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Token: c.Auth.Token, Certificate: d.loaded.Load().Certificate,
-		Limits: d.limits(),
+		Limits: d.limits(), Config: shown,
+		Identity: func() (ed25519.PublicKey, error) { return process.Identity(c.StateDir) },
 	})
 	return nil
 }

@@ -1,0 +1,53 @@
+// The page of the gateway. It is a client of the public API and nothing more: see docs/http.md.
+
+import { call } from "./api.js";
+import * as chat from "./chat.js";
+import { $, attempt, el } from "./dom.js";
+import * as overview from "./overview.js";
+import * as turns from "./turns.js";
+
+const views = ["overview", "turns", "chat", "configuration"];
+let view = "";
+
+function route() {
+  const [name, argument = ""] = location.hash.slice(1).split("/");
+  view = views.includes(name) ? name : "overview";
+  for (const v of views) $(`#${v}`).hidden = v !== view;
+  for (const a of document.querySelectorAll("nav a")) {
+    if (a.hash === `#${view}`) a.setAttribute("aria-current", "page");
+    else a.removeAttribute("aria-current");
+  }
+  if (view === "turns") attempt(turns.load);
+  if (view === "chat") {
+    attempt(chat.names);
+    attempt(() => chat.show(decodeURIComponent(argument) || $("#where").session.value || "main"));
+  }
+  if (view === "configuration") attempt(configuration);
+}
+
+async function configuration() {
+  const { file, config, origins } = await call("GET", "/v1/config");
+  $("#config-file").textContent = file ? `From ${file}.` : "There is no file.";
+  $("#config").replaceChildren(...[...flat(config)].map(([key, value]) => el("tr", {}, el("td", {}, key), el("td", {}, value), el("td", {}, origins[key] ?? "default"))));
+}
+
+// flat yields the keys of a document as people write them, and their values.
+function* flat(value, key = "") {
+  if (value && typeof value === "object" && !Array.isArray(value)) {
+    for (const [name, v] of Object.entries(value)) yield* flat(v, key ? `${key}.${name}` : name);
+  } else {
+    yield [key, typeof value === "string" ? value : JSON.stringify(value)];
+  }
+}
+
+overview.start();
+turns.start();
+attempt(chat.start);
+addEventListener("hashchange", route);
+route();
+overview.watch(() => view === "turns" && attempt(turns.renew));
+overview.every(1000, async () => {
+  const visible = !document.hidden;
+  await overview.tick(visible && view === "overview");
+  if (visible && view === "turns") await turns.renew();
+});

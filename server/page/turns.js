@@ -1,0 +1,156 @@
+// The list of turns, and one of them.
+
+import { answer, call } from "./api.js";
+import { $, attempt, confirm, dateTime, el, facts, lasted, time } from "./dom.js";
+
+const pageSize = 100;
+let turns = []; // newest first
+let items = new Map(); // li by id
+let more = false;
+let loading = 0; // the newest request; answers to older ones are dropped
+
+const form = () => new FormData($("#filter"));
+
+function query(before) {
+  const f = form();
+  const q = new URLSearchParams({ limit: pageSize });
+  for (const name of ["status", "session", "agent"]) if (f.get(name)) q.set(name, f.get(name));
+  if (before) q.set("before", before);
+  return `/v1/turns?${q}`;
+}
+
+// load begins the list anew; older adds to it.
+export async function load() {
+  const mine = ++loading;
+  const got = await call("GET", query());
+  if (mine !== loading) return;
+  turns = got.turns;
+  more = got.has_more;
+  show();
+}
+
+async function older() {
+  const mine = ++loading;
+  const got = await call("GET", query(turns.at(-1)?.id));
+  if (mine !== loading) return;
+  turns.push(...got.turns);
+  more = got.has_more;
+  show();
+}
+
+// renew brings the newest turns up to date and keeps what was listed below them.
+export async function renew() {
+  if (loading === 0) return;
+  const mine = loading;
+  const got = await call("GET", query());
+  if (mine !== loading) return;
+  const fresh = new Set(got.turns.map((t) => t.id));
+  const last = got.turns.at(-1);
+  const below = got.has_more ? turns.filter((t) => !fresh.has(t.id) && t.created_at <= last.created_at) : [];
+  turns = [...got.turns, ...below];
+  more = below.length ? more : got.has_more;
+  show();
+}
+
+const describe = (t) => [t.status, t.session, t.input, t.output, t.error].join("\n").toLowerCase();
+
+function show() {
+  const text = (form().get("text") ?? "").toLowerCase();
+  const listed = text ? turns.filter((t) => describe(t).includes(text) || t.id.includes(text)) : turns;
+  const list = $("#turn-list");
+  const next = new Map();
+  const children = listed.map((t) => {
+    const key = `${t.status} ${t.runs} ${t.output.length}`;
+    let li = items.get(t.id);
+    if (!li || li.dataset.key !== key) {
+      const focused = li?.contains(document.activeElement);
+      li = item(t);
+      li.dataset.key = key;
+      if (focused) queueMicrotask(() => li.firstChild.focus());
+    }
+    next.set(t.id, li);
+    return li;
+  });
+  if (children.some((c, i) => list.children[i] !== c) || list.children.length !== children.length) {
+    list.replaceChildren(...(children.length ? children : [el("li", { className: "empty" }, "No such turns.")]));
+  }
+  items = next;
+  $("#turn-count").textContent = `${listed.length}${text ? ` of ${turns.length}` : ""} listed${more ? ", there are older ones" : ""}`;
+  $("#more").hidden = !more;
+}
+
+const item = (t) => el("li", {}, el("button", { type: "button", onclick: () => open(t.id) },
+  el("span", { className: `status ${t.status}` }, t.status),
+  el("span", { className: "who" }, t.session),
+  el("span", { className: "what" }, (t.error || t.output || t.input).slice(0, 200)),
+  el("time", { className: "quiet small", dateTime: t.created_at, title: dateTime(t.created_at) }, time(t.created_at)),
+));
+
+let following;
+
+// open shows a turn, and its answer as it comes.
+export async function open(id) {
+  following?.abort();
+  following = new AbortController();
+  const { signal } = following;
+  const dialog = $("#turn");
+  const first = await attempt(() => call("GET", `/v1/turns/${encodeURIComponent(id)}`, { signal }));
+  if (!first) return;
+  present(first);
+  if (!dialog.open) dialog.showModal();
+  if (["queued", "running"].includes(first.status)) {
+    await attempt(async () => {
+      for await (const a of answer(id, signal)) {
+        $("#turn-output").textContent = a.text || (a.away ? "The gateway is away; this goes on by itself." : a.why ?? "");
+      }
+    });
+  }
+  if (signal.aborted) return;
+  const done = await attempt(() => call("GET", `/v1/turns/${encodeURIComponent(id)}`, { signal }));
+  if (done && !signal.aborted) present(done);
+}
+
+function present(t) {
+  const ran = t.started_at && t.finished_at ? lasted(new Date(t.finished_at) - new Date(t.started_at)) : "";
+  facts($("#turn-facts"), [
+    ["Status", t.status], ["Why it waits", t.waiting?.reason], ["Error", t.error], ["Session", t.session], ["Agent", t.agent], ["Lane", t.lane],
+    ["Accepted", dateTime(t.created_at)], ["Started", dateTime(t.started_at)], ["Ended", dateTime(t.finished_at)], ["Took", ran],
+    ["Attempt", t.attempt > 1 ? t.attempt : ""], ["Id", t.id],
+  ]);
+  $("#turn-input").textContent = t.input;
+  $("#turn-output").textContent = t.output;
+  $("#turn-cancel").hidden = !["queued", "running"].includes(t.status);
+  $("#turn-retry").hidden = !["failed", "cancelled"].includes(t.status);
+  $("#turn-cancel").onclick = () => cancel(t);
+  $("#turn-retry").onclick = () => attempt(async () => {
+    await call("POST", `/v1/turns/${encodeURIComponent(t.id)}/retry`);
+    await open(t.id);
+  });
+  $("#turn-chat").onclick = () => {
+    close();
+    location.hash = `#chat/${encodeURIComponent(t.session)}`;
+  };
+}
+
+async function cancel(t) {
+  if (!(await confirm("Cancel the turn?", "Cancel the turn", t.status === "running" ? "It runs. Its agent is told to end, and what it said so far is dropped." : "It waits, and will not run."))) return;
+  await attempt(() => call("POST", `/v1/turns/${encodeURIComponent(t.id)}/cancel`));
+}
+
+export function start() {
+  let typing;
+  $("#filter").oninput = (event) => {
+    clearTimeout(typing);
+    typing = setTimeout(() => (event.target.name === "text" ? show() : attempt(load)), 150);
+  };
+  $("#filter").onsubmit = (event) => event.preventDefault();
+  $("#more").onclick = () => attempt(older);
+  $("#turn .close").onclick = close;
+  $("#turn").oncancel = close; // by the Escape key
+}
+
+// close at once: the dialog's own event comes late, and would end what was opened meanwhile.
+function close() {
+  following?.abort();
+  $("#turn").close();
+}

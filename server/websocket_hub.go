@@ -1,0 +1,258 @@
+package server
+
+import (
+	"container/list"
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// hub knows the connections of this process, and the runs that are told to them.
+type hub struct {
+	ctx     context.Context // ends what is told
+	cancel  context.CancelFunc
+	follows sync.WaitGroup
+	census  census
+
+	taking  sync.Mutex
+	takenUp *Backend // whose unfinished runs are told
+
+	mu        sync.Mutex
+	all       map[*socket]bool  // whether it has connected
+	runs      map[followed]bool // that are told
+	strangers int               // connections that have not connected
+	// The turns of the runs that were asked for here, by run, lately and a while ago: what agent.wait need not look for.
+	lately, before map[string]string
+	closed         bool
+	changed        chan struct{} // closed when a connection or a run has ended
+	version        int           // of the presence
+	telling        bool          // the presence, in a moment
+	joiners        list.List     // of *socket: those that have connected, the newest first
+	readers        []*socket     // who may read, once it has been asked for
+	gathering      bool          // events wait for the end of gatherTime
+	wokeAt         time.Time     // when all were last woken
+	toldAt         time.Time     // when all were told the health
+}
+
+func newHub() *hub {
+	h := &hub{all: map[*socket]bool{}, runs: map[followed]bool{}, lately: map[string]string{}, changed: make(chan struct{})}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	return h
+}
+
+func (h *hub) enter(c *socket) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed || len(h.all) >= maxSockets || h.strangers >= maxStrangers {
+		return false
+	}
+	h.all[c] = false
+	h.strangers++
+	return true
+}
+
+// joined greets the client and tells it everything from then on.
+func (h *hub) joined(c *socket, greet func()) {
+	h.mu.Lock()
+	greet()
+	h.all[c], h.readers = true, nil
+	c.place = h.joiners.PushFront(c)
+	h.strangers--
+	h.version++
+	h.mu.Unlock()
+	h.tellPresence()
+}
+
+func (h *hub) leave(c *socket) {
+	h.mu.Lock()
+	was, there := h.all[c]
+	if !there {
+		h.mu.Unlock()
+		return
+	}
+	delete(h.all, c)
+	h.readers = nil
+	if was {
+		h.joiners.Remove(c.place)
+		h.version++
+	} else {
+		h.strangers--
+	}
+	h.wakeLocked()
+	h.mu.Unlock()
+	if was {
+		h.tellPresence()
+	}
+}
+
+// connected are the clients that may read.
+func (h *hub) connected() []*socket {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.readers == nil {
+		h.readers = []*socket{}
+		for c, joined := range h.all {
+			if joined && c.peer.may(scopeRead) {
+				h.readers = append(h.readers, c)
+			}
+		}
+	}
+	return h.readers
+}
+
+// gatherTime is how long events are gathered, so that each client gets them with one write. One that comes after a
+// pause is told at once.
+const gatherTime = 5 * time.Millisecond
+
+// tell sends an event to everybody who may read. It is encoded once for all.
+func (h *hub) tell(name string, payload any) {
+	all := h.connected()
+	if len(all) == 0 {
+		return
+	}
+	text, err := json.Marshal(frame{Type: "event", Event: name, Payload: payload})
+	if err != nil {
+		all[0].s.opts.Log.Error().Err(err).Str("event", name).Msg("an event could not be encoded; please report it")
+		return
+	}
+	for _, c := range all {
+		c.queue(text[:len(text)-1], true, false)
+	}
+	h.mu.Lock()
+	if h.gathering {
+		h.mu.Unlock()
+		return
+	}
+	wait := gatherTime - time.Since(h.wokeAt)
+	h.gathering = wait > 0
+	h.mu.Unlock()
+	if wait > 0 {
+		time.AfterFunc(wait, h.wakeAll)
+	} else {
+		h.wakeAll()
+	}
+}
+
+func (h *hub) wakeAll() {
+	h.mu.Lock()
+	h.gathering, h.wokeAt = false, time.Now()
+	h.mu.Unlock()
+	for _, c := range h.connected() {
+		c.wake()
+	}
+}
+
+// retire has goodbye said to all.
+func (h *hub) retire() {
+	h.mu.Lock()
+	all := slices.Collect(maps.Keys(h.all))
+	h.mu.Unlock()
+	for _, c := range all {
+		c.leave()
+	}
+}
+
+func (h *hub) wakeLocked() {
+	close(h.changed)
+	h.changed = make(chan struct{})
+}
+
+// Those who come and go are gathered for presenceInterval, and presencePerClient for each that is there, before all are
+// told: many clients are told less often.
+const (
+	presenceInterval  = 200 * time.Millisecond
+	presencePerClient = time.Millisecond
+)
+
+func (h *hub) tellPresence() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.telling || h.closed {
+		return
+	}
+	h.telling = true
+	time.AfterFunc(presenceInterval+time.Duration(len(h.all))*presencePerClient, func() {
+		h.mu.Lock()
+		h.telling = false
+		h.mu.Unlock()
+		h.tell("presence", map[string]any{"presence": h.presence()})
+	})
+}
+
+// rememberedRuns bounds each of the two maps of runs.
+const rememberedRuns = 5000
+
+func (h *hub) remember(run, turn string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.lately) >= rememberedRuns {
+		h.lately, h.before = map[string]string{}, h.lately
+	}
+	h.lately[run] = turn
+}
+
+// turnOf is the turn of a run that was asked for here; empty when it is not known.
+func (h *hub) turnOf(run string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if turn, ok := h.lately[run]; ok {
+		return turn
+	}
+	return h.before[run]
+}
+
+// quiet waits until no run is told any more, for at most a moment.
+func (h *hub) quiet(ctx context.Context) {
+	limit := time.NewTimer(lastEvents)
+	defer limit.Stop()
+	for {
+		h.mu.Lock()
+		left, changed := len(h.runs), h.changed
+		h.mu.Unlock()
+		if left == 0 {
+			return
+		}
+		select {
+		case <-changed:
+		case <-limit.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// close waits until all connections have ended; when ctx ends first they are cut. Runs are told until their queue
+// closes, or until ctx ends.
+func (h *hub) close(ctx context.Context) {
+	defer context.AfterFunc(ctx, h.cancel)()
+	defer h.follows.Wait()
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	for cut := false; ; {
+		h.mu.Lock()
+		left, changed := len(h.all), h.changed
+		if ctx.Err() != nil && !cut {
+			cut = true
+			for c := range h.all {
+				c.cancel()
+			}
+		}
+		h.mu.Unlock()
+		if left == 0 {
+			return
+		}
+		done := ctx.Done()
+		if cut {
+			done = nil
+		}
+		select {
+		case <-changed:
+		case <-done:
+		}
+	}
+}

@@ -1,0 +1,223 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// Frames towards clients are written here, many with one system call, and not by the library, which does the
+// handshake, reads, and answers pings and closes. A connection that has nothing to say has no goroutine and no buffer
+// for it.
+
+const (
+	// batchSize is how many bytes of frames are written at once, unless one frame has more.
+	batchSize = 32 << 10
+	// socketReadBuffer and socketControlBuffer are what the library gets: it reads larger frames past the one, and
+	// writes nothing but pongs and closes through the other.
+	socketReadBuffer    = 512
+	socketControlBuffer = 256
+)
+
+// outgoing is a message that waits for a client. Of an event, text is shared by all who are told it, and lacks the number and
+// the closing brace.
+type outgoing struct {
+	text []byte
+	seq  int64 // 0 for none
+}
+
+// appendTo appends the message as a WebSocket frame, but not a text that is large: rest has to follow then.
+func (m outgoing) appendTo(b []byte) (frame, rest, tail []byte) {
+	var end [32]byte
+	tail = end[:0]
+	if m.seq > 0 {
+		tail = append(strconv.AppendInt(append(tail, `,"seq":`...), m.seq, 10), '}')
+	}
+	b = append(b, 0x81) // a text, whole
+	switch n := len(m.text) + len(tail); {
+	case n < 126:
+		b = append(b, byte(n))
+	case n < 1<<16:
+		b = binary.BigEndian.AppendUint16(append(b, 126), uint16(n))
+	default:
+		b = binary.BigEndian.AppendUint64(append(b, 127), uint64(n))
+	}
+	if len(m.text) > batchSize {
+		return b, m.text, tail
+	}
+	return append(append(b, m.text...), tail...), nil, nil
+}
+
+// framed is the connection under a WebSocket. Whole frames are written one after another, whoever writes them.
+type framed struct {
+	net.Conn
+	mu     sync.Mutex
+	closed bool // a close frame was written: nothing may follow
+}
+
+// Write is for the library, each of whose control frames is one call.
+func (f *framed) Write(p []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = f.closed || len(p) > 0 && p[0] == 0x88
+	return f.write(p)
+}
+
+// write gives the client writeTimeout. Needs the lock.
+func (f *framed) write(p []byte) (int, error) {
+	if err := f.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return 0, err
+	}
+	return f.Conn.Write(p)
+}
+
+var batches = sync.Pool{New: func() any { b := make([]byte, 0, 2*batchSize); return &b }}
+
+// send writes messages. The client has writeTimeout for each batch, or large message.
+func (f *framed) send(all []outgoing) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return net.ErrClosed
+	}
+	pooled, _ := batches.Get().(*[]byte)
+	defer batches.Put(pooled)
+	b := (*pooled)[:0]
+	for _, m := range all {
+		var rest, tail []byte
+		b, rest, tail = m.appendTo(b)
+		if rest != nil {
+			for _, part := range [][]byte{b, rest} {
+				if _, err := f.write(part); err != nil {
+					return err
+				}
+			}
+			b = append(b[:0], tail...)
+		}
+	}
+	if len(b) == 0 {
+		return nil
+	}
+	_, err := f.write(b)
+	return err
+}
+
+// upgrading gives the library a connection with small buffers.
+type upgrading struct {
+	http.ResponseWriter
+	out *framed
+}
+
+// Hijack implements http.Hijacker.
+func (u upgrading) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	nc, rw, err := http.NewResponseController(u.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	u.out.Conn = nc
+	early, err := rw.Peek(rw.Reader.Buffered()) // what the client sent behind its request
+	if err != nil {
+		return nil, nil, err
+	}
+	r := bufio.NewReaderSize(bytes.NewReader(bytes.Clone(early)), max(socketReadBuffer, len(early)))
+	_, err = r.Peek(len(early)) // the library goes on with nc behind it
+	return u.out, bufio.NewReadWriter(r, bufio.NewWriterSize(u.out, socketControlBuffer)), err
+}
+
+// accept upgrades the connection; when it cannot, it has answered.
+func (f *framed) accept(w http.ResponseWriter, r *http.Request) (*websocket.Conn, error) {
+	return websocket.Accept(upgrading{w, f}, r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled})
+}
+
+// queue puts a message in line. It never waits: a client that does not read is closed, and slows nobody.
+func (c *socket) queue(text []byte, numbered, now bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return
+	}
+	m := outgoing{text: text}
+	if numbered {
+		c.seq++
+		m.seq = c.seq
+	}
+	if c.buffered += len(text); c.buffered > maxBuffered {
+		c.cancel()
+		return
+	}
+	c.waiting = append(c.waiting, m)
+	if now {
+		c.wakeLocked()
+	}
+}
+
+// wake has what is in line written.
+func (c *socket) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wakeLocked()
+}
+
+func (c *socket) wakeLocked() {
+	if c.flushing || c.ended || len(c.waiting) == 0 {
+		return
+	}
+	c.flushing = true
+	c.ends.Go(func() {
+		for {
+			whole := c.flush()
+			c.mu.Lock()
+			if c.flushing = whole && len(c.waiting) > 0; !c.flushing {
+				c.mu.Unlock()
+				if !whole {
+					c.cancel()
+				}
+				return
+			}
+			c.mu.Unlock()
+		}
+	})
+}
+
+// flush writes all that is in line; false when the client does not take it.
+func (c *socket) flush() bool {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	for {
+		all, size := c.next()
+		if len(all) == 0 {
+			return true
+		}
+		err := c.out.send(all)
+		c.mu.Lock()
+		c.buffered -= size
+		c.mu.Unlock()
+		if err != nil {
+			return false
+		}
+	}
+}
+
+// next takes a batch of what is in line.
+func (c *socket) next() (all []outgoing, size int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range c.waiting {
+		if size > 0 && size+len(m.text) > batchSize {
+			break
+		}
+		size += len(m.text)
+		all = c.waiting[:len(all)+1]
+	}
+	if c.waiting = c.waiting[len(all):]; len(c.waiting) == 0 {
+		c.waiting = nil
+	}
+	return all, size
+}
