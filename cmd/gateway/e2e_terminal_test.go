@@ -23,7 +23,7 @@ func (h *house) openPane(args ...string) *pane {
 	if _, err := exec.LookPath("tmux"); err != nil {
 		h.t.Skip("there is no tmux. Try: make deps")
 	}
-	p := &pane{t: h.t, socket: filepath.Join(h.dir, "tmux")}
+	p := &pane{t: h.t, socket: filepath.Join(h.t.TempDir(), "tmux")}
 	h.t.Cleanup(func() { _ = p.tmux("kill-server").Run() })
 	words := []string{"-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "-e", "GATEWAY_CONFIG=" + h.config, "-e", raceOptions, "-e", "LANG=C.UTF-8", "sh", "-c", `"$0" "$@"; echo "exit $?"; exec cat`, binary}
 	out, err := p.tmux(append(words, args...)...).CombinedOutput()
@@ -145,4 +145,64 @@ func TestProgressInATerminal(t *testing.T) {
 	require.Zero(t, code)
 	p.await("the restart was called off")
 	require.NotContains(t, p.screen(), "restarting: Draining")
+}
+
+const chatAgents = `
+agents:
+  parts: { type: command, command: [sh, -c, 'echo "the **first** part"; while [ ! -e GO ]; do sleep 0.02; done; echo "and the *second* part"'] }
+  slow: { type: command, command: [sh, -c, 'echo begun; sleep 600'] }
+`
+
+func TestChatInATerminal(t *testing.T) {
+	h := newHouse(t, "")
+	gate := filepath.Join(h.dir, "go")
+	h.configure(strings.ReplaceAll(chatAgents, "GO", gate))
+	h.start()
+	p := h.openPane("chat", "--session", "desk", "--agent", "parts")
+	p.await("session desk", "a message")
+
+	// The answer streams, and a restart in the middle of it changes nothing of what is seen in the end.
+	p.typed("tell me")
+	p.keys("C-j")
+	p.typed("in two lines")
+	p.keys("Enter")
+	p.await("› tell me", "  in two lines", "the **first** part", "answering")
+	_, _, code := h.gateway("restart", "--force")
+	require.Zero(t, code)
+	p.await("the **first** part", "answering")
+	require.NoError(t, os.WriteFile(gate, nil, 0o600))
+	screen := p.until("the whole answer", func(s string) bool {
+		return strings.Contains(s, "and the second part") && !strings.Contains(s, "answering")
+	})
+	require.Equal(t, 1, strings.Count(screen, "first"), screen)
+	require.Equal(t, 1, strings.Count(screen, "second"), screen)
+	require.Equal(t, 1, strings.Count(screen, "› tell me"), screen)
+
+	// Up brings the message back, to be sent again.
+	p.keys("Up", "Enter")
+	p.until("a second answer", func(s string) bool { return strings.Count(s, "second part") == 2 && !strings.Contains(s, "answering") })
+	p.keys("C-d")
+	p.await("come back with: gateway chat --session desk", "exit 0")
+	out, _, _ := h.gateway("turns", "list", "--session", "desk", "--json")
+	require.Equal(t, 2, strings.Count(out, `"status": "completed"`), out)
+
+	// What was said is there for who comes back; Esc cancels.
+	p = h.openPane("chat", "--session", "desk", "--agent", "slow")
+	p.await("› tell me", "and the second part")
+	p.typed("for ever")
+	p.keys("Enter")
+	p.await("begun", "Esc cancels")
+	p.keys("Escape")
+	p.until("the cancellation", func(s string) bool { return strings.Contains(s, "cancelled") && !strings.Contains(s, "answering") })
+
+	// Who leaves is told how to come back, and the turn goes on.
+	p.typed("once more")
+	p.keys("Enter")
+	p.await("answering", "begun")
+	p.keys("C-c")
+	p.await("the turn goes on; come back with: gateway chat --session desk", "exit 0")
+	p = h.openPane("chat", "--session", "desk")
+	p.await("› once more", "begun", "answering")
+	p.keys("C-c")
+	p.await("exit 0")
 }

@@ -67,7 +67,7 @@ token there. With --url and --token they talk to one elsewhere.`,
 	root.AddCommand(
 		newRunCommand(o), newStatusCommand(o), newSendCommand(o), newTurnsCommand(o), newLanesCommand(o), newSessionsCommand(o),
 		newRestartCommand(o), newStopCommand(o), newResumeCommand(o), newStatesCommand(o), newCheckCommand(o), newConfigCommand(o),
-		newServiceCommand(o), newBackupCommand(o), newDoctorCommand(o), newTopCommand(o), newManCommand(), newVersionCommand(),
+		newServiceCommand(o), newBackupCommand(o), newDoctorCommand(o), newTopCommand(o), newChatCommand(o), newManCommand(), newVersionCommand(),
 	)
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	completeFlag(root, "config", completeFiles)

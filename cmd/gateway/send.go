@@ -236,7 +236,7 @@ func (c *client) persist(ctx context.Context, f func() error) error {
 func (c *client) follow(ctx context.Context, id string, a *answerPrinter) error {
 	for !a.ended {
 		before := a.last
-		if err := c.persist(ctx, func() error { return c.readStream(ctx, id, a) }); err != nil {
+		if err := c.persist(ctx, func() error { return c.readStream(ctx, id, a.last, a.take) }); err != nil {
 			return errors.Join(a.endLine(), err)
 		}
 		if a.last == before && !pause(ctx, 50*time.Millisecond) {
@@ -246,10 +246,12 @@ func (c *client) follow(ctx context.Context, id string, a *answerPrinter) error 
 	return a.endLine()
 }
 
-func (c *client) readStream(ctx context.Context, id string, a *answerPrinter) error {
+// readStream takes the events of a turn after number last, -1 for all, until the connection ends; that is no error,
+// for the next connection goes on behind the last number.
+func (c *client) readStream(ctx context.Context, id string, last int, take func(kind, data string) error) error {
 	q := url.Values{"stream": {"true"}}
-	if a.last >= 0 {
-		q.Set("starting_after", strconv.Itoa(a.last))
+	if last >= 0 {
+		q.Set("starting_after", strconv.Itoa(last))
 	}
 	resp, err := c.request(ctx, http.MethodGet, "/v1/responses/"+url.PathEscape(id)+"?"+q.Encode(), nil, http.Header{"Accept": {"text/event-stream"}})
 	if err != nil {
@@ -258,9 +260,9 @@ func (c *client) readStream(ctx context.Context, id string, a *answerPrinter) er
 	defer func() { _ = resp.Body.Close() }()
 	for e, err := range sse.Read(resp.Body, &sse.ReadConfig{MaxEventSize: eventLimit}) {
 		if err != nil {
-			return nil //nolint:nilerr // cut off: the next connection goes on behind the last number
+			return nil //nolint:nilerr // cut off
 		}
-		if err := a.take(e.Type, e.Data); err != nil {
+		if err := take(e.Type, e.Data); err != nil {
 			return backoff.Permanent(err)
 		}
 	}

@@ -131,7 +131,7 @@ func TestTopFiltersAndShowsTheStatesOfARestart(t *testing.T) {
 }
 
 func TestWhatFillsATerminalNeedsOne(t *testing.T) {
-	for _, name := range []string{"top"} {
+	for _, name := range []string{"top", "chat"} {
 		_, stderr, code := gatewayAt(t, t.TempDir(), name)
 		require.Equal(t, 64, code)
 		require.Contains(t, stderr, name+" needs a terminal\nTry: gateway ")
