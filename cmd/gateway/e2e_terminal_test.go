@@ -4,7 +4,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -113,7 +115,10 @@ func TestTopInATerminal(t *testing.T) {
 	require.Zero(t, code)
 	p.await("Starting → Running", "gateway Running", "1 running, 0 queued")
 
-	// c asks before it cancels.
+	// c asks before it cancels. What runs comes first.
+	p.until("the turn that runs in the first line", func(s string) bool {
+		return regexp.MustCompile(`INPUT\s+\S+ +desk +slow +running`).MatchString(s)
+	})
 	p.keys("j", "j", "j", "c")
 	p.await("cancel turn", "y for yes")
 	p.keys("n")
@@ -205,4 +210,48 @@ func TestChatInATerminal(t *testing.T) {
 	p.await("› once more", "begun", "answering")
 	p.keys("C-c")
 	p.await("exit 0")
+}
+
+// A gateway that is killed while it answers, and while a message is on its way to it, is waited for.
+func TestChatOutlivesAKilledGateway(t *testing.T) {
+	h := newHouse(t, "")
+	gate := filepath.Join(h.dir, "go")
+	h.configure(strings.ReplaceAll(chatAgents, "GO", gate))
+	h.start()
+	p := h.openPane("chat", "--agent", "parts")
+	p.await("a message")
+	p.typed("one")
+	p.keys("Enter")
+	p.await("the **first** part")
+	h.signal(syscall.SIGKILL)
+	h.wait()
+	p.await("the gateway is away")
+	p.typed("two")
+	p.keys("Enter")
+	p.await("waits: two")
+	require.NoError(t, os.WriteFile(gate, nil, 0o600))
+	h.start()
+	screen := p.until("both answers", func(s string) bool { return strings.Count(s, "second part") == 2 && !strings.Contains(s, "answering") })
+	require.Equal(t, 2, strings.Count(screen, "first part"), screen)
+	p.keys("C-c")
+	p.await("exit 0")
+	out, _, _ := h.gateway("turns", "list", "--json")
+	require.Equal(t, 2, strings.Count(out, `"status": "completed"`), "no message made two turns: %s", out)
+}
+
+func TestNoColorIsHonoured(t *testing.T) {
+	h := newHouse(t, "")
+	h.start()
+	_, _, code := h.gateway("send", "# a title")
+	require.Zero(t, code)
+	t.Setenv("NO_COLOR", "1")
+	for _, name := range []string{"top", "chat"} {
+		p := h.openPane(name)
+		p.await("a title")
+		out, err := p.tmux("capture-pane", "-p", "-e").Output()
+		require.NoError(t, err)
+		require.NotRegexp(t, `\x1b\[[0-9;]*(3[0-8]|4[0-8]|9[0-7]|10[0-7])[;m]`, string(out), name)
+		p.keys("C-c")
+		p.await("exit 0")
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -69,7 +70,8 @@ type top struct {
 	lanes    []queue.Lane
 	turns    []queue.Turn // those that run, then the latest
 
-	at        int // the chosen line, lanes before turns
+	at        int    // the chosen line, lanes before turns
+	chosen    string // what is in it: the lists change, and a key must not hit what has come in its place
 	filter    string
 	filtering bool
 	cancels   *queue.Turn // asked about
@@ -165,7 +167,7 @@ func (m *top) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case topLists:
 		if msg.err == nil {
 			m.lanes, m.turns = msg.lanes, msg.turns
-			m.keepInside()
+			m.keepChosen()
 		}
 		if msg.once {
 			return m, nil
@@ -226,6 +228,7 @@ func (m *top) key(k tea.KeyPressMsg) tea.Cmd {
 		m.filtering = true
 	case "esc":
 		m.filter = ""
+		m.keepChosen()
 	case "p":
 		return m.pauseLane()
 	case "c":
@@ -249,13 +252,37 @@ func (m *top) edit(name, text string) {
 	default:
 		m.filter += text
 	}
+	m.keepChosen()
+}
+
+// keepInside keeps the chosen line on one that is there, and remembers what is in it.
+func (m *top) keepInside() {
+	names := m.names()
+	m.at = max(0, min(m.at, len(names)-1))
+	m.chosen = ""
+	if len(names) > 0 {
+		m.chosen = names[m.at]
+	}
+}
+
+// keepChosen moves the chosen line to where what was in it is now.
+func (m *top) keepChosen() {
+	if at := slices.Index(m.names(), m.chosen); at >= 0 {
+		m.at = at
+	}
 	m.keepInside()
 }
 
-// keepInside keeps the chosen line on one that is there.
-func (m *top) keepInside() {
+// names tell the lines apart.
+func (m *top) names() (names []string) {
 	lanes, turns := m.shown()
-	m.at = max(0, min(m.at, len(lanes)+len(turns)-1))
+	for _, l := range lanes {
+		names = append(names, "lane "+l.Name)
+	}
+	for _, t := range turns {
+		names = append(names, "turn "+t.ID)
+	}
+	return names
 }
 
 func (m *top) pauseLane() tea.Cmd {

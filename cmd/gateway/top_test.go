@@ -81,6 +81,15 @@ func TestTopKeepsTheChosenLineInViewWhenThereAreMany(t *testing.T) {
 	require.Equal(t, 2, m.at)
 }
 
+func TestTopKeepsWhatIsChosenWhenTheListsChange(t *testing.T) {
+	m := shownTop(t, &client{})
+	press(m, "down", "down") // t1
+	lane, t1, t2 := m.lanes[1], m.turns[0], m.turns[1]
+	m.Update(topLists{[]queue.Lane{lane}, []queue.Turn{t2, t1}, nil, true})
+	press(m, "c")
+	require.Contains(t, m.foot(), "cancel turn t1?")
+}
+
 func TestTopAsksBeforeItCancelsAndPausesLanesAtOnce(t *testing.T) {
 	var asked recorder
 	answer := asked.of(func(r *http.Request) string { return r.Method + " " + r.URL.Path }, document(http.StatusOK, map[string]any{}))
