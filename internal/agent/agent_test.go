@@ -202,6 +202,36 @@ func TestAnOutputThatIsNotTakenEndsTheProgram(t *testing.T) {
 	require.ErrorIs(t, err, full)
 }
 
+// A disk that is full for a while holds up Emit; what the program had said by then is still in its pipe.
+func TestNothingThatAProgramSaidIsDroppedWhileNobodyReads(t *testing.T) {
+	for name, script := range map[string]string{
+		"and it ends":                "head -c 60000 /dev/zero | tr '\\0' x; echo $$ > $0",
+		"and what it leaves goes on": "sleep 600 & head -c 60000 /dev/zero | tr '\\0' x; echo $$ > $0",
+	} {
+		ended := filepath.Join(t.TempDir(), "pid")
+		s, err := New(map[string]config.Agent{"a": program("sh", "-c", script, ended)}, "/state", zerolog.Nop())
+		require.NoError(t, err)
+		said, first := 0, true
+		err = s.Run(t.Context(), queue.Work{Turn: queue.Turn{Agent: "a"}, Emit: func(text string) error {
+			if first {
+				first = false
+				for b := []byte(nil); len(b) == 0; b, _ = os.ReadFile(ended) {
+					select {
+					case <-time.After(5 * time.Millisecond):
+					case <-t.Context().Done():
+						return errors.New("the program waits")
+					}
+				}
+				<-time.After(pipeGrace + pipeGrace/4) // the program has ended for so long
+			}
+			said += len(text)
+			return nil
+		}})
+		require.NoError(t, err, name)
+		require.Equal(t, 60_000, said, name)
+	}
+}
+
 func TestAnUnknownAgentSaysWhichAreKnown(t *testing.T) {
 	s, err := New(config.Default().Agents, "/state", zerolog.Nop())
 	require.NoError(t, err)

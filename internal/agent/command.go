@@ -67,10 +67,16 @@ func (c *command) run(ctx context.Context, w queue.Work) error {
 	}
 	out := &textWriter{emit: w.Emit}
 	stderr := &tail{limit: stderrTail}
-	cmd.Stdout, cmd.Stderr = out, stderr
+	pipe, err := newOutput(out)
+	if err != nil {
+		return fmt.Errorf("starting %s: %w. Try: see whether too many files are open", c.argv[0], err)
+	}
+	cmd.Stdout, cmd.Stderr = pipe.w, stderr
 	if err := child.Start(cmd); err != nil {
+		pipe.drop()
 		return fmt.Errorf("starting %s: %w. Try: check the command and its path", c.argv[0], err)
 	}
+	pipe.begin()
 	group := cmd.Process.Pid
 	ended := make(chan struct{})
 	killed := make(chan struct{})
@@ -78,7 +84,8 @@ func (c *command) run(ctx context.Context, w queue.Work) error {
 		defer close(killed)
 		killGroup(ctx, group, ended)
 	}()
-	err := child.Wait(cmd)
+	err = child.Wait(cmd)
+	pipe.wait()
 	close(ended)
 	<-killed
 	c.report(w.Turn, stderr.String(), err != nil && ctx.Err() == nil)
@@ -87,7 +94,7 @@ func (c *command) run(ctx context.Context, w queue.Work) error {
 		return context.Cause(ctx)
 	case out.err != nil:
 		return out.err
-	case err != nil && !errors.Is(err, exec.ErrWaitDelay):
+	case err != nil && !errors.Is(err, exec.ErrWaitDelay): // which is about standard error, or input that nobody read
 		return failure(c.argv[0], err, stderr.String())
 	}
 	return out.finish()
