@@ -11,6 +11,9 @@ import (
 	"path/filepath"
 )
 
+// BackupPart names the file that a backup is written to until it is whole.
+func BackupPart(to string) string { return to + ".part" }
+
 // Backup writes a copy of the store at path to a file, which appears only when it is whole, checked and on
 // disk. It takes what is committed when it begins and holds up nobody: the gateway may go on working
 // meanwhile, in this process or in another. It returns how many turns the copy holds. An existing file is
@@ -22,7 +25,7 @@ func Backup(ctx context.Context, path, to string, replace bool) (turns int64, er
 		}
 		return 0, fmt.Errorf("queue: backup to %s: %w\nTry: another file, or --force", to, err)
 	}
-	part := to + ".part"
+	part := BackupPart(to)
 	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, fmt.Errorf("queue: backup to %s: %w\nTry: another folder", to, err)
 	}

@@ -167,6 +167,19 @@ func (e *newerSchemaError) Error() string {
 	return fmt.Sprintf("it was written by a newer version (schema %d, this binary knows %d)", e.needed, e.known)
 }
 
+// newestSchema is the newest version of the tables that this binary knows.
+func newestSchema() (newest int64, err error) {
+	names, err := fs.Glob(migrations, "migrations/*.sql")
+	for _, name := range names {
+		version, err := goose.NumericComponent(filepath.Base(name))
+		if err != nil {
+			return 0, err
+		}
+		newest = max(newest, version)
+	}
+	return newest, err
+}
+
 // openError says what is wrong with the file and what to try.
 func openError(path string, err error) error {
 	try := "check that the folder exists, is writable and has room"

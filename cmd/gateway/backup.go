@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,7 +24,10 @@ func newBackupCommand(o *options) *cobra.Command {
 file appears once it is whole, checked and on disk.
 
 To restore: gateway stop, put the file in the place of gateway.db in the state folder, gateway run.`,
-		Args: cobra.ExactArgs(1),
+		Example: `  gateway backup /var/backups/gateway-$(date +%F).db
+  gateway backup --force copy.db`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := config.StateDir(o.source())
 			if err != nil {
@@ -31,7 +35,11 @@ To restore: gateway stop, put the file in the place of gateway.db in the state f
 			}
 			ctx, stop := interruptible(cmd)
 			defer stop()
+			telling, stopTelling := context.WithCancel(ctx)
+			wait := copyProgress(telling, newProgress(cmd.ErrOrStderr()), filepath.Join(dir, storeName), queue.BackupPart(args[0]))
 			turns, err := queue.Backup(ctx, filepath.Join(dir, storeName), args[0], force)
+			stopTelling()
+			wait()
 			if err != nil {
 				return err
 			}

@@ -16,6 +16,9 @@ import (
 func newCheckCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use: "check", Short: "Say whether the configuration is valid, and warn of programs that are not there", Args: cobra.NoArgs,
+		Long: `Say whether the configuration is valid: every problem at once, each with its place and what to try. Warns of what
+cannot work on this machine, such as programs that are not there. Exits with 78 when it is not valid.`,
+		Example: "  gateway check --config gateway.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := config.Load(o.source())
 			if err != nil {
@@ -35,10 +38,12 @@ func newCheckCommand(o *options) *cobra.Command {
 }
 
 func newConfigCommand(o *options) *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Show the configuration, or begin one", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd := &cobra.Command{Use: "config", Short: "Show the configuration, or begin one", Example: "  gateway config init\n  gateway config show", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	var force bool
 	initCmd := &cobra.Command{
 		Use: "init [PATH]", Short: "Write a commented configuration file that changes nothing yet", Args: cobra.MaximumNArgs(1),
+		Example:           "  gateway config init\n  gateway config init ./gateway.yaml",
+		ValidArgsFunction: completeFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := o.configFile
 			if len(args) > 0 {
@@ -61,6 +66,8 @@ func newConfigCommand(o *options) *cobra.Command {
 	var asJSON bool
 	show := &cobra.Command{
 		Use: "show", Short: "Show the configuration in force and where each value comes from", Args: cobra.NoArgs,
+		Long:    "Show the configuration that a gateway started from here would have, and where each value comes from. Secrets are not shown.",
+		Example: "  gateway config show\n  gateway config show --json | jq .",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := config.Load(o.source())
 			if err != nil {

@@ -47,8 +47,8 @@ a gateway runs or not. Exits with 1 when something does not work; warnings are n
   gateway doctor --json | jq '.[] | select(.health != "ok")'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.url != "" {
-				return usageError(errors.New("doctor looks at this machine\nTry: gateway doctor without --url, on the machine of the gateway"))
+			if o.url != "" || environment("GATEWAY_URL") != "" {
+				return usageError(errors.New("doctor looks at this machine\nTry: gateway doctor without --url and GATEWAY_URL, on the machine of the gateway"))
 			}
 			ctx, stop := interruptible(cmd)
 			defer stop()

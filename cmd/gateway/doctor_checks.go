@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -80,6 +80,7 @@ func (x *examination) examine(ctx context.Context) {
 	x.address(ctx)
 	x.files()
 	x.supervisor()
+	x.supervised()
 }
 
 func (x *examination) configuration() bool {
@@ -159,8 +160,11 @@ func (x *examination) folder() bool {
 		x.add(name, broken, fmt.Sprintf("%s cannot be used by this user: %v", x.dir, err), "run gateway as the user who owns it: ls -ld "+x.dir)
 		return false
 	}
-	if kind := networkFileSystem(x.dir); kind != "" {
-		x.add(name, warning, x.dir+" is on "+kind+": locks and the store's log are not safe there", "a state_dir on a local disk")
+	if kind, short := doubtfulFileSystem(x.dir); kind != "" {
+		x.add(name, warning, fmt.Sprintf("%s is on %s: %s", x.dir, kind, short), "a state_dir on a local disk")
+	}
+	if owner, ok := st.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Getuid() {
+		x.add(name, warning, fmt.Sprintf("%s belongs to the user with number %d; what this user (%d) writes there, that one cannot use", x.dir, owner.Uid, os.Getuid()), "run gateway as the user who owns it: ls -ld "+x.dir)
 	}
 	if st.Mode().Perm()&0o077 != 0 {
 		x.add(name, warning, fmt.Sprintf("other users of this machine may look into %s (mode %04o)", x.dir, st.Mode().Perm()), "chmod 700 "+x.dir)
@@ -208,7 +212,11 @@ func (x *examination) gateway(ctx context.Context) {
 	case absent && process.Owned(x.dir):
 		x.add("gateway", broken, "none answers, but something holds the lock of the state folder", "see what: fuser -v "+filepath.Join(x.dir, "gateway.lock"))
 	case absent:
-		x.add("gateway", healthy, "none runs, and the lock is free", "")
+		what := "none runs, and the lock is free"
+		if owner, err := process.ReadOwner(x.dir); err == nil && process.Left(x.dir) {
+			what += fmt.Sprintf("; it was left by process %d, which died, and the next start takes over", owner.PID)
+		}
+		x.add("gateway", healthy, what, "")
 	case err != nil:
 		x.fault("gateway", broken, fmt.Errorf("it holds the lock but does not answer: %w", err), "gateway stop, or kill -QUIT to see in the log where it hangs")
 	default:
@@ -243,11 +251,13 @@ func (x *examination) clock() {
 			newest = h.Time
 		}
 	})
-	switch {
+	switch built := buildTime(); {
+	case now.Before(built):
+		x.add("clock", warning, fmt.Sprintf("it is %s, but this program was built from sources of %s", now.Format(time.DateTime), built.Local().Format(time.DateTime)), "set the clock: timedatectl set-ntp true")
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		x.fault("clock", warning, err, "ls -l "+x.dir)
 	case newest.Sub(now) > skew:
-		x.add("clock", warning, fmt.Sprintf("it is %s, but something was recorded at %s", now.Format(time.DateTime), newest.Local().Format(time.DateTime)), "see whether the clock is right: date")
+		x.add("clock", warning, fmt.Sprintf("it is %s, but something was recorded at %s", now.Format(time.DateTime), newest.Local().Format(time.DateTime)), "see whether the clock is right: timedatectl, or date")
 	default:
 		x.add("clock", healthy, now.Format(time.DateTime), "")
 	}
@@ -261,8 +271,12 @@ func (x *examination) store(ctx context.Context) {
 		return
 	}
 	began := time.Now()
-	turns, err := queue.Inspect(ctx, path)
+	found, err := queue.Inspect(ctx, path)
 	switch {
+	case process.Owned(x.dir):
+		x.add("store", warning, "a gateway began to use it meanwhile", "gateway doctor again")
+	case errors.Is(err, queue.ErrNoIndex):
+		x.add("store", warning, "it was left by a crash, and cannot be looked through without writing beside it; the next start does both", "gateway run")
 	case errors.Is(err, fs.ErrNotExist):
 		x.add("store", healthy, "none yet; the first start makes it", "")
 	case errors.Is(err, context.DeadlineExceeded):
@@ -272,40 +286,8 @@ func (x *examination) store(ctx context.Context) {
 	case err != nil:
 		x.fault("store", broken, err, "ls -l "+path)
 	default:
-		x.add("store", healthy, fmt.Sprintf("whole, %s turns, looked through in %s", humanize.Comma(turns), time.Since(began).Round(time.Millisecond)), "")
+		x.add("store", healthy, fmt.Sprintf("whole, %s turns, schema %d of %d, looked through in %s", humanize.Comma(found.Turns), found.Schema, found.Known, time.Since(began).Round(time.Millisecond)), "")
 	}
-}
-
-func (x *examination) address(ctx context.Context) {
-	listen := x.config.Config.Listen
-	if x.running != nil {
-		x.add("address", healthy, "the gateway listens on "+x.running.Address, "")
-		if host, port, err := net.SplitHostPort(listen); err == nil && port != "0" && net.JoinHostPort(host, port) != x.running.Address && !strings.HasSuffix(x.running.Address, ":"+port) {
-			x.add("address", warning, "the configuration says "+listen+" by now", "gateway restart")
-		}
-		return
-	}
-	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", listen)
-	if err != nil {
-		x.fault("address", broken, err, "see who has it: ss -ltnp, or listen elsewhere: --listen 127.0.0.1:0")
-		return
-	}
-	_ = ln.Close()
-	x.add("address", healthy, listen+" is free", "")
-}
-
-func (x *examination) files() {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		x.fault("open files", warning, err, "ulimit -n")
-		return
-	}
-	soft, needed := uint64(limit.Cur), uint64(x.config.Config.Limits.Connections+reservedFiles) //nolint:gosec,unconvert // the types differ from system to system
-	if soft < needed {
-		x.add("open files", warning, fmt.Sprintf("%d may be open, limits.connections with all else needs %d", soft, needed), fmt.Sprintf("ulimit -n %d, or LimitNOFILE= in the unit", needed))
-		return
-	}
-	x.add("open files", healthy, fmt.Sprintf("%d may be open", soft), "")
 }
 
 func (x *examination) supervisor() {
@@ -319,5 +301,15 @@ func (x *examination) supervisor() {
 	x.add("restart", healthy, fmt.Sprintf("run from here, by %s (%s)", mode, why), "")
 	if around.Supervisor == "" && runtime.GOOS == "linux" {
 		x.add("supervisor", healthy, "nobody starts a gateway that was run from here again after a crash; gateway service install has systemd do so", "")
+	}
+}
+
+// supervised warns of a mode of restarting that leaves nobody to start the next gateway.
+func (x *examination) supervised() {
+	if x.config.Config.Lifecycle.Respawn != string(process.ModeSupervisor) || (x.running == nil && process.Look().Supervisor != "") {
+		return
+	}
+	if x.running == nil || !strings.Contains(x.running.RespawnReason, "supervised by") {
+		x.add("supervisor", warning, "lifecycle.respawn leaves restarts to a supervisor, and none is to be seen", "respawn: auto, or gateway service install")
 	}
 }

@@ -15,6 +15,9 @@ func newLanesCommand(o *options) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "lanes", Short: "List the lanes and what waits in them", Args: cobra.NoArgs,
+		Long: `List the lanes: how many of its sessions each runs at once, what runs and waits in it, how many attempts ignore
+that they were cancelled, and how long the oldest turn has waited.`,
+		Example: "  gateway lanes\n  gateway lanes --json | jq '.lanes[] | select(.queued > 0)'\n  gateway lanes pause cron",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := o.connect()
 			if err != nil {
@@ -50,7 +53,9 @@ func newLaneCommand(o *options, use, short string, paused bool) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: use + " LANE", Short: short, Args: cobra.ExactArgs(1),
-		Long: short + ". What runs goes on, what comes is accepted and waits. It holds across restarts.",
+		Long:              short + ". What runs goes on, what comes is accepted and waits. It holds across restarts.",
+		Example:           "  gateway lanes " + use + " cron",
+		ValidArgsFunction: first(o.complete(laneNames)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := o.connect()
 			if err != nil {

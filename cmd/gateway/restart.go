@@ -60,6 +60,9 @@ func newRestartCommand(o *options) *cobra.Command {
 When the next gateway cannot take over, the restart is called off and this command says why. With --force or
 --drain-timeout it waits less for turns (or longer): what still runs then is interrupted and runs again after the
 restart. Both also shorten a restart that is under way.`,
+		Example: `  gateway restart --reason "new version"
+  gateway restart --explain
+  gateway restart --drain-timeout 5m`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := o.connect()
@@ -116,8 +119,15 @@ func (c *client) restart(cmd *cobra.Command, f *lifecycleFlags) error {
 	if f.noWait {
 		return report(cmd, f.asJSON, d, "%s: %s", d.Outcome, d.Message)
 	}
+	p := newProgress(cmd.ErrOrStderr())
+	defer p.end()
+	report := func(cmd *cobra.Command, asJSON bool, doc any, format string, args ...any) error {
+		p.end()
+		return report(cmd, asJSON, doc, format, args...)
+	}
 	for {
 		s, err := c.snapshot(ctx)
+		p.show(restartProgress(s, err, time.Now()))
 		var refused *apiError
 		switch {
 		case ctx.Err() != nil:
@@ -194,7 +204,8 @@ func newStopCommand(o *options) *cobra.Command {
 		Short: "Stop the gateway; what it has accepted is kept",
 		Long: `Stop the gateway. Turns that run are interrupted and run again at the next start. This command returns once
 the state folder is free.`,
-		Args: cobra.NoArgs,
+		Example: `  gateway stop --reason maintenance`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := o.connect()
 			if err != nil {
@@ -233,7 +244,10 @@ func newResumeCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "resume",
 		Short: "Call off a restart that is still draining",
-		Args:  cobra.NoArgs,
+		Long: `Call off a restart that is still draining: the gateway goes on as it was, and starts turns again. Exits with 1
+when there is nothing to call off.`,
+		Example: `  gateway resume --reason "not now"`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := o.connect()
 			if err != nil {

@@ -37,8 +37,17 @@ func (o *options) source() config.Source {
 func newRootCommand(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	o := &options{}
 	root := &cobra.Command{
-		Use:           "gateway",
-		Short:         "A daemon in front of AI agents that loses nothing it accepted",
+		Use:   "gateway",
+		Short: "A daemon in front of AI agents that loses nothing it accepted",
+		Long: `A daemon in front of AI agents. Clients hand it turns, over HTTP or with these commands; it writes each one down
+before it says yes, runs it in its lane, streams the answer and keeps it. Nothing that it accepted is lost: not on stop,
+restart, upgrade, crash or power loss.
+
+The commands find the gateway by its state folder (--state-dir, GATEWAY_STATE_DIR, or the configuration) and need no
+token there. With --url and --token they talk to one elsewhere.`,
+		Example: `  gateway run
+  gateway send "hello"
+  gateway doctor`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
@@ -58,8 +67,11 @@ func newRootCommand(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root.AddCommand(
 		newRunCommand(o), newStatusCommand(o), newSendCommand(o), newTurnsCommand(o), newLanesCommand(o), newSessionsCommand(o),
 		newRestartCommand(o), newStopCommand(o), newResumeCommand(o), newStatesCommand(o), newCheckCommand(o), newConfigCommand(o),
-		newServiceCommand(o), newBackupCommand(o), newDoctorCommand(o), newVersionCommand(),
+		newServiceCommand(o), newBackupCommand(o), newDoctorCommand(o), newTopCommand(o), newChatCommand(o), newManCommand(), newVersionCommand(),
 	)
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	completeFlag(root, "config", completeFiles)
+	completeFlag(root, "state-dir", completeFolders)
 	wrapArgs(root)
 	return root
 }

@@ -21,7 +21,14 @@ func newRunCommand(o *options) *cobra.Command {
 		Use:   "run",
 		Short: "Run the gateway until it is stopped",
 		Long: `Run the gateway until it is stopped. Without a file it uses the defaults: loopback, state in the user's
-state folder, the echo agent.`,
+state folder, the echo agent.
+
+SIGTERM and SIGINT stop it, SIGHUP restarts it without loss. Exits with 0 when it stopped cleanly or handed over, 1 when
+it could not start, 2 when a deadline passed, 3 when the server failed, 64 for wrong usage, and 78 when it will not
+start until a person acts.`,
+		Example: `  gateway run
+  gateway run --config gateway.yaml --listen 127.0.0.1:0
+  GATEWAY_AUTH_TOKEN=$(openssl rand -hex 32) gateway run --listen 0.0.0.0:18789`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			source := o.source()
@@ -43,6 +50,8 @@ state folder, the echo agent.`,
 	cmd.Flags().StringVar(&listen, "listen", "", "address to listen on")
 	cmd.Flags().StringVar(&level, "log-level", "", "trace, debug, info, warn, error")
 	cmd.Flags().StringVar(&format, "log-format", "", "auto, console, json")
+	completeFlag(cmd, "log-level", choices("trace", "debug", "info", "warn", "error"))
+	completeFlag(cmd, "log-format", choices("auto", "console", "json"))
 	return cmd
 }
 

@@ -12,16 +12,20 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// await STATE waits until `gateway status` shows the state.
+// await STATE [DIR] waits until `gateway status` shows the state, of the gateway of another state folder if one is named.
 func await(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: await STATE")
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: await STATE [DIR]")
+	}
+	status := []string{"status"}
+	if len(args) == 2 {
+		status = append(status, "--state-dir", args[1])
 	}
 	deadline := time.After(30 * time.Second)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		_ = ts.Exec("gateway", "status") // not running yet is an error too
+		_ = ts.Exec("gateway", status...) // not running yet is an error too
 		if slices.ContainsFunc(strings.Split(ts.ReadFile("stdout"), "\n"), func(line string) bool {
 			words := strings.Fields(line)
 			return len(words) > 1 && words[0] == "state" && words[1] == args[0] // not what was "last seen"

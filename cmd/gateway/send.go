@@ -49,7 +49,12 @@ func newSendCommand(o *options) *cobra.Command {
 		Use:   "send [TEXT | -]",
 		Short: "Hand a turn to an agent and print the answer as it comes",
 		Long: `Hand a turn to an agent and print the answer as it comes. With - or without TEXT the input is read from
-standard input. A restart of the gateway does not disturb it.`,
+standard input. A restart of the gateway does not disturb it. With Ctrl-C the command ends and the turn goes on.
+Exits with 1 when the turn failed or was cancelled.`,
+		Example: `  gateway send "hello"
+  gateway send --session review --agent claude "Read the diff and tell me what is odd"
+  git diff | gateway send --agent claude -
+  id=$(gateway send --no-wait "later") && gateway turns show $id`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return fmt.Errorf("%d arguments are given, but TEXT is one\nTry: gateway send %s", len(args), strconv.Quote(strings.Join(args, " ")))
@@ -82,6 +87,7 @@ standard input. A restart of the gateway does not disturb it.`,
 	flags.BoolVar(&f.noWait, "no-wait", false, "print the turn's id once it is accepted, and return")
 	flags.BoolVar(&f.asJSON, "json", false, "print the finished turn as JSON")
 	flags.DurationVar(&f.timeout, "timeout", 0, "how long to wait for the answer; 0 for as long as it takes")
+	o.completeSending(cmd)
 	return cmd
 }
 
@@ -230,7 +236,7 @@ func (c *client) persist(ctx context.Context, f func() error) error {
 func (c *client) follow(ctx context.Context, id string, a *answerPrinter) error {
 	for !a.ended {
 		before := a.last
-		if err := c.persist(ctx, func() error { return c.readStream(ctx, id, a) }); err != nil {
+		if err := c.persist(ctx, func() error { return c.readStream(ctx, id, a.last, a.take) }); err != nil {
 			return errors.Join(a.endLine(), err)
 		}
 		if a.last == before && !pause(ctx, 50*time.Millisecond) {
@@ -240,10 +246,12 @@ func (c *client) follow(ctx context.Context, id string, a *answerPrinter) error 
 	return a.endLine()
 }
 
-func (c *client) readStream(ctx context.Context, id string, a *answerPrinter) error {
+// readStream takes the events of a turn after number last, -1 for all, until the connection ends; that is no error,
+// for the next connection goes on behind the last number.
+func (c *client) readStream(ctx context.Context, id string, last int, take func(kind, data string) error) error {
 	q := url.Values{"stream": {"true"}}
-	if a.last >= 0 {
-		q.Set("starting_after", strconv.Itoa(a.last))
+	if last >= 0 {
+		q.Set("starting_after", strconv.Itoa(last))
 	}
 	resp, err := c.request(ctx, http.MethodGet, "/v1/responses/"+url.PathEscape(id)+"?"+q.Encode(), nil, http.Header{"Accept": {"text/event-stream"}})
 	if err != nil {
@@ -252,9 +260,9 @@ func (c *client) readStream(ctx context.Context, id string, a *answerPrinter) er
 	defer func() { _ = resp.Body.Close() }()
 	for e, err := range sse.Read(resp.Body, &sse.ReadConfig{MaxEventSize: eventLimit}) {
 		if err != nil {
-			return nil //nolint:nilerr // cut off: the next connection goes on behind the last number
+			return nil //nolint:nilerr // cut off
 		}
-		if err := a.take(e.Type, e.Data); err != nil {
+		if err := take(e.Type, e.Data); err != nil {
 			return backoff.Permanent(err)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -52,6 +53,12 @@ func (rec *recorder) of(what func(r *http.Request) string, h http.HandlerFunc) h
 		rec.mu.Unlock()
 		h(w, r)
 	}
+}
+
+func (rec *recorder) has(what string) bool {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	return slices.Contains(rec.asked, what)
 }
 
 // canned serves one turn, "t1": how it is accepted, how it streams, and what became of it.

@@ -39,8 +39,11 @@ func newServiceCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "service",
 		Short: "Run the gateway under systemd",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		Args:  cobra.NoArgs,
+		Long:  "Write, show and remove the unit files that have systemd run the gateway, for this user or for the machine.",
+		Example: `  gateway service install --now
+  gateway service status`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: cobra.NoArgs,
 	}
 	flags := cmd.PersistentFlags()
 	flags.BoolVar(&f.user, "user", false, "for this user (the default, unless root asks)")
@@ -67,6 +70,9 @@ func newServiceInstallCommand(o *options, f *serviceFlags) *cobra.Command {
 		Long: `Write the unit files of systemd. The service restarts without loss on "systemctl reload", is watched, and is
 started again when it dies, but not when a person must act first. With --socket systemd opens the address, so
 that connections wait even while no gateway runs.`,
+		Example: `  gateway service install --now
+  gateway service install --print --socket
+  sudo gateway service install --system --config /etc/gateway.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			u, elsewhere, err := o.unit(f, runAs, socket)
@@ -170,9 +176,10 @@ func absolute(path string) (string, error) {
 
 func newServiceUninstallCommand(f *serviceFlags) *cobra.Command {
 	return &cobra.Command{
-		Use:   "uninstall",
-		Short: "Stop the service and take its unit files away; its state stays",
-		Args:  cobra.NoArgs,
+		Use:     "uninstall",
+		Short:   "Stop the service and take its unit files away; its state stays",
+		Example: "  gateway service uninstall",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := service.Dir(f.system)
 			if err != nil {
@@ -218,9 +225,10 @@ type serviceDocument struct {
 func newServiceStatusCommand(f *serviceFlags) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "status",
-		Short: "Show what systemd knows of the service",
-		Args:  cobra.NoArgs,
+		Use:     "status",
+		Short:   "Show what systemd knows of the service",
+		Example: "  gateway service status",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := service.Dir(f.system)
 			if err != nil {

@@ -18,6 +18,7 @@ func newSessionsCommand(o *options) *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use: "sessions", Short: "List the sessions, the most recently used first", Args: cobra.NoArgs,
+		Example: "  gateway sessions\n  gateway sessions mode review collect\n  gateway sessions pause review",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := o.connect()
 			if err != nil {
@@ -62,6 +63,13 @@ func newSessionCommand(o *options, use, short, long string, n int, change func(a
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: use, Short: short, Long: strings.TrimSpace(short + ".\n\n" + long), Args: cobra.ExactArgs(n),
+		Example: "  gateway sessions " + strings.NewReplacer("SESSION", "review", "MODE", "collect").Replace(use),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			if len(args) == 1 && n == 2 {
+				return []cobra.Completion{"followup", "collect", "interrupt", "agent"}, cobra.ShellCompDirectiveNoFileComp
+			}
+			return first(o.complete(sessionNames))(cmd, args, typed)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := o.connect()
 			if err != nil {

@@ -21,7 +21,10 @@ func newStatesCommand(o *options) *cobra.Command {
 		Use:   "states",
 		Short: "Show the lifecycle: every state, event and transition",
 		Long:  "Show the table that the daemon runs, or with --history what it did. Neither needs a daemon that runs.",
-		Args:  cobra.NoArgs,
+		Example: `  gateway states
+  gateway states --history
+  gateway states --format dot | dot -Tsvg > states.svg`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if history {
 				dir, err := config.StateDir(o.source())

@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-	sse "github.com/tmaxmax/go-sse"
 
 	"gateway/fsm"
 	"gateway/internal/process"
@@ -20,7 +18,7 @@ import (
 const (
 	// exitNotRunning is what `status` exits with when nothing runs.
 	exitNotRunning = 3
-	// watchAgain is how long `status` waits before it looks again for a gateway that went away.
+	// watchAgain is how often a gateway is looked at that is watched.
 	watchAgain = 200 * time.Millisecond
 )
 
@@ -33,7 +31,11 @@ func newStatusCommand(o *options) *cobra.Command {
 		Use:   "status",
 		Short: "Show what the gateway is doing",
 		Long:  "Show what the gateway is doing. Exits with 0 in Running, 3 when nothing runs, 1 otherwise.",
-		Args:  cobra.NoArgs,
+		Example: `  gateway status
+  gateway status --watch
+  gateway status --watch --json | jq -r .state
+  gateway status --json | jq -r .address`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := o.connect()
 			if err != nil {
@@ -42,7 +44,7 @@ func newStatusCommand(o *options) *cobra.Command {
 			if watch {
 				ctx, stop := interruptible(cmd)
 				defer stop()
-				return c.watchStatus(ctx, cmd.OutOrStdout(), asJSON)
+				return c.watchStatus(ctx, func(change statusChange) error { return change.print(cmd.OutOrStdout(), asJSON) })
 			}
 			s, err := c.snapshot(cmd.Context())
 			if cutOff(err) && pause(cmd.Context(), watchAgain) { // it restarts, or was killed this instant
@@ -70,7 +72,7 @@ func newStatusCommand(o *options) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().BoolVar(&watch, "watch", false, "print again at every change")
+	cmd.Flags().BoolVar(&watch, "watch", false, "print a line at every change of the state and of what runs and waits, until Ctrl-C; with --json a document a line")
 	return cmd
 }
 
@@ -162,77 +164,6 @@ func (c *client) printAbsence(w io.Writer, asJSON bool) error {
 		}
 	}
 	return nil
-}
-
-// watchStatus prints the status, and again after every hop, until ctx ends. It waits for a gateway that
-// goes away.
-func (c *client) watchStatus(ctx context.Context, w io.Writer, asJSON bool) error {
-	const absent = "absent"
-	var shown string
-	for {
-		s, err := c.snapshot(ctx)
-		var refused *apiError
-		var nobody *absentError
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err == nil:
-			if now := fmt.Sprint(s.BootID, " ", s.Hop); now != shown {
-				if err := errors.Join(printStatus(w, s, asJSON), gap(w, asJSON)); err != nil {
-					return err
-				}
-				shown = now
-			}
-			if c.awaitChange(ctx, s) {
-				continue
-			}
-		case errors.As(err, &nobody):
-			if shown != absent {
-				if err := errors.Join(c.printAbsence(w, asJSON), gap(w, asJSON)); err != nil {
-					return err
-				}
-				shown = absent
-			}
-		case errors.As(err, &refused) && !refused.passing():
-			return err
-		}
-		if !pause(ctx, watchAgain) {
-			return nil
-		}
-	}
-}
-
-// gap sets one status apart from the next, for people.
-func gap(w io.Writer, asJSON bool) error {
-	if asJSON {
-		return nil
-	}
-	_, err := fmt.Fprintln(w)
-	return err
-}
-
-// awaitChange waits until the gateway is no longer as s says; false when the stream ended before.
-func (c *client) awaitChange(ctx context.Context, s snapshot) bool {
-	resp, err := c.request(ctx, http.MethodGet, fmt.Sprintf("/v1/lifecycle?after=%d", s.Hop), nil, http.Header{"Accept": {"text/event-stream"}})
-	if err != nil {
-		return false
-	}
-	defer func() { _ = resp.Body.Close() }()
-	for e, err := range sse.Read(resp.Body, nil) {
-		if err != nil {
-			return false
-		}
-		switch e.Type {
-		case "hop":
-			return true
-		case "status": // the first: it may be another process already, whose hops begin anew
-			var now statusDocument
-			if json.Unmarshal([]byte(e.Data), &now) == nil && (now.BootID != s.BootID || now.Hop != s.Hop) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // pause waits between two tries; false when ctx ended.

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"io"
 	"maps"
@@ -14,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -86,67 +85,53 @@ func TestStatusOfNobodyExitsWithThreeAndShowsTheLastHop(t *testing.T) {
 }
 
 func TestStatusWatchPrintsEveryChangeOnceAndOutlivesTheConnection(t *testing.T) {
-	snapshots := answers(
-		document(http.StatusOK, lifecycleOf("Running", "b1", 7)),
-		document(http.StatusOK, lifecycleOf("Draining", "b1", 8)),
+	hop := func(seq int, boot, to, event string) map[string]any {
+		return map[string]any{"seq": seq, "boot_id": boot, "to": to, "event": event, "actor": "local", "time": "2026-01-02T03:04:05Z"}
+	}
+	var after recorder
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/lifecycle", after.of(func(r *http.Request) string { return r.URL.Query().Get("after") }, answers(
+		document(http.StatusOK, lifecycleOf("Running", "b1", 7, hop(7, "b1", "Running", "started"))),
+		document(http.StatusOK, lifecycleOf("Draining", "b1", 8, hop(8, "b1", "Draining", "restart"))),
 		cut,
 		document(http.StatusOK, lifecycleOf("Draining", "b1", 8)), // nothing new
 		refusal(http.StatusServiceUnavailable, "away"),
-		document(http.StatusOK, lifecycleOf("Running", "b2", 12)),
-	)
-	var after recorder
-	event := func(kind string, doc map[string]any) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			data, _ := json.Marshal(doc)
-			w.Header().Set("Content-Type", "text/event-stream")
-			_, _ = io.WriteString(w, "event: "+kind+"\ndata: "+string(data)+"\n\n")
-		}
-	}
-	hops := after.of(func(r *http.Request) string { return r.URL.Query().Get("after") }, answers(
-		event("hop", map[string]any{"seq": 8}),
-		event("status", lifecycleOf("Draining", "b1", 8)),
-		event("status", lifecycleOf("Running", "b2", 12)),
-		func(w http.ResponseWriter, r *http.Request) {
-			event("status", lifecycleOf("Running", "b2", 12))(w, r)
-			_ = http.NewResponseController(w).Flush()
-			<-r.Context().Done()
-		},
-	))
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/lifecycle", func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Accept") == "text/event-stream" {
-			hops(w, r)
-		} else {
-			snapshots(w, r)
-		}
-	})
+		document(http.StatusOK, lifecycleOf("Running", "b2", 10, hop(9, "b2", "Starting", ""), hop(10, "b2", "Running", "started"))),
+		document(http.StatusOK, lifecycleOf("Running", "b3", 2)), // killed and started: it counts anew
+		document(http.StatusOK, lifecycleOf("Running", "b3", 2, hop(1, "b3", "Starting", ""), hop(2, "b3", "Running", "started"))),
+		refusal(http.StatusForbidden, "enough. Try: another day"),
+	)))
 	dir, _ := serveSocket(t, mux)
-
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	read, write := io.Pipe()
-	type result struct {
-		stderr string
-		code   int
-	}
-	ended := make(chan result, 1)
-	go func() {
-		stderr, code := command(ctx, &bytes.Buffer{}, write, "status", "--watch", "--state-dir", dir)
-		_ = write.Close()
-		ended <- result{stderr, code}
-	}()
+	stdout, _, code := gatewayAt(t, dir, "status", "--watch", "--json")
+	require.Equal(t, 1, code)
 	var states []string
-	for lines := bufio.NewScanner(read); lines.Scan(); {
-		if rest, ok := strings.CutPrefix(lines.Text(), "state  "); ok {
-			states = append(states, strings.Fields(rest)[0])
-			if len(states) == 3 {
-				cancel()
-			}
-		}
+	for line := range strings.Lines(stdout) {
+		var c statusChange
+		require.NoError(t, json.Unmarshal([]byte(line), &c), line)
+		states = append(states, c.BootID+" "+c.State)
 	}
-	require.Equal(t, []string{"Running", "Draining", "Running"}, states)
-	require.Equal(t, result{}, <-ended)
-	require.Equal(t, []string{"7", "8", "8"}, after.asked[:3], "hops that were seen are not asked for again")
+	require.Equal(t, []string{"b1 Running", "b1 Draining", "b2 Starting", "b2 Running", "b3 Starting", "b3 Running"}, states)
+	require.Equal(t, []string{"0", "7", "8", "8", "8", "8", "10"}, after.asked[:7], "hops that were seen are not asked for again")
+}
+
+func TestALineOfStatusWatchCannotMoveTheCursor(t *testing.T) {
+	c := statusChange{State: "Draining", Event: "restart", Actor: "api", Reason: "red \x1b[31m\r"}
+	require.Equal(t, "Draining      (restart by api: red  [31m )", c.text())
+}
+
+func TestProgressSaysWhatARestartWaitsFor(t *testing.T) {
+	now := time.Now()
+	var s snapshot
+	s.State, s.Turns.Running, s.Deadline = "Draining", 2, now.Add(25*time.Second)
+	require.Equal(t, "restarting: Draining, waits for 2 running turns, at most 25s more", restartProgress(s, nil, now))
+	s.Turns.Running, s.Deadline = 1, time.Time{}
+	require.Equal(t, "restarting: Draining, waits for a running turn", restartProgress(s, nil, now))
+	require.Equal(t, "restarting: the next gateway is on its way", restartProgress(s, io.EOF, now))
+	require.Equal(t, "copying: 1.0 MiB of 4.0 MiB, 25%", copied(1<<20, 4<<20))
+	require.Equal(t, "copying: 5.0 MiB of 4.0 MiB, 100%", copied(5<<20, 4<<20))
+	p := newProgress(&bytes.Buffer{})
+	p.show("nothing at no terminal")
+	p.end()
 }
 
 func TestStatusWatchEndsWhenItIsRefusedForGood(t *testing.T) {

@@ -20,12 +20,14 @@ func newTurnsCommand(o *options) *cobra.Command {
 	list := newTurnsListCommand(o)
 	cmd := &cobra.Command{
 		Use: "turns", Short: "List, show, cancel, retry or delete turns", Args: list.Args, RunE: list.RunE,
+		Long:    "List turns, newest first, or with a word behind it: show, cancel, retry or delete one.",
+		Example: list.Example,
 	}
 	cmd.Flags().AddFlagSet(list.Flags())
-	cmd.AddCommand(list, newTurnCommand(o, "show", "Show one turn", http.MethodGet, ""),
-		newTurnCommand(o, "cancel", "End a turn that waits or runs", http.MethodPost, "/cancel"),
-		newTurnCommand(o, "retry", "Put a failed or cancelled turn back at the head of its session", http.MethodPost, "/retry"),
-		newTurnCommand(o, "delete", "Forget a turn that has ended, with its events and its idempotency key", http.MethodDelete, ""))
+	cmd.AddCommand(list, newTurnCommand(o, "show", "Show one turn", http.MethodGet, "", ""),
+		newTurnCommand(o, "cancel", "End a turn that waits or runs", http.MethodPost, "/cancel", "queued,running"),
+		newTurnCommand(o, "retry", "Put a failed or cancelled turn back at the head of its session", http.MethodPost, "/retry", "failed,cancelled"),
+		newTurnCommand(o, "delete", "Forget a turn that has ended, with its events and its idempotency key", http.MethodDelete, "", "completed,failed,cancelled"))
 	return cmd
 }
 
@@ -35,6 +37,9 @@ func newTurnsListCommand(o *options) *cobra.Command {
 	filter := make(map[string]*string)
 	cmd := &cobra.Command{
 		Use: "list", Short: "List turns, newest first", Args: cobra.NoArgs,
+		Example: `  gateway turns --status queued,running
+  gateway turns --session review --limit 100
+  gateway turns --json | jq -r '.turns[] | select(.status == "failed") | .id' | xargs -n 1 gateway turns retry`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := o.connect()
 			if err != nil {
@@ -77,13 +82,26 @@ func newTurnsListCommand(o *options) *cobra.Command {
 	} {
 		filter[name] = cmd.Flags().String(name, "", help)
 	}
+	o.completeTurns(cmd)
 	return cmd
 }
 
-func newTurnCommand(o *options, use, short, method, action string) *cobra.Command {
+// completeTurns sets what the filters are completed with.
+func (o *options) completeTurns(cmd *cobra.Command) {
+	completeFlag(cmd, "session", o.complete(sessionNames))
+	completeFlag(cmd, "lane", o.complete(laneNames))
+	completeFlag(cmd, "agent", o.complete(agentNames))
+	completeFlag(cmd, "before", o.complete(turnIDs("")))
+	completeFlag(cmd, "status", choices("queued", "running", "completed", "failed", "cancelled"))
+}
+
+// newTurnCommand acts on one turn; it offers those that have one of the statuses.
+func newTurnCommand(o *options, use, short, method, action, statuses string) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: use + " ID", Short: short, Args: cobra.ExactArgs(1),
+		Example:           "  gateway turns " + use + " d9s4q2mkp7c1v0f8b3ag",
+		ValidArgsFunction: first(o.complete(turnIDs(statuses))),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := o.connect()
 			if err != nil {

@@ -28,6 +28,12 @@ func Owned(dir string) bool {
 	return err == nil && errors.Is(held, unix.EWOULDBLOCK)
 }
 
+// Left reports whether the lockfile of a state folder is there although nobody holds the lock: its gateway died.
+func Left(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, pidName))
+	return err == nil && !Owned(dir)
+}
+
 // namesLiving reports whether the process that the lockfile of a state folder names is alive, as far as can
 // be told from this process namespace. One that may not be signalled is.
 func namesLiving(dir string) bool {

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	tea "charm.land/bubbletea/v2"
+	"charm.land/glamour/v2"
+	"github.com/charmbracelet/x/ansi"
+)
+
+// markdownLimit is the longest answer, in bytes, that is rendered: a longer one would hold up the keys.
+const markdownLimit = 256 << 10
+
+// say adds blocks of text to what is shown. Each is rendered again for another width.
+func (m *chat) say(blocks ...func() string) {
+	m.blocks = append(m.blocks, blocks...)
+	before := len(m.lines)
+	for _, b := range blocks {
+		m.lines = append(m.lines, blockLines(b)...)
+	}
+	if m.up > 0 { // what is read stays where it is
+		m.up += len(m.lines) - before
+	}
+}
+
+func blockLines(block func() string) []string {
+	return append(strings.Split(strings.Trim(block(), "\n"), "\n"), "")
+}
+
+// render does all blocks again.
+func (m *chat) render() {
+	m.lines = nil
+	for _, b := range m.blocks {
+		m.lines = append(m.lines, blockLines(b)...)
+	}
+}
+
+// farewell is printed when the chat was left, where the shell goes on: what was said, and how to come back.
+func (m *chat) farewell() string {
+	text := strings.Join(m.lines, "\n") + "\n"
+	if m.plain {
+		text = ansi.Strip(text)
+	}
+	again := "gateway chat --session " + shellWord(m.line.session)
+	switch unsent := m.unsent(); {
+	case unsent != nil:
+		return text + fmt.Sprintf("the gateway had not answered to: %s\nTry: gateway send --session %s --key %s with the same text, which makes no second turn\n",
+			oneLine(unsent.input, 60), shellWord(m.line.session), unsent.key)
+	case len(m.open) > 0:
+		return text + "the turn goes on; come back with: " + again + "\n"
+	}
+	return text + "come back with: " + again + "\n"
+}
+
+func (m *chat) unsent() *exchange {
+	for _, x := range m.open {
+		if x.id == "" {
+			return x
+		}
+	}
+	return nil
+}
+
+var bareWord = regexp.MustCompile(`^[A-Za-z0-9._@/+:-]+$`)
+
+// shellWord quotes a word for a shell when it has to be.
+func shellWord(word string) string {
+	if bareWord.MatchString(word) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(harmless(word), "'", `'\''`) + "'"
+}
+
+func trimmed(text string) string { return strings.TrimRight(text, " \t\r\n") }
+
+func (m *chat) wrap(text string) string {
+	return ansi.Wrap(harmless(text), max(8, m.width-1), "")
+}
+
+// question is a message as it is shown.
+func (m *chat) question(input string) func() string {
+	return func() string {
+		lines := strings.Split(ansi.Wrap(harmless(input), max(8, m.width-3), ""), "\n")
+		return strong.Render("› " + strings.Join(lines, "\n  "))
+	}
+}
+
+// answer is what became of a message.
+func (m *chat) answer(x *exchange, status, why string) func() string {
+	return func() string {
+		text := m.markdown(x.text)
+		switch status {
+		case "completed":
+		case "cancelled":
+			text += "\n" + notable.Render("cancelled")
+		case "incomplete":
+			text += "\n" + notable.Render(m.wrap("cut short: "+why))
+		case "failed":
+			text += "\n" + bad.Render(m.wrap("failed: "+why)) + "\n" + faint.Render("Try: gateway turns retry "+x.id)
+		default:
+			text += "\n" + bad.Render(m.wrap("the turn cannot be followed: "+why)) + "\n" + faint.Render("Try: gateway turns show "+x.id)
+		}
+		return text
+	}
+}
+
+// reference is a character spelt as a number.
+var reference = regexp.MustCompile(`&#(?:[xX]([0-9a-fA-F]{1,8})|([0-9]{1,8}));?`)
+
+// spelt takes control characters out that Markdown spells as numbers.
+func spelt(text string) string {
+	return reference.ReplaceAllStringFunc(text, func(ref string) string {
+		digits := reference.FindStringSubmatch(ref)
+		n, err := strconv.ParseUint(digits[1], 16, 32)
+		if digits[1] == "" {
+			n, err = strconv.ParseUint(digits[2], 10, 32)
+		}
+		if err != nil || !unicode.IsPrint(rune(n)) {
+			return "\ufffd"
+		}
+		return ref
+	})
+}
+
+// markdown renders an answer for the terminal; as it is when it is none that can be rendered.
+func (m *chat) markdown(text string) string {
+	text = harmless(trimmed(text))
+	if len(text) > markdownLimit {
+		return m.wrap(text)
+	}
+	style := "dark"
+	switch {
+	case m.plain:
+		style = "notty"
+	case m.light:
+		style = "light"
+	}
+	r, err := glamour.NewTermRenderer(glamour.WithStandardStyle(style), glamour.WithWordWrap(max(20, min(m.width, 120)-2)))
+	if err != nil {
+		return m.wrap(text)
+	}
+	out, err := r.Render(spelt(text))
+	if err != nil {
+		return m.wrap(text)
+	}
+	return onlyColours(out)
+}
+
+var colour = regexp.MustCompile(`\x1b\[[0-9;:]*m`)
+
+// onlyColours takes everything out that could move the cursor, as harmless does, but leaves colours: what was rendered
+// may hold such again, for Markdown can spell any character as a reference.
+func onlyColours(text string) string {
+	var b strings.Builder
+	for {
+		at := colour.FindStringIndex(text)
+		if at == nil {
+			b.WriteString(harmless(text))
+			return b.String()
+		}
+		b.WriteString(harmless(text[:at[0]]))
+		b.WriteString(text[at[0]:at[1]])
+		text = text[at[1]:]
+	}
+}
+
+func (m *chat) View() tea.View {
+	v := tea.NewView(strings.Join(m.screen(), "\n"))
+	v.AltScreen = true
+	return v
+}
+
+// screen is what was said, what is being said, the input and a line of hints.
+func (m *chat) screen() []string {
+	input := strings.Split(m.input.View(), "\n")
+	room := max(0, m.height-len(input)-1)
+	lines := m.lines
+	if len(m.open) > 0 {
+		lines = append(slices.Clip(lines), m.streaming(m.open[0], room)...)
+		for _, x := range m.open[1:] {
+			lines = append(lines, faint.Render(oneLine("waits: "+x.input, m.width-1)))
+		}
+	}
+	m.up = max(0, min(m.up, len(lines)-room))
+	end := len(lines) - m.up
+	lines = slices.Clip(lines[max(0, end-room):end])
+	for len(lines) < room { // the input stays at the bottom
+		lines = append(lines, "")
+	}
+	lines = append(append(lines, input...), m.foot())
+	return lines[max(0, len(lines)-m.height):]
+}
+
+// streaming is the end of an answer that is not whole yet.
+func (m *chat) streaming(x *exchange, room int) []string {
+	if x.text == "" {
+		return nil
+	}
+	tail := x.text
+	if most := 4 * max(1, room) * max(8, m.width); len(tail) > most { // what fits into the room, however wide
+		tail = strings.ToValidUTF8(tail[len(tail)-most:], "")
+	}
+	lines := strings.Split(m.wrap(trimmed(tail)), "\n")
+	return append(lines[max(0, len(lines)-max(1, room)):], "")
+}
+
+func (m *chat) foot() string {
+	text, style := "", faint
+	switch {
+	case m.up > 0:
+		text = "PgDn for what is newer"
+	case m.away:
+		text, style = "the gateway is away; it goes on as soon as it is back", notable
+	case m.note != "":
+		text, style = m.note, notable
+	case len(m.open) == 0:
+		text = "session " + m.line.session
+	case m.open[0].id == "":
+		text = "sending"
+	case m.open[0].text == "" && m.open[0].waits != "":
+		text = "waits: " + m.open[0].waits
+	default:
+		text = "answering; Esc cancels"
+	}
+	return style.Render(oneLine(text, max(1, m.width-1)))
+}
