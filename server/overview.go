@@ -134,7 +134,7 @@ func (f *overview) run(stop <-chan struct{}, done chan<- struct{}) {
 func (f *overview) refreshLocked() {
 	if s := f.lifecycle.Status().Document; !bytes.Equal(s, f.status) {
 		f.status = s
-		f.tellLocked("status", json.RawMessage(s))
+		f.tellLocked("status", s)
 	}
 	b := f.backend()
 	if b == nil {
