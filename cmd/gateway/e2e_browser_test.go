@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -228,6 +229,38 @@ func TestThePageListsCancelsAndExplainsTurns(t *testing.T) {
 	b.until(`document.querySelector("#plot canvas") !== null`)
 	b.keep("dark")
 	b.accessible("in the dark")
+}
+
+// A browser has six connections to a gateway, for all of its tabs.
+func TestThePageTakesFewConnectionsAndNoneWhileNobodySeesIt(t *testing.T) {
+	b := newBrowser(t, 2*time.Minute)
+	h := newHouse(t, pageAgents)
+	h.start()
+	s := h.waitState("Running")
+	b.do(chromedp.Navigate("http://" + s.Address + "/#chat/desk"))
+	b.until(`document.querySelectorAll("#where option").length >= 3`)
+	b.do(chromedp.SetValue(`#where select`, "never", chromedp.ByQuery))
+	for i := range 9 {
+		b.do(chromedp.SendKeys("#text", "600\r", chromedp.ByQuery))
+		b.until(fmt.Sprintf(`document.querySelectorAll("#messages .message.open").length === %d`, i+1))
+	}
+	require.Contains(t, b.text("#sessions"), "desk")
+	b.do(click(`nav a[href="#configuration"]`))
+	b.until(says("#config", "lanes.main.concurrency"))
+	b.do(click(`nav a[href="#overview"]`))
+	b.until(says("#runs", "never · main"))
+
+	hide := func(hidden bool) {
+		b.do(chromedp.Evaluate(fmt.Sprintf(`Object.defineProperty(document, "hidden", { value: %t, configurable: true }); document.dispatchEvent(new Event("visibilitychange"))`, hidden), nil))
+	}
+	hide(true)
+	b.until(`performance.getEntriesByName(location.origin + "/v1/events").length > 0`) // the stream has ended
+	_, stderr, code := h.gateway("restart", "--force", "--reason", "unseen")
+	require.Zero(t, code, stderr)
+	hide(false)
+	b.until(says("#hops", "unseen"))
+	b.until(`document.querySelector("#state").textContent === "Running"`)
+	b.until(says("#runs", "never · main"))
 }
 
 func TestThePageAsksForTheToken(t *testing.T) {

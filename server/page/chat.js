@@ -5,6 +5,7 @@ import { $, attempt, confirm, el, time } from "./dom.js";
 import { seldom } from "./live.js";
 
 const historySize = 30;
+const mostSessions = 100;
 let session = "";
 let paused = false;
 let watching = new AbortController(); // of the session that is shown
@@ -129,7 +130,7 @@ export function news({ turns, more }) {
     if (waits > 0 && !open({ status })) settle(line[waits]);
     if (waits < 0 && shown.has(id) && open({ status })) reopen(id);
   }
-  if (!$("#chat").hidden && turns.some((t) => !known.has(t.session))) sessions();
+  for (const t of turns) if (t.status === "queued" || !known.has(t.session)) used(t.session);
 }
 
 async function settle(waiting) {
@@ -184,15 +185,27 @@ let known = new Map(); // the links to the sessions, by name
 
 // sessions lists those that were used lately. The gateway looks through all turns for them, so it is asked seldom.
 export const sessions = seldom(10_000, () => attempt(async () => {
-  const list = (await call("GET", "/v1/sessions?limit=100")).sessions;
+  const list = (await call("GET", `/v1/sessions?limit=${mostSessions}`)).sessions;
   $("#session-names").replaceChildren(...list.map((s) => el("option", { value: s.session })));
-  known = new Map(list.map((s) => [s.session, el("li", {}, el("a", { href: `#chat/${encodeURIComponent(s.session)}` },
-    el("span", { className: "who" }, s.session),
-    el("span", { className: "quiet small" }, [s.running && `${s.running} running`, s.queued && `${s.queued} queued`, s.paused && "paused"].filter(Boolean).join(", ") || `${s.turns} turn${s.turns === 1 ? "" : "s"}`),
-  ))]));
-  $("#sessions").replaceChildren(...(list.length ? known.values() : [el("li", { className: "empty" }, "No sessions yet.")]));
+  known = new Map(list.map((s) => [s.session, link(s.session, [s.running && `${s.running} running`, s.queued && `${s.queued} queued`, s.paused && "paused"].filter(Boolean).join(", ") || `${s.turns} turn${s.turns === 1 ? "" : "s"}`)]));
+  $("#sessions").replaceChildren(...known.values());
   markSessions();
 }));
+
+const link = (name, about) => el("li", {}, el("a", { href: `#chat/${encodeURIComponent(name)}` }, el("span", { className: "who" }, name), el("span", { className: "quiet small" }, about)));
+
+// used puts a session at the head of the list.
+function used(name) {
+  const li = known.get(name) ?? link(name, "new");
+  known.set(name, li);
+  $("#sessions").prepend(li);
+  if (known.size > 2 * mostSessions) { // those that were not used for longest
+    const last = $("#sessions").lastChild;
+    for (const [name, li] of known) if (li === last) known.delete(name);
+    last.remove();
+  }
+  markSessions();
+}
 
 function markSessions() {
   for (const [name, li] of known) {

@@ -22,7 +22,7 @@ for (const cell of table.cells) {
 const dot = [
   "digraph {",
   `rankdir=${upright ? "TB" : "LR"}; bgcolor="transparent"; nodesep=${upright ? 0.2 : 0.35}; ranksep=${upright ? 0.4 : 0.45};`,
-  'node [shape=box, style=rounded, fontname="sans-serif", fontsize=13, height=0.45, margin="0.16,0.06"];',
+  'node [shape=box, style=rounded, fontname="sans-serif", fontsize=13, height=0.45, margin="0.24,0.06"];',
   'edge [fontname="sans-serif", fontsize=10, arrowsize=0.7];',
   ...table.states.map(({ state }) => `${state} [id="${upright ? "upright-" : ""}state-${state}", class="state state-${state}"];`),
   ...[...arrows].map(([key, events]) => {
