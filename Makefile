@@ -6,7 +6,7 @@ SHELL := /bin/bash
 TOOL    := go tool -modfile=internal/tools/go.mod
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
-.PHONY: help build generate diagram check lint unit test deps deps-clients deps-certify deps-peers bench bench-queue bench-peers certify chaos certify-queue fuzz
+.PHONY: help build generate diagram check lint unit test deps deps-clients deps-certify deps-peers bench bench-queue bench-page bench-peers certify chaos certify-queue fuzz
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -87,6 +87,9 @@ bench-queue: ## measure the queue, beside what its disk can do, and write docs/b
 	cat docs/bench/queue.md
 
 # What a user would pick instead is a module of its own: the program needs none of it.
+bench-page: deps ## measure the page in a browser, and write docs/bench/page.md
+	GATEWAY_TEST_PAGE=$(CURDIR)/docs/bench/page.md go test ./cmd/gateway -run TestThePageStaysQuick -count=1 -v -timeout 20m
+
 bench-peers: deps-peers ## measure the queue beside River, asynq and BullMQ, and write docs/bench/peers.md
 	cd internal/peers && npm ci --ignore-scripts --no-audit --no-fund && go build -o $(CURDIR)/bin/peers .
 	cd internal/peers && $(CURDIR)/bin/peers -write $(CURDIR)/docs/bench/peers.md

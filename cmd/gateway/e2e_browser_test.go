@@ -25,7 +25,7 @@ type browser struct {
 	ctx context.Context //nolint:containedctx // it is the browser
 }
 
-func newBrowser(t *testing.T) *browser {
+func newBrowser(t *testing.T, limit time.Duration) *browser {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("runs a browser")
@@ -42,7 +42,7 @@ func newBrowser(t *testing.T) *browser {
 	t.Cleanup(cancel)
 	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithErrorf(func(string, ...any) {})) // it knows fewer events than the browser
 	t.Cleanup(cancel)
-	ctx, cancel = context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel = context.WithTimeout(ctx, limit)
 	t.Cleanup(cancel)
 	b := &browser{t, ctx}
 	chromedp.ListenTarget(ctx, func(event any) {
@@ -125,7 +125,7 @@ agents:
 `
 
 func TestThePageShowsARestartAndMissesNothing(t *testing.T) {
-	b := newBrowser(t)
+	b := newBrowser(t, 2*time.Minute)
 	h := newHouse(t, pageAgents)
 	h.start()
 	s := h.waitState("Running")
@@ -170,7 +170,7 @@ func TestThePageShowsARestartAndMissesNothing(t *testing.T) {
 }
 
 func TestThePageListsCancelsAndExplainsTurns(t *testing.T) {
-	b := newBrowser(t)
+	b := newBrowser(t, 2*time.Minute)
 	h := newHouse(t, pageAgents+"lanes: { main: { concurrency: 1 } }\n")
 	h.start()
 	s := h.waitState("Running")
@@ -230,7 +230,7 @@ func TestThePageListsCancelsAndExplainsTurns(t *testing.T) {
 }
 
 func TestThePageAsksForTheToken(t *testing.T) {
-	b := newBrowser(t)
+	b := newBrowser(t, 2*time.Minute)
 	h := newHouse(t, "", "GATEWAY_AUTH_TOKEN=the-right-token-of-this-house")
 	h.start()
 	s := h.waitState("Running")

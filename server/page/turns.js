@@ -3,10 +3,13 @@
 import { answer, call } from "./api.js";
 import { $, attempt, confirm, dateTime, el, facts, lasted, time } from "./dom.js";
 
-const pageSize = 100;
+const pageSize = 100; // of one request
+const portion = 300; // of one screen and what is near it
 let turns = []; // newest first
 let items = new Map(); // li by id
 let more = false;
+let room = portion; // how many may be on the page
+let hidden = false; // there are more than that
 let loading = 0; // the newest request; answers to older ones are dropped
 
 const form = () => new FormData($("#filter"));
@@ -21,6 +24,7 @@ function query(before) {
 
 // load begins the list anew; older adds to it.
 export async function load() {
+  room = portion;
   const mine = ++loading;
   const got = await call("GET", query());
   if (mine !== loading) return;
@@ -30,6 +34,11 @@ export async function load() {
 }
 
 async function older() {
+  if (hidden) {
+    room += portion;
+    return show();
+  }
+  room += pageSize;
   const mine = ++loading;
   const got = await call("GET", query(turns.at(-1)?.id));
   if (mine !== loading) return;
@@ -52,17 +61,18 @@ export async function renew() {
   show();
 }
 
-const describe = (t) => [t.status, t.session, t.input, t.output, t.error].join("\n").toLowerCase();
+const describe = (t) => (t.words ??= [t.id, t.status, t.session, t.input, t.output, t.error].join("\n").toLowerCase());
 
+// show puts as many turns on the page as were scrolled to.
 function show() {
   const text = (form().get("text") ?? "").toLowerCase();
-  const listed = text ? turns.filter((t) => describe(t).includes(text) || t.id.includes(text)) : turns;
+  const listed = text ? turns.filter((t) => describe(t).includes(text)) : turns;
   const list = $("#turn-list");
   const next = new Map();
-  const children = listed.map((t) => {
+  const children = listed.slice(0, room).map((t) => {
     const key = `${t.status} ${t.runs} ${t.output.length}`;
     let li = items.get(t.id);
-    if (!li || li.dataset.key !== key) {
+    if (li?.dataset.key !== key) {
       const focused = li?.contains(document.activeElement);
       li = item(t);
       li.dataset.key = key;
@@ -75,8 +85,9 @@ function show() {
     list.replaceChildren(...(children.length ? children : [el("li", { className: "empty" }, "No such turns.")]));
   }
   items = next;
+  hidden = listed.length > children.length;
   $("#turn-count").textContent = `${listed.length}${text ? ` of ${turns.length}` : ""} listed${more ? ", there are older ones" : ""}`;
-  $("#more").hidden = !more;
+  $("#more").hidden = !more && !hidden;
 }
 
 const item = (t) => el("li", {}, el("button", { type: "button", onclick: () => open(t.id) },
@@ -141,10 +152,15 @@ export function start() {
   let typing;
   $("#filter").oninput = (event) => {
     clearTimeout(typing);
-    typing = setTimeout(() => (event.target.name === "text" ? show() : attempt(load)), 150);
+    typing = setTimeout(() => {
+      if (event.target.name !== "text") return attempt(load);
+      room = portion;
+      return show();
+    }, 150);
   };
   $("#filter").onsubmit = (event) => event.preventDefault();
   $("#more").onclick = () => attempt(older);
+  new IntersectionObserver(([seen]) => seen.isIntersecting && hidden && older()).observe($("#more"));
   $("#turn .close").onclick = close;
   $("#turn").oncancel = close; // by the Escape key
 }
