@@ -106,13 +106,13 @@ func (m *chat) answer(x *exchange, status, why string) func() string {
 	}
 }
 
-// markdown renders an answer for the terminal, unless it is very long.
+// markdown renders an answer for the terminal.
 func (m *chat) markdown(text string) string {
-	text = trimmed(text)
+	text = harmless(trimmed(text))
 	if len(text) > markdownLimit {
 		return m.wrap(text)
 	}
-	return markdown(text, min(m.width, 120)-1)
+	return renderMarkdown(text, max(8, min(m.width, 120)-2))
 }
 
 func (m *chat) View() tea.View {

@@ -2,64 +2,71 @@ package main
 
 import (
 	"fmt"
-	"html"
 	"strings"
 
 	"charm.land/lipgloss/v2"
-	"github.com/yuin/goldmark"
+	"github.com/charmbracelet/x/ansi"
 	"github.com/yuin/goldmark/ast"
+	"github.com/yuin/goldmark/parser"
 	"github.com/yuin/goldmark/text"
+	"github.com/yuin/goldmark/util"
 )
+
+// Markdown for the terminal: headings, emphasis, lists, quotes and code, no more. The libraries that do more bring the
+// grammars and colours of all programming languages, which every start of the gateway would pay for, and a restart
+// waits for a start.
 
 var (
-	literal = lipgloss.NewStyle().Foreground(lipgloss.Cyan)
 	slanted = lipgloss.NewStyle().Italic(true)
+	code    = lipgloss.NewStyle().Foreground(lipgloss.Cyan)
 )
 
-// markdown renders Markdown for a terminal of a width. It leaves nothing in that moves the cursor. The parser is small:
-// what highlights code as well costs the daemon, which is the same program, half of its memory.
-func markdown(source string, width int) string {
-	p := rendering{[]byte(harmless(source))}
-	doc := goldmark.DefaultParser().Parse(text.NewReader(p.source))
-	return strings.Join(p.blocks(doc, max(8, width)), "\n")
+var markdownParser = parser.NewParser(
+	parser.WithBlockParsers(parser.DefaultBlockParsers()...),
+	parser.WithInlineParsers(parser.DefaultInlineParsers()...),
+	parser.WithParagraphTransformers(parser.DefaultParagraphTransformers()...),
+)
+
+// renderMarkdown fits an answer to a width in cells. Nothing of it moves the cursor, whatever is in it and however it
+// is spelt.
+func renderMarkdown(answer string, width int) string {
+	source := []byte(answer)
+	r := rendering{source}
+	lines := r.blocks(markdownParser.Parse(text.NewReader(source)), width, false)
+	return ansi.Hardwrap(strings.Join(lines, "\n"), max(width, 1), true) // what is nested deeper than the terminal is wide
 }
 
-// rendering is a document that is rendered.
 type rendering struct{ source []byte }
 
-// blocks are the lines of what is in n. Between blocks is an empty line, but in lists that have none.
-func (p rendering) blocks(n ast.Node, width int) (lines []string) {
-	for b := n.FirstChild(); b != nil; b = b.NextSibling() {
-		if len(lines) > 0 && b.Kind() != ast.KindListItem && b.Kind() != ast.KindTextBlock && n.Kind() != ast.KindListItem {
+// blocks returns the lines of everything in n, in tight lists without lines between.
+func (r rendering) blocks(n ast.Node, width int, tight bool) (lines []string) {
+	for child := n.FirstChild(); child != nil; child = child.NextSibling() {
+		if len(lines) > 0 && !tight {
 			lines = append(lines, "")
 		}
-		lines = append(lines, p.block(b, width)...)
+		lines = append(lines, r.block(child, max(width, 4))...)
 	}
 	return lines
 }
 
-func (p rendering) block(n ast.Node, width int) []string {
+func (r rendering) block(n ast.Node, width int) []string {
 	switch n := n.(type) {
 	case *ast.Heading:
-		return wrapped(paint(strong, p.inline(n)), width)
-	case *ast.Paragraph, *ast.TextBlock:
-		return wrapped(p.inline(n), width)
-	case *ast.List:
-		return p.list(n, width)
+		return wrapped(painted(strong, r.inline(n)), width)
+	case *ast.FencedCodeBlock, *ast.CodeBlock, *ast.HTMLBlock:
+		return behind("  ", wrapped(painted(code, strings.TrimRight(harmless(string(n.Lines().Value(r.source))), "\n")), width-2))
 	case *ast.Blockquote:
-		return behind("│ ", "│ ", p.blocks(n, width-2))
+		return behind(faint.Render("│ "), r.blocks(n, width-2, false))
 	case *ast.ThematicBreak:
-		return []string{strings.Repeat("─", min(width, 40))}
-	case *ast.CodeBlock, *ast.FencedCodeBlock:
-		return behind("    ", "    ", wrapped(paint(literal, p.raw(n)), width-4))
+		return []string{faint.Render(strings.Repeat("─", min(width, 40)))}
+	case *ast.List:
+		return r.list(n, width)
+	default:
+		return wrapped(r.inline(n), width)
 	}
-	if n.Type() == ast.TypeBlock && n.Lines().Len() > 0 {
-		return wrapped(p.raw(n), width)
-	}
-	return p.blocks(n, width)
 }
 
-func (p rendering) list(n *ast.List, width int) (lines []string) {
+func (r rendering) list(n *ast.List, width int) (lines []string) {
 	number := n.Start
 	for item := n.FirstChild(); item != nil; item = item.NextSibling() {
 		mark := "• "
@@ -70,82 +77,77 @@ func (p rendering) list(n *ast.List, width int) (lines []string) {
 		if len(lines) > 0 && !n.IsTight {
 			lines = append(lines, "")
 		}
-		lines = append(lines, behind(mark, strings.Repeat(" ", lipgloss.Width(mark)), p.blocks(item, width-lipgloss.Width(mark)))...)
+		for i, line := range r.blocks(item, width-len([]rune(mark)), n.IsTight) {
+			if i > 0 {
+				mark = strings.Repeat(" ", ansi.StringWidth(mark))
+			}
+			lines = append(lines, mark+line)
+		}
 	}
 	return lines
 }
 
-// raw is a block as it was written.
-func (p rendering) raw(n ast.Node) string {
+// inline is the text in n.
+func (r rendering) inline(n ast.Node) string {
 	var b strings.Builder
-	for i := range n.Lines().Len() {
-		line := n.Lines().At(i)
-		b.Write(line.Value(p.source))
-	}
-	return strings.TrimRight(b.String(), "\n")
-}
-
-// inline is the text in n. Lines stay as they were written: they may be a table or a poem.
-func (p rendering) inline(n ast.Node) string {
-	var b strings.Builder
-	for c := n.FirstChild(); c != nil; c = c.NextSibling() {
-		switch c := c.(type) {
+	for child := n.FirstChild(); child != nil; child = child.NextSibling() {
+		switch c := child.(type) {
 		case *ast.Text:
-			b.WriteString(plainText(c.Segment.Value(p.source)))
+			b.WriteString(r.words(c))
 			if c.SoftLineBreak() || c.HardLineBreak() {
-				b.WriteByte('\n')
+				b.WriteString("\n")
 			}
 		case *ast.String:
-			b.WriteString(plainText(c.Value))
+			b.WriteString(harmless(string(c.Value)))
 		case *ast.CodeSpan:
-			b.WriteString(paint(literal, p.inline(c)))
+			b.WriteString(painted(code, r.inline(c)))
 		case *ast.Emphasis:
 			style := slanted
 			if c.Level > 1 {
 				style = strong
 			}
-			b.WriteString(paint(style, p.inline(c)))
-		case *ast.AutoLink:
-			b.WriteString(harmless(string(c.Label(p.source))))
-		case *ast.RawHTML:
-			b.WriteString(harmless(string(c.Segments.Value(p.source))))
+			b.WriteString(painted(style, r.inline(c)))
 		case *ast.Link:
-			name, to := p.inline(c), oneLine(plainText(c.Destination), 1000)
-			b.WriteString(name)
-			if to != "" && to != name {
-				b.WriteString(" (" + to + ")")
-			}
+			b.WriteString(r.inline(c) + painted(faint, " ("+harmless(string(c.Destination))+")"))
+		case *ast.Image:
+			b.WriteString(r.inline(c) + painted(faint, " ("+harmless(string(c.Destination))+")"))
+		case *ast.AutoLink:
+			b.WriteString(harmless(string(c.URL(r.source))))
+		case *ast.RawHTML:
+			b.WriteString(harmless(string(c.Segments.Value(r.source))))
 		default:
-			b.WriteString(p.inline(c))
+			b.WriteString(r.inline(c))
 		}
 	}
 	return b.String()
 }
 
-// plainText is text without its references, by which any character can be spelt.
-func plainText(b []byte) string { return harmless(html.UnescapeString(string(b))) }
+func (r rendering) words(t *ast.Text) string {
+	value := t.Segment.Value(r.source)
+	if _, raw := t.Parent().(*ast.CodeSpan); !raw && !t.IsRaw() {
+		value = util.UnescapePunctuations(util.ResolveEntityNames(util.ResolveNumericReferences(value)))
+	}
+	return harmless(string(value))
+}
 
-// paint styles each line by itself.
-func paint(style lipgloss.Style, text string) string {
+// painted paints line by line: lipgloss would pad them to one width.
+func painted(style lipgloss.Style, text string) string {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
-		lines[i] = style.Render(line)
+		if line != "" {
+			lines[i] = style.Render(line)
+		}
 	}
 	return strings.Join(lines, "\n")
 }
 
 func wrapped(text string, width int) []string {
-	return strings.Split(lipgloss.Wrap(text, max(4, width), ""), "\n")
+	return strings.Split(ansi.Wrap(text, max(width, 1), ""), "\n")
 }
 
-// behind sets a mark before the first line, and other before the rest.
-func behind(mark, other string, lines []string) []string {
-	if len(lines) == 0 {
-		return []string{strings.TrimRight(mark, " ")}
-	}
-	for i := range lines {
-		lines[i] = mark + lines[i]
-		mark = other
+func behind(mark string, lines []string) []string {
+	for i, line := range lines {
+		lines[i] = mark + line
 	}
 	return lines
 }
