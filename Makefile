@@ -24,6 +24,7 @@ generate: ## write docs/states.md, and the picture in the README, from the table
 diagram: ## draw the picture of the states for the page from the table in fsm/; needs node and npm
 	cd internal/tools/diagram && npm ci --ignore-scripts --no-audit --no-fund
 	go run ./cmd/gateway states --format json | node internal/tools/diagram/draw.mjs > server/page/states.svg
+	go run ./cmd/gateway states --format json | node internal/tools/diagram/draw.mjs upright > server/page/states-upright.svg
 
 check: lint unit ## format, lint, vet, generated documents, unit tests: the quick one
 

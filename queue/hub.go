@@ -5,10 +5,11 @@ import "sync"
 // hub tells those who wait for a turn what has become durable. A watcher costs a map entry while it
 // watches, and a wake-up; it reads the events themselves from the store at its own pace.
 type hub struct {
-	mu     sync.Mutex
-	open   map[string]struct{} // turns that are not final, as far as told
-	topics map[string]*topic   // turns that somebody watches
-	err    error               // set before ended is closed
+	mu      sync.Mutex
+	open    map[string]struct{} // turns that are not final, as far as told
+	topics  map[string]*topic   // turns that somebody watches
+	changes changes
+	err     error // set before ended is closed
 
 	ended chan struct{} // nothing will be told any more
 }
@@ -70,6 +71,7 @@ func (h *hub) tell(batch []operation) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, op := range batch {
+		h.changes.tell(op)
 		failed := op.status().err != nil
 		switch op := op.(type) {
 		case *acceptTurn:

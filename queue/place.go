@@ -22,6 +22,19 @@ func (q *Queue) Place(id string) (place Place, waits bool) {
 	return place, waits
 }
 
+// Places is [Queue.Place] for many turns at once. Those that do not wait are not among the answers.
+func (q *Queue) Places(ids []string) map[string]Place {
+	places := make(map[string]Place)
+	q.scheduler.look(func() {
+		for _, id := range ids {
+			if place, waits := q.scheduler.place(id); waits {
+				places[id] = place
+			}
+		}
+	})
+	return places
+}
+
 func (s *scheduler) place(id string) (Place, bool) {
 	p, ok := s.places[id]
 	if !ok || p.phase != waiting {

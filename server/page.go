@@ -33,16 +33,12 @@ var kinds = map[string]string{
 	".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml",
 }
 
-// diagramMark is where the picture of the states goes in the page. Within the page its parts can be marked.
-const diagramMark = "<!-- the states -->"
+// pictures are the pictures of the states, by where they go in the page. Within the page their parts can be marked.
+var pictures = map[string]string{"<!-- the states -->": "page/states.svg", "<!-- the states, upright -->": "page/states-upright.svg"}
 
 var page = sync.OnceValues(func() (map[string]pageFile, error) {
 	files := make(map[string]pageFile)
 	names, err := fs.Glob(pageFiles, "page/*")
-	if err != nil {
-		return nil, err
-	}
-	diagram, err := pageFiles.ReadFile("page/states.svg")
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +47,13 @@ var page = sync.OnceValues(func() (map[string]pageFile, error) {
 		if err != nil {
 			return nil, err
 		}
-		plain = bytes.Replace(plain, []byte(diagramMark), diagram, 1)
+		for mark, picture := range pictures {
+			svg, err := pageFiles.ReadFile(picture)
+			if err != nil {
+				return nil, err
+			}
+			plain = bytes.Replace(plain, []byte(mark), svg, 1)
+		}
 		var packed bytes.Buffer
 		z, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
 		if err != nil {

@@ -40,6 +40,7 @@ func (s *Server) routes() routes {
 			"GET /healthz":               s.healthy,
 			"GET /readyz":                s.ready,
 			"GET /v1/lifecycle":          s.showLifecycle,
+			"GET /v1/events":             s.streamGateway,
 			"POST /v1/lifecycle/restart": s.requestEvent("restart"),
 			"POST /v1/lifecycle/stop":    s.requestEvent("stop"),
 			"POST /v1/lifecycle/resume":  s.requestEvent("resume"),

@@ -59,6 +59,7 @@ type Server struct {
 	gate   *gate
 	roster *roster
 	hub    *hub
+	feed   *overview
 
 	bouncer *bouncer
 	meter   *meter
@@ -81,6 +82,7 @@ type Server struct {
 func New(opts Options) *Server {
 	s := &Server{opts: opts, roster: newRoster(), hub: newHub(), began: time.Now(), retire: make(chan struct{})}
 	s.gate = newGate(opts.Lifecycle, func() bool { return s.relay.Load() != nil })
+	s.feed = newOverview(opts.Lifecycle, func() *Backend { b, _, _, _ := s.gate.look(); return b }, opts.Log)
 	s.tls = s.newTLS()
 	s.meter = newMeter()
 	s.bouncer = newBouncer(func(limit string) {

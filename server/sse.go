@@ -97,6 +97,17 @@ func (s *stream) write(m *sse.Message) error {
 	return nil
 }
 
+// pass writes events that are encoded already.
+func (s *stream) pass(events []byte) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	if _, err := s.w.Write(events); err != nil {
+		return fmt.Errorf("server: writing events: %w", err)
+	}
+	return nil
+}
+
 func (s *stream) flush() error {
 	if err := s.rc.Flush(); err != nil {
 		return fmt.Errorf("server: flushing events: %w", err)

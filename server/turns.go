@@ -58,14 +58,14 @@ func (s *Server) listTurns(w http.ResponseWriter, r *http.Request, b *Backend) e
 		}
 	}
 	page := struct {
-		Turns   []queue.Turn `json:"turns"`
-		HasMore bool         `json:"has_more"`
-	}{Turns: []queue.Turn{}}
+		Turns   []shownTurn `json:"turns"`
+		HasMore bool        `json:"has_more"`
+	}{}
 	found, err := b.Queue.Turns(r.Context(), f)
 	if err != nil {
 		return err
 	}
-	if page.Turns = append(page.Turns, found...); len(found) == f.Limit {
+	if page.Turns = shown(b, found...); len(found) == f.Limit {
 		f.Before, f.Limit = found[len(found)-1].ID, 1
 		next, err := b.Queue.Turns(r.Context(), f)
 		if err != nil {
@@ -81,7 +81,34 @@ func (s *Server) showTurn(w http.ResponseWriter, r *http.Request, b *Backend) er
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, t)
+	return reply(w, http.StatusOK, shown(b, t)[0])
+}
+
+// shownTurn is a turn, and why it waits.
+type shownTurn struct {
+	queue.Turn
+	Waiting *queue.Place `json:"waiting,omitempty"`
+}
+
+func shown(b *Backend, turns ...queue.Turn) []shownTurn {
+	var queued []string
+	for i := range turns {
+		if turns[i].Status == queue.Queued {
+			queued = append(queued, turns[i].ID)
+		}
+	}
+	var places map[string]queue.Place
+	if len(queued) > 0 {
+		places = b.Queue.Places(queued)
+	}
+	list := make([]shownTurn, len(turns))
+	for i, t := range turns {
+		list[i].Turn = t
+		if place, ok := places[t.ID]; ok {
+			list[i].Waiting = &place
+		}
+	}
+	return list
 }
 
 // cancel ends the turn. One that is cancelled already is as good as cancelled now.

@@ -187,7 +187,8 @@ func TestThePageListsCancelsAndExplainsTurns(t *testing.T) {
 
 	b.do(chromedp.Evaluate(`[...document.querySelectorAll("#turn-list button")].find(e => e.innerText.includes("it must wait")).click()`, nil))
 	b.until(says("#turn", waits))
-	b.until(`document.querySelector("#turn-output").innerText.length > 0 || document.querySelector("#turn-facts").innerText.includes("Why")`)
+	b.until(says("#turn-facts", "the lane main is full: 1 of 1 run"))
+	require.Contains(t, b.text("#turn-list"), "the lane main is full: 1 of 1 run", "the list says why it waits")
 	b.accessible("a turn")
 	b.do(click("#turn .close"))
 

@@ -103,15 +103,56 @@ async function* stream(path, options) {
   }
 }
 
+// A browser keeps at most six connections to one gateway, for all tabs together. So a stream ends when nobody has seen
+// the page for a while, and goes on when somebody does.
+const unseen = 5000;
+
+// whileSeen returns a signal that aborts with the other one, or once the page is out of sight.
+function whileSeen(signal) {
+  const connection = new AbortController();
+  const end = () => connection.abort();
+  let timer;
+  const look = () => {
+    clearTimeout(timer);
+    if (document.hidden) timer = setTimeout(end, unseen);
+  };
+  look();
+  document.addEventListener("visibilitychange", look);
+  signal?.addEventListener("abort", end);
+  const over = () => {
+    clearTimeout(timer);
+    document.removeEventListener("visibilitychange", look);
+    signal?.removeEventListener("abort", end);
+    end();
+  };
+  return { signal: connection.signal, over };
+}
+
+const seen = (signal) => new Promise((done) => {
+  const look = () => {
+    if (document.hidden && !signal?.aborted) return;
+    document.removeEventListener("visibilitychange", look);
+    signal?.removeEventListener("abort", look);
+    done();
+  };
+  document.addEventListener("visibilitychange", look);
+  signal?.addEventListener("abort", look);
+  look();
+});
+
 // follow yields the events of a stream for ever, or until one is `over`, over any number of connections: each goes on
-// after the last event of the one before. `away` and `back` say that nobody answers, and that somebody does again.
+// after the last event of the one before. `away` and `back` say that nobody answers, and that somebody does again;
+// `back` also that the page was out of sight.
 export async function* follow(path, { signal, last } = {}) {
   let away = false;
+  let gone = false;
   for (let wait = 200; ; wait = Math.min(2 * wait, 2000)) {
+    await seen(signal);
+    const connection = whileSeen(signal);
     try {
-      for await (const event of stream(path, { signal, last })) {
-        if (away) yield { type: "back" };
-        away = false;
+      for await (const event of stream(path, { signal: connection.signal, last })) {
+        if (away || gone) yield { type: "back" };
+        away = gone = false;
         wait = 200;
         if (event.id) last = event.id;
         yield event;
@@ -120,7 +161,13 @@ export async function* follow(path, { signal, last } = {}) {
       }
     } catch (error) {
       if (signal?.aborted) return;
+      if (connection.signal.aborted) {
+        gone = true;
+        continue;
+      }
       if (!passes(error)) throw error;
+    } finally {
+      connection.over();
     }
     if (signal?.aborted) return;
     if (!away) yield { type: "away" };

@@ -3,6 +3,8 @@
 import { call } from "./api.js";
 import * as chat from "./chat.js";
 import { $, attempt, el } from "./dom.js";
+import * as lanes from "./lanes.js";
+import { seldom, watch } from "./live.js";
 import * as overview from "./overview.js";
 import * as turns from "./turns.js";
 
@@ -19,8 +21,8 @@ function route() {
   }
   if (view === "turns") attempt(turns.load);
   if (view === "chat") {
-    attempt(chat.names);
-    attempt(() => chat.show(decodeURIComponent(argument) || $("#where").session.value || "main"));
+    chat.sessions();
+    attempt(() => chat.visit(decodeURIComponent(argument) || $("#where").session.value || "main"));
   }
   if (view === "configuration") attempt(configuration);
 }
@@ -41,13 +43,30 @@ function* flat(value, key = "") {
 }
 
 overview.start();
+lanes.start();
 turns.start();
 attempt(chat.start);
 addEventListener("hashchange", route);
 route();
-overview.watch(() => view === "turns" && attempt(turns.renew));
-overview.every(1000, async () => {
-  const visible = !document.hidden;
-  await overview.tick(visible && view === "overview");
-  if (visible && view === "turns") await turns.renew();
-});
+
+const renew = seldom(1000, () => view === "turns" && attempt(turns.renew));
+attempt(() => watch({
+  status: overview.news,
+  hop: overview.hop,
+  lanes: lanes.news,
+  running: overview.running,
+  turns: (news) => {
+    renew();
+    chat.news(news);
+  },
+  away: overview.away,
+  back: () => {
+    overview.back();
+    renew();
+    chat.back();
+  },
+}));
+setInterval(() => {
+  overview.tick();
+  lanes.tick(view === "overview" && !document.hidden);
+}, 1000);

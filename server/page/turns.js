@@ -70,7 +70,7 @@ function show() {
   const list = $("#turn-list");
   const next = new Map();
   const children = listed.slice(0, room).map((t) => {
-    const key = `${t.status} ${t.runs} ${t.output.length}`;
+    const key = `${t.status} ${t.runs} ${t.output.length} ${t.waiting?.reason}`;
     let li = items.get(t.id);
     if (li?.dataset.key !== key) {
       const focused = li?.contains(document.activeElement);
@@ -93,7 +93,7 @@ function show() {
 const item = (t) => el("li", {}, el("button", { type: "button", onclick: () => open(t.id) },
   el("span", { className: `status ${t.status}` }, t.status),
   el("span", { className: "who" }, t.session),
-  el("span", { className: "what" }, (t.error || t.output || t.input).slice(0, 200)),
+  el("span", { className: "what" }, (t.error || t.output || t.input).slice(0, 200), t.waiting && el("span", { className: "waits" }, t.waiting.reason)),
   el("time", { className: "quiet small", dateTime: t.created_at, title: dateTime(t.created_at) }, time(t.created_at)),
 ));
 
@@ -110,9 +110,13 @@ export async function open(id) {
   present(first);
   if (!dialog.open) dialog.showModal();
   if (["queued", "running"].includes(first.status)) {
+    let { status } = first;
     await attempt(async () => {
       for await (const a of answer(id, signal)) {
-        $("#turn-output").textContent = a.text || (a.away ? "The gateway is away; this goes on by itself." : a.why ?? "");
+        if (a.status === "running" && status !== "running") attempt(async () => present(await call("GET", `/v1/turns/${encodeURIComponent(id)}`, { signal }), true));
+        status = a.status ?? status;
+        $("#turn-note").textContent = a.away ? "The gateway is away; this goes on by itself." : a.why ?? "";
+        $("#turn-output").textContent = a.text;
       }
     });
   }
@@ -121,15 +125,19 @@ export async function open(id) {
   if (done && !signal.aborted) present(done);
 }
 
-function present(t) {
+// present fills the dialog; the answer of a turn that is followed stays as it is.
+function present(t, followed) {
   const ran = t.started_at && t.finished_at ? lasted(new Date(t.finished_at) - new Date(t.started_at)) : "";
   facts($("#turn-facts"), [
-    ["Status", t.status], ["Why it waits", t.waiting?.reason], ["Error", t.error], ["Session", t.session], ["Agent", t.agent], ["Lane", t.lane],
+    ["Status", t.status], ["Waits because", t.waiting?.reason], ["Error", t.error], ["Session", t.session], ["Agent", t.agent], ["Lane", t.lane],
     ["Accepted", dateTime(t.created_at)], ["Started", dateTime(t.started_at)], ["Ended", dateTime(t.finished_at)], ["Took", ran],
     ["Attempt", t.attempt > 1 ? t.attempt : ""], ["Id", t.id],
   ]);
   $("#turn-input").textContent = t.input;
-  $("#turn-output").textContent = t.output;
+  if (!followed) {
+    $("#turn-output").textContent = t.output;
+    $("#turn-note").textContent = "";
+  }
   $("#turn-cancel").hidden = !["queued", "running"].includes(t.status);
   $("#turn-retry").hidden = !["failed", "cancelled"].includes(t.status);
   $("#turn-cancel").onclick = () => cancel(t);

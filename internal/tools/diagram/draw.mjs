@@ -1,11 +1,13 @@
 // Draws the lifecycle as SVG from the table's own JSON:
 //
 //	gateway states --format json | node draw.mjs > states.svg
+//	gateway states --format json | node draw.mjs upright > states-upright.svg
 //
-// Every state is a group with the id state-NAME, every arrow one of the class from-STATE, so that a page can mark
-// where the gateway is.
+// Every state is a group of the class state-NAME, every arrow one of the class from-STATE, so that a page can mark
+// where the gateway is. The upright picture is for narrow screens.
 import { Graphviz } from "@hpcc-js/wasm-graphviz";
 
+const upright = process.argv[2] === "upright";
 let text = "";
 for await (const chunk of process.stdin) text += chunk;
 const table = JSON.parse(text);
@@ -19,10 +21,10 @@ for (const cell of table.cells) {
 
 const dot = [
   "digraph {",
-  'rankdir=LR; bgcolor="transparent"; nodesep=0.35; ranksep=0.45;',
+  `rankdir=${upright ? "TB" : "LR"}; bgcolor="transparent"; nodesep=${upright ? 0.2 : 0.35}; ranksep=${upright ? 0.4 : 0.45};`,
   'node [shape=box, style=rounded, fontname="sans-serif", fontsize=13, height=0.45, margin="0.16,0.06"];',
   'edge [fontname="sans-serif", fontsize=10, arrowsize=0.7];',
-  ...table.states.map(({ state }) => `${state} [id="state-${state}", class="state"];`),
+  ...table.states.map(({ state }) => `${state} [id="${upright ? "upright-" : ""}state-${state}", class="state state-${state}"];`),
   ...[...arrows].map(([key, events]) => {
     const [from, to] = key.split(" ");
     return `${from} -> ${to} [label="${events.join("\\n")}", class="arrow from-${from} to-${to}"];`;
@@ -39,5 +41,6 @@ process.stdout.write(
     .replace(/<title>.*?<\/title>\n?/gs, "")
     .replaceAll("&#45;", "-")
     .replaceAll('"black"', '"currentColor"')
+    .replace(/ id="(graph0|edge\d+)"/g, "")
     .replace("<svg", '<svg role="img" aria-label="The states of the gateway and what leads from one to another"'),
 );
