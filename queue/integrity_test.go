@@ -1,6 +1,8 @@
 package queue
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"strings"
 	"sync"
@@ -68,4 +70,36 @@ func TestAStoreThatWasNotClosedIsLookedThrough(t *testing.T) {
 	turn := accept(t, q, "other", "still taken")
 	q.Resume()
 	require.Equal(t, Completed, wait(t, q, turn.ID).Status, "what is whole goes on")
+}
+
+func TestInspectTellsWhatAStoreHolds(t *testing.T) {
+	path := storePath(t)
+	_, err := Inspect(t.Context(), path)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+
+	q := openQueue(t, path, testConfig(t, echo))
+	q.Resume()
+	wait(t, q, accept(t, q, "s", "x").ID)
+	closeQueue(t, q)
+	found, err := Inspect(t.Context(), path)
+	require.NoError(t, err)
+	require.Equal(t, Inspection{Turns: 1, Schema: found.Known, Known: found.Known}, found)
+	require.NoFileExists(t, path+"-wal")
+	require.NoFileExists(t, path+"-shm")
+
+	db, err := connect(path, "rw")
+	require.NoError(t, err)
+	_, err = db.ExecContext(t.Context(), `PRAGMA user_version = 9999`)
+	require.NoError(t, errors.Join(err, db.Close()))
+	_, err = Inspect(t.Context(), path)
+	require.ErrorContains(t, err, "written by a newer version")
+
+	require.NoError(t, os.WriteFile(path+"-wal", []byte("a log without its index"), 0o600))
+	_, err = Inspect(t.Context(), path)
+	require.ErrorIs(t, err, ErrNoIndex)
+	require.NoFileExists(t, path+"-shm")
+
+	require.NoError(t, errors.Join(os.Remove(path+"-wal"), os.WriteFile(path, []byte(strings.Repeat("no store ", 1000)), 0o600)))
+	_, err = Inspect(t.Context(), path)
+	require.ErrorContains(t, err, "damaged or not a database")
 }

@@ -167,6 +167,12 @@ const selectSessions = `SELECT s.session, count(t.seq), coalesce(sum(t.status = 
 	GROUP BY s.session ORDER BY used DESC, s.session`
 
 func (s *sqliteStore) sessions(ctx context.Context, limit int) ([]Session, error) {
+	// Those that were used lately are among the newest turns, unless a few sessions had them all.
+	found, err := s.countSessions(ctx, `WITH s AS (SELECT session FROM (SELECT session, seq FROM turns ORDER BY seq DESC LIMIT 5000)
+		GROUP BY session ORDER BY max(seq) DESC LIMIT ?) `, limit)
+	if err != nil || len(found) == limit {
+		return found, err
+	}
 	return s.countSessions(ctx, `WITH s AS (SELECT session FROM turns GROUP BY session ORDER BY max(seq) DESC LIMIT ?) `, limit)
 }
 

@@ -101,9 +101,9 @@ type chat struct {
 	at    int      // in past; len(past) for what is being written
 	draft string
 
-	away, plain, light bool
-	note               string
-	width, height      int
+	away, plain   bool
+	note          string
+	width, height int
 }
 
 func newChat(line chatLine, turns []queue.Turn) *chat {
@@ -142,7 +142,7 @@ func (m *chat) Init() tea.Cmd {
 	for _, x := range m.open {
 		m.line.follow(x.id)
 	}
-	return tea.Batch(textarea.Blink, m.line.listen, tea.RequestBackgroundColor)
+	return tea.Batch(textarea.Blink, m.line.listen)
 }
 
 func (m *chat) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
@@ -151,9 +151,6 @@ func (m *chat) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case tea.WindowSizeMsg:
 		m.width, m.height = msg.Width, msg.Height
 		m.input.SetWidth(max(8, m.width-2))
-		m.render()
-	case tea.BackgroundColorMsg:
-		m.light = !msg.IsDark()
 		m.render()
 	case tea.KeyPressMsg:
 		cmd = m.key(msg)

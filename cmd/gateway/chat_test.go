@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -139,7 +140,19 @@ func TestNothingOfAnAgentMovesTheCursor(t *testing.T) {
 			require.Contains(t, plain, "cleared", "%q", evil)
 		}
 	}
-	require.Contains(t, ansi.Strip(m.markdown("*soft* **strong** `code` [name](http://example.org)")), "soft strong")
+}
+
+var colour = regexp.MustCompile(`\x1b\[[0-9;:]*m`)
+
+func TestMarkdownIsShownAsItIsMeant(t *testing.T) {
+	m := chatAt(t, t.TempDir())
+	got := ansi.Strip(m.markdown("# Head\n\n*soft* **strong** `a &amp; b` &amp; [name](http://example.org)\nsecond\\_line\n\n" +
+		"1. one\n2. two\n   - deep\n\n> said\n\n```go\nx := 1\n\ty()\n```\n\n---\n<b>raw</b> <http://x>"))
+	require.Equal(t, "Head\n\nsoft strong a &amp; b & name (http://example.org)\nsecond_line\n\n"+
+		"1. one\n2. two\n   • deep\n\n│ said\n\n  x := 1\n      y()\n\n"+strings.Repeat("─", 40)+"\n\n<b>raw</b> http://x", got)
+	for line := range strings.SplitSeq(m.markdown(strings.Repeat("> > - ", 40)+strings.Repeat("word ", 200)), "\n") {
+		require.LessOrEqual(t, ansi.StringWidth(line), 200)
+	}
 }
 
 func TestChatFitsTheTerminal(t *testing.T) {

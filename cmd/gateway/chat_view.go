@@ -4,12 +4,9 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"unicode"
 
 	tea "charm.land/bubbletea/v2"
-	"charm.land/glamour/v2"
 	"github.com/charmbracelet/x/ansi"
 )
 
@@ -109,64 +106,13 @@ func (m *chat) answer(x *exchange, status, why string) func() string {
 	}
 }
 
-// reference is a character spelt as a number.
-var reference = regexp.MustCompile(`&#(?:[xX]([0-9a-fA-F]{1,8})|([0-9]{1,8}));?`)
-
-// spelt takes control characters out that Markdown spells as numbers.
-func spelt(text string) string {
-	return reference.ReplaceAllStringFunc(text, func(ref string) string {
-		digits := reference.FindStringSubmatch(ref)
-		n, err := strconv.ParseUint(digits[1], 16, 32)
-		if digits[1] == "" {
-			n, err = strconv.ParseUint(digits[2], 10, 32)
-		}
-		if err != nil || !unicode.IsPrint(rune(n)) {
-			return "\ufffd"
-		}
-		return ref
-	})
-}
-
-// markdown renders an answer for the terminal; as it is when it is none that can be rendered.
+// markdown renders an answer for the terminal.
 func (m *chat) markdown(text string) string {
 	text = harmless(trimmed(text))
 	if len(text) > markdownLimit {
 		return m.wrap(text)
 	}
-	style := "dark"
-	switch {
-	case m.plain:
-		style = "notty"
-	case m.light:
-		style = "light"
-	}
-	r, err := glamour.NewTermRenderer(glamour.WithStandardStyle(style), glamour.WithWordWrap(max(20, min(m.width, 120)-2)))
-	if err != nil {
-		return m.wrap(text)
-	}
-	out, err := r.Render(spelt(text))
-	if err != nil {
-		return m.wrap(text)
-	}
-	return onlyColours(out)
-}
-
-var colour = regexp.MustCompile(`\x1b\[[0-9;:]*m`)
-
-// onlyColours takes everything out that could move the cursor, as harmless does, but leaves colours: what was rendered
-// may hold such again, for Markdown can spell any character as a reference.
-func onlyColours(text string) string {
-	var b strings.Builder
-	for {
-		at := colour.FindStringIndex(text)
-		if at == nil {
-			b.WriteString(harmless(text))
-			return b.String()
-		}
-		b.WriteString(harmless(text[:at[0]]))
-		b.WriteString(text[at[0]:at[1]])
-		text = text[at[1]:]
-	}
+	return renderMarkdown(text, max(8, min(m.width, 120)-2))
 }
 
 func (m *chat) View() tea.View {

@@ -51,6 +51,15 @@ func TestArrowsPointOneWay(t *testing.T) {
 	require.Equal(t, len(allowed)+1, seen)
 }
 
+// Every start pays for what the packages of the program prepare, and a restart waits for a start.
+func TestNothingIsLinkedThatMakesStartsSlow(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "gateway/cmd/gateway").Output()
+	require.NoError(t, err)
+	for _, slow := range []string{"github.com/alecthomas/chroma", "github.com/microcosm-cc/bluemonday", "charm.land/glamour"} {
+		require.NotContains(t, string(out), slow)
+	}
+}
+
 // A program that the gateway starts past gateway/internal/child may lose its exit status to the reaper of orphans.
 // The harness is a program of its own.
 func TestProgramsAreStartedByOneRoom(t *testing.T) {

@@ -103,10 +103,12 @@ const forkedOnly = 0x40
 func running(executable string) (pids []int) {
 	all, _ := procfs.AllProcs()
 	for _, p := range all {
+		stat, err := p.Stat() // first: a child that becomes another program meanwhile must not pass for this one
+		if err != nil || stat.Flags&forkedOnly != 0 {
+			continue
+		}
 		if path, err := p.Executable(); err == nil && strings.HasPrefix(path, executable) {
-			if stat, err := p.Stat(); err == nil && stat.Flags&forkedOnly == 0 {
-				pids = append(pids, p.PID)
-			}
+			pids = append(pids, p.PID)
 		}
 	}
 	return pids
