@@ -62,7 +62,7 @@ func (b *browser) do(actions ...chromedp.Action) {
 // until waits until the expression is true in the page.
 func (b *browser) until(expression string) {
 	b.t.Helper()
-	err := chromedp.Run(b.ctx, chromedp.Poll(expression, nil, chromedp.WithPollingTimeout(30*time.Second), chromedp.WithPollingInterval(20*time.Millisecond)))
+	err := chromedp.Run(b.ctx, chromedp.Poll(expression, nil, chromedp.WithPollingTimeout(time.Minute), chromedp.WithPollingInterval(20*time.Millisecond)))
 	if err != nil {
 		b.t.Fatalf("never came true: %s: %v\nthe page says:\n%s", expression, err, b.text("body"))
 	}

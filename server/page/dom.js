@@ -20,13 +20,16 @@ export const dateTime = (at) => (at ? new Date(at).toLocaleString([], { hour12: 
 export function lasted(ms) {
   if (ms < 1000) return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
   const s = ms / 1000;
-  if (s < 60) return `${s < 10 ? s.toFixed(1) : Math.round(s)} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} min ${Math.round(s % 60)} s`;
+  if (s < 60) return `${s < 10 ? s.toFixed(1) : Math.floor(s)} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min ${Math.floor(s % 60)} s`;
   if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
   return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
 }
 
-export const since = (at) => lasted(Math.max(0, Date.now() - new Date(at)));
+// whole is lasted for what is still going on: in seconds.
+export const whole = (ms) => (ms < 10_000 ? `${Math.max(0, Math.floor(ms / 1000))} s` : lasted(ms));
+
+export const since = (at) => whole(Date.now() - new Date(at));
 
 // facts fills a list of names and values.
 export function facts(list, rows) {

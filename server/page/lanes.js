@@ -128,8 +128,8 @@ function plot({ running, queued }) {
     chart = new uPlot({
       width: box.clientWidth, height: box.clientHeight - 28,
       cursor: { show: false }, legend: { live: false },
-      scales: { x: { range: (_, min, max) => [max - points, max] }, y: { range: (_, min, max) => [0, Math.max(4, max * 1.1)] } },
-      axes: [axis, { ...axis, size: 40, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5] }],
+      scales: { x: { range: (_, min, max) => [max - Math.min(points, Math.max(60, max - min)), max] }, y: { range: (_, min, max) => [0, Math.max(4, max * 1.1)] } },
+      axes: [{ ...axis, values: "{HH}:{mm}:{ss}", space: 90 }, { ...axis, size: 40, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5] }],
       series: [
         {},
         { label: "running", stroke: colour("--accent"), width: 2, fill: colour("--soft"), points: { show: false } },

@@ -1,7 +1,7 @@
 // The overview: where the gateway is, how it came there, and what it waits for.
 
 import { call } from "./api.js";
-import { $, attempt, confirm, dateTime, el, facts, lasted, notify, since, time } from "./dom.js";
+import { $, attempt, confirm, dateTime, el, facts, lasted, notify, since, time, whole } from "./dom.js";
 import { open } from "./turns.js";
 
 const maxHops = 100;
@@ -102,7 +102,7 @@ function countdown() {
   box.hidden = left <= 0 || !answered;
   if (box.hidden) return;
   const holds = status.state === "Draining" && runs.turns.length > 0;
-  $("#countdown-text").textContent = `${status.state} for at most ${lasted(left)} more.${holds ? " It waits for" : ""}`;
+  $("#countdown-text").textContent = `${status.state} for at most ${whole(left)} more.${holds ? " It waits for" : ""}`;
   const most = new Date(status.deadline) - new Date(status.since);
   $("#countdown-bar").max = most;
   $("#countdown-bar").value = Math.min(most, left);
