@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/prometheus/procfs"
 )
 
 // gateway is ours, in one mode of restart.
@@ -58,7 +60,26 @@ func build(ctx context.Context, dir string) (built []string, err error) {
 
 func (g *gateway) name() string { return "gateway, " + g.mode }
 func (g *gateway) path() string { return "" }
-func (g *gateway) pids() []int  { return running(g.executable()) }
+
+// forkedOnly is a flag of the kernel's: a child that is about to become another program, such as an agent's.
+const forkedOnly = 0x40
+
+func (g *gateway) pids() (pids []int) {
+	for _, pid := range running(g.executable()) {
+		p, err := procfs.NewProc(pid)
+		if err != nil {
+			continue
+		}
+		stat, err := p.Stat() // before the program is looked at again: it may become another one meanwhile
+		if err != nil || stat.Flags&forkedOnly != 0 {
+			continue
+		}
+		if path, err := p.Executable(); err == nil && strings.HasPrefix(path, g.executable()) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
 
 func (g *gateway) executable() string { return filepath.Join(g.dir, "gateway") }
 

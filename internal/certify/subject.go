@@ -96,17 +96,10 @@ func eventually(ctx context.Context, what string, f func() bool) error {
 	return nil
 }
 
-// forkedOnly is a flag of the kernel's: a child that is about to become another program.
-const forkedOnly = 0x40
-
 // running lists the processes whose executable begins with the given path.
 func running(executable string) (pids []int) {
 	all, _ := procfs.AllProcs()
 	for _, p := range all {
-		stat, err := p.Stat() // first: a child that becomes another program meanwhile must not pass for this one
-		if err != nil || stat.Flags&forkedOnly != 0 {
-			continue
-		}
 		if path, err := p.Executable(); err == nil && strings.HasPrefix(path, executable) {
 			pids = append(pids, p.PID)
 		}
