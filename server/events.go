@@ -14,7 +14,7 @@ func (s *Server) streamGateway(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	after := uint64(number) //nolint:gosec // not negative
+	after := s.hopsAfter(uint64(number)) //nolint:gosec // not negative
 	out := newStream(w)
 	retiring, notice := s.retiring()
 	now, news := s.feed.join()

@@ -157,3 +157,9 @@ func TestAListedTurnSaysWhyItWaits(t *testing.T) {
 	_, _, body = g.do("GET", "/v1/turns/"+accepted.ID, "")
 	require.NotContains(t, body, "waiting")
 }
+
+func TestANumberOfTheTimeBeforeAStopMissesNoHop(t *testing.T) {
+	g := newGateway(t)
+	w := g.watch("17")
+	w.until("hop", func(data string) bool { return strings.Contains(data, `"seq":1`) })
+}

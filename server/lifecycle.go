@@ -41,7 +41,7 @@ func (s *Server) showLifecycle(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if acceptsEvents(r) {
-		return s.streamLifecycle(w, r, uint64(after))
+		return s.streamLifecycle(w, r, s.hopsAfter(uint64(after)))
 	}
 	var document map[string]json.RawMessage
 	if err := json.Unmarshal(s.opts.Lifecycle.Status().Document, &document); err != nil {
@@ -59,6 +59,15 @@ func (s *Server) showLifecycle(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("server: the lifecycle's history: %w", err)
 	}
 	return reply(w, http.StatusOK, document)
+}
+
+// hopsAfter is where a stream of hops goes on. After a stop they are counted anew, and a number that is not reached yet
+// is of the time before.
+func (s *Server) hopsAfter(after uint64) uint64 {
+	if hops, _ := s.opts.Lifecycle.Hops(0); len(hops) == 0 || after > hops[len(hops)-1].Seq {
+		return 0
+	}
+	return after
 }
 
 // streamLifecycle goes on through the hops of a restart or stop, until the open streams must end.

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -144,7 +145,6 @@ func TestThePageShowsARestartAndMissesNothing(t *testing.T) {
 	b.until(says("#messages", "part 1"))
 	b.do(click(`nav a[href="#overview"]`), click("#restart"))
 	b.until(says("#confirm", "1 running turn"))
-	b.keep("restart")
 	b.do(chromedp.SetValue(`#confirm [name="reason"]`, "to see it", chromedp.ByQuery), click("#confirm-yes"))
 	b.until(says("#state", "Draining"))
 	b.until(says("#countdown", "desk (slow)"))
@@ -158,7 +158,6 @@ func TestThePageShowsARestartAndMissesNothing(t *testing.T) {
 	b.do(click(`nav a[href="#chat"]`))
 	b.until(says("#messages", "the end"))
 	require.Equal(t, 1, strings.Count(b.text("#messages"), "part 1\n"), "nothing twice")
-	b.keep("chat")
 	b.accessible("chat")
 
 	// A turn that is lost sight of while the gateway is away comes back by itself.
@@ -183,7 +182,6 @@ func TestThePageListsCancelsAndExplainsTurns(t *testing.T) {
 	b.do(chromedp.Navigate("http://" + s.Address + "/#turns"))
 	b.until(says("#turn-list", "it must wait"))
 	require.Contains(t, b.text("#turn-list"), "<img src=x onerror=alert(1)>", "what users wrote is text")
-	b.keep("turns")
 	b.accessible("turns")
 
 	b.do(chromedp.Evaluate(`[...document.querySelectorAll("#turn-list button")].find(e => e.innerText.includes("it must wait")).click()`, nil))
@@ -209,7 +207,6 @@ func TestThePageListsCancelsAndExplainsTurns(t *testing.T) {
 	b.until(says("#confirm", "Pause the lane main?"))
 	b.do(click("#confirm-yes"))
 	b.until(`document.querySelector('[aria-label="Resume the lane main"]') !== null`)
-	b.keep("overview")
 	b.accessible("overview")
 	b.do(click(`nav a[href="#configuration"]`))
 	b.until(says("#config", "lanes.main.concurrency"))
@@ -221,13 +218,11 @@ func TestThePageListsCancelsAndExplainsTurns(t *testing.T) {
 	var wide []string
 	b.do(chromedp.Evaluate(`[...document.querySelectorAll("body *")].filter(e => e.getBoundingClientRect().right > 391 && !e.closest(".diagram, .scroll")).map(e => e.outerHTML.slice(0, 80))`, &wide))
 	require.Empty(t, wide, "nothing is wider than the phone")
-	b.keep("phone")
 	b.accessible("on a phone")
 	b.do(emulation.ClearDeviceMetricsOverride(),
 		emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}))
 	b.until(`matchMedia("(prefers-color-scheme: dark)").matches`)
 	b.until(`document.querySelector("#plot canvas") !== null`)
-	b.keep("dark")
 	b.accessible("in the dark")
 }
 
@@ -261,6 +256,33 @@ func TestThePageTakesFewConnectionsAndNoneWhileNobodySeesIt(t *testing.T) {
 	b.until(says("#hops", "unseen"))
 	b.until(`document.querySelector("#state").textContent === "Running"`)
 	b.until(says("#runs", "never · main"))
+}
+
+func TestThePageOutlivesAStop(t *testing.T) {
+	b := newBrowser(t, 2*time.Minute)
+	h := newHouse(t, pageAgents)
+	h.start()
+	s := h.waitState("Running")
+	b.do(chromedp.Navigate("http://" + s.Address + "/"))
+	b.until(`document.querySelector("#state").textContent === "Running"`)
+	b.do(click("#stop"))
+	b.until(says("#confirm", "Stop the gateway?"))
+	b.do(click("#confirm-yes"))
+	require.Equal(t, 0, h.wait())
+	b.until(`document.querySelector("#state").textContent === "Stopped"`)
+	b.until(says("#countdown", "once it is started again"))
+	require.Contains(t, b.text("#hops"), "Running → ShuttingDown")
+
+	h.env = append(h.env, "GATEWAY_LISTEN="+s.Address)
+	h.launch()
+	b.until(`document.querySelector("#state").textContent === "Running"`)
+	b.until(`document.querySelector("#countdown").hidden`)
+	b.until(`document.querySelector("#hops").innerText.split("Starting → Running").length === 3`)
+
+	h.signal(syscall.SIGKILL)
+	b.until(`document.querySelector("#state").textContent === "No answer"`)
+	b.until(says("#countdown", "once it does"))
+	b.accessible("while nobody answers")
 }
 
 func TestThePageAsksForTheToken(t *testing.T) {

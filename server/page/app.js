@@ -38,7 +38,7 @@ function* flat(value, key = "") {
   if (value && typeof value === "object" && !Array.isArray(value)) {
     for (const [name, v] of Object.entries(value)) yield* flat(v, key ? `${key}.${name}` : name);
   } else {
-    yield [key, typeof value === "string" ? value : JSON.stringify(value)];
+    yield [key, value === "" ? "(not set)" : typeof value === "string" ? value : JSON.stringify(value)];
   }
 }
 
@@ -59,6 +59,7 @@ attempt(() => watch({
     renew();
     chat.news(news);
   },
+  shutdown: overview.shutdown,
   away: overview.away,
   back: () => {
     overview.back();

@@ -8,12 +8,15 @@ const maxHops = 100;
 let status; // the newest document of the gateway's status
 let runs = { turns: [], more: 0 }; // what a restart would wait for
 let answered = true;
+let farewell; // what the gateway said when it ended the stream
 let shown = ""; // what the header says, so that a screen reader hears it once
 let last = 0; // the newest hop
 
 export function news(document) {
   answered = true;
+  farewell = undefined;
   if (status && document.hop < status.hop && document.boot_id === status.boot_id) return;
+  if (document.boot_id !== status?.boot_id && document.hop < last) last = 0; // another process, that counts anew
   status = document;
   show();
 }
@@ -33,6 +36,11 @@ export function hop(h) {
     status = { ...status, state: h.to, since: h.time, hop: h.seq, deadline: undefined };
     show();
   }
+}
+
+// shutdown is the last event before a restart or a stop.
+export function shutdown(notice) {
+  farewell = { at: Date.now(), ...notice };
 }
 
 // away and back: nobody answers, and somebody does again.
@@ -61,7 +69,7 @@ export function running(document) {
 function show() {
   if (!status) return;
   const { state } = status;
-  const said = answered ? state : state === "Running" ? "No answer" : `${state}, waiting`;
+  const said = answered ? state : stopped() ? "Stopped" : farewell ? "Restarting" : "No answer";
   if (said !== shown) {
     shown = said;
     $("#state").textContent = said;
@@ -95,11 +103,27 @@ export function tick() {
   countdown();
 }
 
+const stopped = () => farewell && farewell.restart_expected_ms == null;
+
+// absence says what to expect while nobody answers.
+function absence() {
+  if (stopped()) return "The gateway has stopped. Everything is kept. This page goes on by itself once it is started again.";
+  if (!farewell) return "The gateway does not answer. This page goes on by itself once it does.";
+  const left = farewell.at + farewell.restart_expected_ms - Date.now();
+  return `The gateway restarts${left > 0 ? `, and is expected back in ${whole(left)}` : ", and takes longer than expected"}. Nothing is lost, and this page goes on by itself.`;
+}
+
 function countdown() {
   const box = $("#countdown");
   if (!status) return;
   const left = status.deadline ? new Date(status.deadline) - Date.now() : 0;
-  box.hidden = left <= 0 || !answered;
+  box.hidden = left <= 0 && answered;
+  $("#countdown-bar").hidden = left <= 0 || !answered;
+  if (!answered) {
+    $("#countdown-text").textContent = absence();
+    $("#countdown-turns").replaceChildren();
+    return;
+  }
   if (box.hidden) return;
   const holds = status.state === "Draining" && runs.turns.length > 0;
   $("#countdown-text").textContent = `${status.state} for at most ${whole(left)} more.${holds ? " It waits for" : ""}`;

@@ -77,6 +77,9 @@ func TestThePageStaysQuick(t *testing.T) {
 	var load float64
 	b.do(chromedp.Evaluate(`performance.getEntriesByType("navigation")[0].loadEventEnd`, &load))
 	row("the page is loaded", "%.0f ms", load)
+	var weight float64
+	b.do(chromedp.Evaluate(`[...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")].filter(e => e.name.endsWith("/") || e.name.includes("/#") || e.name.includes("/page/")).reduce((n, e) => n + e.transferSize, 0) / 1000`, &weight))
+	row("all that it loads, compressed, with the heads", "%.1f kB", weight)
 	const older = `const count = () => document.querySelector("#turn-count").textContent; const n = count(); document.querySelector("#more").click();
 		for (const began = Date.now(); count() === n && Date.now() - began < 5000;) await new Promise(done => setTimeout(done, 2)); ` + painted
 	row("100 older turns, asked for and painted", "%.0f ms", median(9, older))
@@ -104,7 +107,9 @@ func TestThePageStaysQuick(t *testing.T) {
 	b.do(chromedp.Navigate("about:blank"))
 
 	alone := visitors(t, client, s.Address, 1)
+	held := h.memory(s.PID)
 	many := visitors(t, client, s.Address, pageClients)
+	row(fmt.Sprintf("memory of the gateway before and after %d pages were open", pageClients), "%.0f MB, %.0f MB", held, h.memory(s.PID))
 	row("a turn while one page is open, median and 99th of a hundred", "%.1f ms, %.1f ms", alone[0], alone[1])
 	row(fmt.Sprintf("the same with %d pages", pageClients), "%.1f ms, %.1f ms", many[0], many[1])
 
