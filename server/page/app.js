@@ -22,7 +22,7 @@ function route() {
   if (view === "turns") attempt(turns.load);
   if (view === "chat") {
     chat.sessions();
-    attempt(() => chat.visit(decodeURIComponent(argument) || $("#where").session.value || "main"));
+    attempt(() => chat.show(decodeURIComponent(argument) || $("#where").session.value || "main"));
   }
   if (view === "configuration") attempt(configuration);
 }

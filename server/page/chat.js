@@ -82,8 +82,11 @@ async function attend(signal) {
   if (attending === signal) attending = undefined;
 }
 
+// show turns to a session. One that is there already stays as it is, and what it missed is added.
+export const show = (name) => (name === session ? back() : visit(name));
+
 // visit begins with the history of a session.
-export async function visit(name) {
+async function visit(name) {
   watching.abort();
   watching = new AbortController();
   const { signal } = watching;
@@ -143,6 +146,7 @@ async function settle(waiting) {
 async function reopen(id) {
   const { signal } = watching;
   const e = shown.get(id);
+  if (line.some(({ t }) => t.id === id)) return;
   const t = await attempt(() => call("GET", path(id), { signal }));
   if (!t || signal.aborted || !open(t) || line.some((other) => other.t.id === id)) return;
   line.push({ t, e });
@@ -153,10 +157,14 @@ async function reopen(id) {
 export const back = seldom(1000, () => attempt(async () => {
   const { signal } = watching;
   if (!session || $("#chat").hidden) return;
-  const { turns } = await call("GET", history(), { signal });
+  const { turns, has_more: more } = await call("GET", history(), { signal });
   if (signal.aborted) return;
+  if (more && !turns.some((t) => shown.has(t.id))) return visit(session); // too many to go on from
   const follow = atEnd();
-  for (const t of turns.reverse()) put(t);
+  for (const t of turns.reverse()) {
+    if (shown.has(t.id) && open(t)) reopen(t.id);
+    put(t);
+  }
   if (follow) toEnd();
   attend(signal);
 }));
@@ -190,6 +198,8 @@ export const sessions = seldom(10_000, () => attempt(async () => {
   known = new Map(list.map((s) => [s.session, link(s.session, [s.running && `${s.running} running`, s.queued && `${s.queued} queued`, s.paused && "paused"].filter(Boolean).join(", ") || `${s.turns} turn${s.turns === 1 ? "" : "s"}`)]));
   $("#sessions").replaceChildren(...known.values());
   markSessions();
+  const here = list.find((s) => s.session === session);
+  if (here) mark(here.paused);
 }));
 
 const link = (name, about) => el("li", {}, el("a", { href: `#chat/${encodeURIComponent(name)}` }, el("span", { className: "who" }, name), el("span", { className: "quiet small" }, about)));
