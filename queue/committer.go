@@ -21,6 +21,7 @@ type committer struct {
 	log   zerolog.Logger
 
 	inbox   *mailbox[operation]
+	rest    chan struct{} // capacity 1: the log is to be folded between two commits
 	hurried atomic.Bool
 	done    chan struct{}
 
@@ -38,7 +39,7 @@ func newCommitter(store Store, log zerolog.Logger, tell func([]operation)) *comm
 	again.Stop()
 	return &committer{
 		store: store, tell: tell, log: log,
-		inbox: newMailbox[operation](), done: make(chan struct{}),
+		inbox: newMailbox[operation](), rest: make(chan struct{}, 1), done: make(chan struct{}),
 		backoff: b, again: again,
 	}
 }
@@ -55,6 +56,14 @@ func (c *committer) giveUp() {
 	c.inbox.ring()
 }
 
+// foldRest asks for the rest of the log to be folded before the next commit.
+func (c *committer) foldRest() {
+	select {
+	case c.rest <- struct{}{}:
+	default:
+	}
+}
+
 func (c *committer) run() {
 	defer close(c.done)
 	defer c.again.Stop()
@@ -64,6 +73,11 @@ func (c *committer) run() {
 		case <-c.inbox.wake:
 		case <-c.again.C:
 			c.retry()
+			continue
+		case <-c.rest:
+			if err := c.store.foldRest(); err != nil {
+				c.log.Warn().Err(err).Msg("the end of the store's log is left to the next start")
+			}
 			continue
 		}
 		batch, open := c.inbox.take(buf[:0], maxBatch)

@@ -22,6 +22,11 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
+const (
+	busyWait = 5 * time.Second       // for a lock that another connection has
+	foldWait = 20 * time.Millisecond // the same, while commits wait for a log that is folded
+)
+
 // sqliteStore is a [Store] in one SQLite file: a write-ahead log, synced at every commit, one connection
 // that writes, and a few that read.
 type sqliteStore struct {
@@ -121,14 +126,30 @@ func (s *sqliteStore) inPlace() error {
 func connect(path, mode string, pragmas ...string) (*sql.DB, error) {
 	name := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}
 	name.RawQuery = url.Values{
-		"mode": {mode}, "_error_rc": {"1"}, "_pragma": append(pragmas, "busy_timeout(5000)"),
+		"mode": {mode}, "_error_rc": {"1"}, "_pragma": append(pragmas, fmt.Sprintf("busy_timeout(%d)", busyWait.Milliseconds())),
 	}.Encode()
 	return sql.Open("sqlite", name.String())
 }
 
 // migrate brings the schema up to the newest version that this binary knows. Migrations only add, so that
-// what an older binary wrote stays as it was.
+// what an older binary wrote stays as it was. A restart finds the schema as it should be, and asks goose for nothing:
+// that would be most of the time in which nobody has the store open.
 func migrate(ctx context.Context, db *sql.DB) error {
+	known, err := newestSchema()
+	if err != nil {
+		return err
+	}
+	var needed, stored int64
+	if err := db.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&needed); err != nil {
+		return err
+	}
+	if needed > known {
+		return &newerSchemaError{needed: needed, known: known}
+	}
+	err = db.QueryRowContext(ctx, `SELECT max(version_id) FROM schema_version WHERE is_applied`).Scan(&stored)
+	if err == nil && stored >= known {
+		return nil
+	}
 	dir, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
@@ -139,22 +160,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	stored, err := p.GetDBVersion(ctx)
-	if err != nil {
-		return err
-	}
-	sources := p.ListSources()
-	known := sources[len(sources)-1].Version
-	var needed int64
-	if err := db.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&needed); err != nil {
-		return err
-	}
-	if needed > known {
-		return &newerSchemaError{needed: needed, known: known}
-	}
-	if stored < known {
-		_, err = p.Up(ctx)
-	}
+	_, err = p.Up(ctx)
 	return err
 }
 
@@ -261,6 +267,17 @@ func (s *sqliteStore) fold(ctx context.Context) error {
 	}
 	_, err = db.ExecContext(ctx, `PRAGMA wal_checkpoint(PASSIVE)`)
 	return errors.Join(err, db.Close())
+}
+
+// foldRest takes the time of a sync, and at most foldWait more for who reads from the log just now.
+func (s *sqliteStore) foldRest() (err error) {
+	for _, pragma := range []string{
+		fmt.Sprintf(`busy_timeout = %d`, foldWait.Milliseconds()), `wal_checkpoint(RESTART)`, fmt.Sprintf(`busy_timeout = %d`, busyWait.Milliseconds()),
+	} {
+		_, failed := s.w.conn.ExecContext(s.w.ctx(), `PRAGMA `+pragma)
+		err = errors.Join(err, failed)
+	}
+	return err
 }
 
 func (s *sqliteStore) crashed() bool { return s.unclosed }

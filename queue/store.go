@@ -50,8 +50,10 @@ type Store interface {
 	// that also finished before it, and where to go on (0 at the end).
 	aged(ctx context.Context, before time.Time, after int64, limit int) (seqs []int64, next int64, err error)
 
-	// fold brings the log of what was committed into the file, beside commits; nil without a log.
+	// fold brings the log of what was committed into the file, beside commits; foldRest, between two commits, what
+	// came meanwhile, so that the next commit begins the log anew. Both return nil without a log.
 	fold(ctx context.Context) error
+	foldRest() error
 	// close folds, if it can. handOver closes for writing alone and leaves the log to the next generation, until
 	// letGo, which is idempotent.
 	close() error

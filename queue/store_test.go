@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"database/sql"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -315,4 +316,43 @@ func TestFullDiskIsSaidToBeFull(t *testing.T) {
 	_, err = q.store.(*sqliteStore).w.conn.ExecContext(t.Context(), `PRAGMA max_page_count = 1000000`)
 	require.NoError(t, err)
 	accept(t, q, "s", input)
+}
+
+// Whoever opens the store reads the log from its beginning, so a restart has it begun anew.
+func TestALogThatIsFoldedBeginsAnewUnlessSomebodyReadsFromIt(t *testing.T) {
+	path := storePath(t)
+	s, err := openSQLite(t.Context(), path)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.close()) }()
+	begun := func() (times int) { // as the log's head says
+		head, err := os.ReadFile(path + "-wal")
+		require.NoError(t, err)
+		return int(binary.BigEndian.Uint32(head[12:]))
+	}
+	busy := func() (ms int) {
+		require.NoError(t, s.w.conn.QueryRowContext(t.Context(), `PRAGMA busy_timeout`).Scan(&ms))
+		return ms
+	}
+	first := accepted(t, s, newTurn("s", "x"))
+	before := begun()
+
+	reader, err := s.reads.BeginTx(t.Context(), &sql.TxOptions{ReadOnly: true})
+	require.NoError(t, err)
+	var seen int64
+	require.NoError(t, reader.QueryRowContext(t.Context(), `SELECT max(seq) FROM turns`).Scan(&seen))
+	require.NoError(t, s.fold(t.Context()))
+	require.NoError(t, s.foldRest())
+	second := accepted(t, s, newTurn("s", "y"))
+	require.Equal(t, before, begun(), "somebody reads from it")
+	require.NoError(t, reader.QueryRowContext(t.Context(), `SELECT max(seq) FROM turns`).Scan(&seen))
+	require.Equal(t, first, seen)
+	require.NoError(t, reader.Rollback())
+
+	require.NoError(t, s.fold(t.Context()))
+	require.NoError(t, s.foldRest())
+	third := accepted(t, s, newTurn("s", "z"))
+	require.Equal(t, before+1, begun())
+	require.EqualValues(t, busyWait.Milliseconds(), busy())
+	require.NoError(t, s.reads.QueryRowContext(t.Context(), `SELECT count(*) FROM turns WHERE seq IN (?, ?, ?)`, first, second, third).Scan(&seen))
+	require.EqualValues(t, 3, seen)
 }

@@ -158,7 +158,7 @@ func (c *chaos) supervise(ctx context.Context) {
 	}
 }
 
-// askRestart asks by SIGHUP or SIGUSR1, with another configuration and another binary.
+// askRestart asks by SIGHUP or SIGUSR1, with another configuration, and every other time with another binary.
 func (c *chaos) askRestart(context.Context) {
 	c.round++
 	if errors.Join(c.configure(), c.install()) == nil {

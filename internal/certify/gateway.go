@@ -93,9 +93,12 @@ lanes: { main: { concurrency: %d } }
 	return os.WriteFile(filepath.Join(g.dir, "gateway.yaml"), []byte(text), 0o600)
 }
 
-// install puts the next binary in the place of the one that runs.
+// install puts the next binary in the place of the one that runs, before every other restart.
 func (g *gateway) install() error {
-	next := g.built[g.round%len(g.built)]
+	if g.round%2 == 1 {
+		return nil
+	}
+	next := g.built[g.round/2%len(g.built)]
 	beside := g.executable() + ".new"
 	_ = os.Remove(beside)
 	if err := os.Link(next, beside); err != nil {
@@ -157,7 +160,7 @@ func (g *gateway) call(ctx context.Context, method, path, body string, into any)
 	return json.NewDecoder(answer.Body).Decode(into)
 }
 
-// restart asks by API and by signal in turn, every time with another configuration and another binary.
+// restart asks by API and by signal in turn, every time with another configuration, and every other time with another binary.
 func (g *gateway) restart(ctx context.Context) error {
 	before, err := g.status(ctx)
 	if err != nil {

@@ -29,12 +29,19 @@ func report(results []*result, p plan) string {
 		}
 		b.WriteString("\n")
 	}
-	b.WriteString("\n| server | longest gap without any answer: p50 | p99 | max | slowest answer | asked until served: p50 | p99 | memory, steady | both generations, peak | streams that came back |\n|---|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("\n| server | longest gap without any answer: p50 | p99 | max | slowest answer | asked until served: p50 | p99 | memory, steady | both generations, peak | the same, another program | streams that came back |\n|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, r := range results {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %.0f MB | %.0f MB, %.2f times | %d |\n", r.title,
+		together := func(n int) string {
+			return fmt.Sprintf("%.0f MB, %.2f times", float64(n)/1e6, float64(n)/float64(max(r.steady, 1)))
+		}
+		upgraded := "–"
+		if r.upgraded > 0 {
+			upgraded = together(r.upgraded)
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %.0f MB | %s | %s | %d |\n", r.title,
 			ms(percentile(r.gaps, 0.5)), ms(percentile(r.gaps, 0.99)), ms(percentile(r.gaps, 1)), ms(r.tally.slowest),
 			ms(percentile(r.times, 0.5)), ms(percentile(r.times, 0.99)),
-			float64(r.steady)/1e6, float64(r.peak)/1e6, float64(r.peak)/float64(max(r.steady, 1)), r.tally.resumed)
+			float64(r.steady)/1e6, together(r.peak), upgraded, r.tally.resumed)
 	}
 	for _, r := range results {
 		for _, kind := range losses {

@@ -17,9 +17,9 @@ type result struct {
 	tally    *tally
 	times    []time.Duration // from each request for a restart until the next generation served
 	gaps     []time.Duration // the longest without an answer, of each restart
-	// steady and peak are resident memory in bytes: the median between restarts, and the highest of both generations
-	// together.
-	steady, peak int
+	// steady, peak and upgraded are resident memory in bytes: the median between restarts, and the highest of both
+	// generations together when they are the same program, and when they are not.
+	steady, peak, upgraded int
 }
 
 // after is how long after a restart the answers still count for its gap.
@@ -88,12 +88,20 @@ func (r *result) watchMemory(ctx context.Context, s subject) <-chan struct{} {
 		defer close(done)
 		var samples []time.Duration // bytes, to have a percentile
 		for ctx.Err() == nil {
-			if n := resident(s.pids()); n > 0 {
+			pids := s.pids()
+			same := sameProgram(pids) // first: what has ended by then does not count either
+			n := resident(pids)
+			if n > 0 {
 				samples = append(samples, time.Duration(n))
+			}
+			if same {
+				r.peak = max(r.peak, n)
+			} else {
+				r.upgraded = max(r.upgraded, n)
 			}
 			pause(ctx, 20*time.Millisecond)
 		}
-		r.steady, r.peak = int(percentile(samples, 0.5)), int(percentile(samples, 1))
+		r.steady = int(percentile(samples, 0.5))
 	}()
 	return done
 }

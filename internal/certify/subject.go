@@ -107,6 +107,22 @@ func running(executable string) (pids []int) {
 	return pids
 }
 
+// sameProgram reports whether the processes share their program.
+func sameProgram(pids []int) bool {
+	var first os.FileInfo
+	for _, pid := range pids {
+		program, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
+		switch {
+		case err != nil: // it has ended
+		case first == nil:
+			first = program
+		case !os.SameFile(first, program):
+			return false
+		}
+	}
+	return true
+}
+
 // resident is the memory of the processes together, in bytes. What they share, such as the program itself, counts
 // once.
 func resident(pids []int) (sum int) {
