@@ -6,7 +6,7 @@ SHELL := /bin/bash
 TOOL    := go tool -modfile=internal/tools/go.mod
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
-.PHONY: help build generate diagram check lint unit test deps deps-clients deps-certify deps-peers bench bench-queue bench-page bench-peers certify chaos certify-queue fuzz
+.PHONY: help build generate diagram check lint unit test deps deps-clients deps-certify deps-peers bench bench-queue bench-clients bench-page bench-peers certify chaos certify-queue fuzz
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -86,6 +86,13 @@ bench-queue: ## measure the queue, beside what its disk can do, and write docs/b
 	} | tee /dev/stderr | go run ./internal/benchpage docs/bench/queue.md.tmpl > docs/bench/queue.md.new
 	mv docs/bench/queue.md.new docs/bench/queue.md
 	cat docs/bench/queue.md
+
+bench-clients: ## measure HTTP and WebSocket clients, and write docs/bench/clients.md
+	{ go test -run '^$$' -bench 'RawSync' -benchtime 2s -count 3 ./queue; \
+	  go test -run '^$$' -bench 'HTTPTurns|WebSocketTurns' -benchtime 3s -count 3 ./server; \
+	  go test -run '^$$' -bench 'IdleWebSockets' -benchtime 1x -count 3 ./server; \
+	} | tee /dev/stderr | go run ./internal/benchpage docs/bench/clients.md.tmpl > docs/bench/clients.md.new
+	mv docs/bench/clients.md.new docs/bench/clients.md
 
 # What a user would pick instead is a module of its own: the program needs none of it.
 bench-page: deps ## measure the page in a browser, and write docs/bench/page.md

@@ -58,6 +58,21 @@ var attacks = []attack{
 	{"readers of a stream of 4 MB that never read", 50, 1000, "", func(a *assault, _ int) {
 		a.drip("GET /v1/turns/"+a.turn+"/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n", "")
 	}},
+	{"WebSockets that never read", 20, 1000, "", func(a *assault, i int) {
+		talk := "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" +
+			frame(`{"type":"req","id":"1","method":"connect","params":{"minProtocol":4,"maxProtocol":4,"client":{"id":"test","version":"1","platform":"linux","mode":"test"}}}`)
+		if i%100 == 0 { // what all of them are told of: 8 answers of 4 MB, again and again as they grow
+			for n := range 8 {
+				talk += frame(fmt.Sprintf(`{"type":"req","id":"s","method":"chat.send","params":{"sessionKey":"agent:long:%d","message":"go","idempotencyKey":"%d-%d"}}`, i, i, n))
+			}
+		}
+		a.drip(talk, "")
+	}},
+}
+
+// frame is text in a WebSocket's frame, masked with nothing.
+func frame(text string) string {
+	return string([]byte{0x81, 0x80 | 126, byte(len(text) >> 8), byte(len(text)), 0, 0, 0, 0}) + text
 }
 
 func head(length int) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -89,15 +90,15 @@ func (r *result) watchMemory(ctx context.Context, s subject) <-chan struct{} {
 		var samples []time.Duration // bytes, to have a percentile
 		for ctx.Err() == nil {
 			pids := s.pids()
-			same := sameProgram(pids) // first: what has ended by then does not count either
-			n := resident(pids)
-			if n > 0 {
-				samples = append(samples, time.Duration(n))
-			}
-			if same {
+			same, n := sameProgram(pids), resident(pids)
+			switch {
+			case n == 0 || !slices.Equal(pids, s.pids()): // what is shared is another matter once one of them has ended
+			case same:
 				r.peak = max(r.peak, n)
-			} else {
+				samples = append(samples, time.Duration(n))
+			default:
 				r.upgraded = max(r.upgraded, n)
+				samples = append(samples, time.Duration(n))
 			}
 			pause(ctx, 20*time.Millisecond)
 		}
