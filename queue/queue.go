@@ -37,7 +37,10 @@ type Config struct {
 	RetryBackoff time.Duration
 	// MaxInput is how long an input may get that others join, in bytes; see [Collect].
 	MaxInput int
-	Log      zerolog.Logger
+	// Ended is told each turn that ran and has ended for good, once that is on disk; it must not wait for anything. nil
+	// for nobody.
+	Ended func(Turn)
+	Log   zerolog.Logger
 }
 
 // check says what is missing or out of range.

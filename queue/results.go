@@ -95,6 +95,9 @@ func (s *scheduler) ended(op *endTurn) {
 		return
 	}
 	p.lane.ends.count(op.turn.Status)
+	if s.cfg.Ended != nil {
+		s.cfg.Ended(op.turn)
+	}
 	s.forget(p)
 }
 

@@ -89,6 +89,7 @@ func (s *scheduler) run() {
 		}
 		s.dispatch()
 		s.publish()
+		s.rested()
 		if !s.submit(s.out...) {
 			for _, op := range s.out {
 				s.refuse(op, ErrClosed)
@@ -127,6 +128,10 @@ func (s *scheduler) dispatch() {
 			}
 		}
 	}
+}
+
+// rested tells those who wait until nothing is under way. It comes after publish.
+func (s *scheduler) rested() {
 	s.drains = slices.DeleteFunc(s.drains, func(d drain) bool {
 		left := len(s.underWay)
 		if p, ok := s.places[d.except]; ok && p.phase >= starting {

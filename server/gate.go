@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -231,18 +232,23 @@ func (s *Server) carry(w http.ResponseWriter, c *conn, insert string) {
 // watched notes whether anything was written.
 type watched struct {
 	http.ResponseWriter
-	wrote bool
+	wrote  bool
+	status int // of the answer; 0 when there was none
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *watched) WriteHeader(code int) {
 	w.wrote = true
+	if w.status == 0 && (code >= http.StatusOK || code == http.StatusSwitchingProtocols) {
+		w.status = code
+	}
 	w.ResponseWriter.WriteHeader(code)
 }
 
 // Write implements http.ResponseWriter.
 func (w *watched) Write(p []byte) (int, error) {
 	w.wrote = true
+	w.status = cmp.Or(w.status, http.StatusOK)
 	return w.ResponseWriter.Write(p)
 }
 

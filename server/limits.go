@@ -96,15 +96,17 @@ type bouncer struct {
 
 	mu   sync.Mutex
 	last time.Time
+	sent map[string]uint64 // away, by limit
 }
 
 func newBouncer(complain func(limit string)) *bouncer {
-	return &bouncer{goodbyes: make(chan struct{}, maxGoodbyes), complain: complain}
+	return &bouncer{goodbyes: make(chan struct{}, maxGoodbyes), complain: complain, sent: make(map[string]uint64)}
 }
 
 // refuse closes the connection, after an answer where that costs little: a TLS handshake would not.
 func (b *bouncer) refuse(nc net.Conn, sealed bool, limit string) {
 	b.mu.Lock()
+	b.sent[limit]++
 	due := time.Since(b.last) > complaintInterval
 	if due {
 		b.last = time.Now()

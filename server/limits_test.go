@@ -243,6 +243,7 @@ func TestConnectionsHaveALimit(t *testing.T) {
 		require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
 		require.Equal(t, "2", resp.Header.Get("Retry-After"))
 		require.Contains(t, string(body), "raise "+says+`","type":"server_error","code":"too_many_connections"`)
+		require.EqualValues(t, 1, g.Stats().SentAway[says])
 
 		_, err = io.WriteString(conns[0], get("/healthz"))
 		require.NoError(t, err)

@@ -64,6 +64,7 @@ type Server struct {
 	bouncer *bouncer
 	meter   *meter
 	bodies  atomic.Int64 // bytes of requests' bodies that are in memory
+	answers answers
 
 	began    time.Time
 	partings sync.WaitGroup // of WebSockets that only their clients have to close
@@ -376,6 +377,7 @@ func (s *Server) serving(next http.Handler) http.Handler {
 func (s *Server) recovering(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		out := &watched{ResponseWriter: w}
+		defer func() { s.answers.count(out.status) }()
 		defer func() {
 			p := recover()
 			if p == nil {
@@ -386,7 +388,7 @@ func (s *Server) recovering(next http.Handler) http.Handler {
 			}
 			s.opts.Log.Error().Interface("panic", p).Str("path", r.URL.Path).Stack().Msg("a handler panicked; please report it")
 			if !out.wrote {
-				s.writeError(w, r, errors.New("server: internal error"))
+				s.writeError(out, r, errors.New("server: internal error"))
 			}
 		}()
 		next.ServeHTTP(out, r)

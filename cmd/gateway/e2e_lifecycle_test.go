@@ -360,7 +360,10 @@ func TestMetricsFollowTheLifecycle(t *testing.T) {
 	s := h.waitState("Running")
 	h.send("slow", "600")
 	h.waitRunning(1)
-	_, _, code := h.gateway("resume")
+	out, stderr, code := h.gateway("send", "--agent", "echo", "--session", "echo", "hello")
+	require.Zero(t, code, "%s%s", out, stderr)
+	require.Equal(t, http.StatusNotFound, h.probe(s.Address, "/v1/turns/none"))
+	_, _, code = h.gateway("resume")
 	require.Equal(t, 1, code, "there is nothing to call off")
 	h.signal(syscall.SIGUSR1)
 	h.eventually("a warning", func() bool { return strings.Contains(h.logged(), "received SIGUSR1; refused") })
@@ -376,6 +379,9 @@ func TestMetricsFollowTheLifecycle(t *testing.T) {
 		`gateway_turns{status="running"} 1`, `gateway_lane_running{lane="main"} 1`, "gateway_impossible_events_total 0",
 		`gateway_state_duration_seconds_count{state="Starting"} 1`, `gateway_lifecycle_requests_total{event="resume",outcome="ignored"} 1`,
 		`gateway_refused_signals_total{signal="SIGUSR1"} 1`,
+		`gateway_turns_ended_total{lane="main",status="completed"} 1`, `gateway_turns_ended_total{lane="main",status="failed"} 0`,
+		`gateway_turn_wait_seconds_count 1`, `gateway_turn_run_seconds_count{agent="echo",status="completed"} 1`,
+		`gateway_http_answers_total{code="404"} 1`, "gateway_held_requests 0", "gateway_websockets 0",
 	} {
 		require.Contains(t, string(b), line+"\n")
 	}

@@ -2,26 +2,38 @@ package main
 
 import (
 	"net/http"
+	"strconv"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"gateway/fsm"
+	"gateway/queue"
+	"gateway/server"
 )
+
+// turnBuckets are in seconds: an echo, a tool, a model, a long piece of work.
+var turnBuckets = []float64{.001, .005, .02, .1, .5, 2, 10, 60, 300, 1800}
 
 // metrics are what /metrics shows. Gauges are read from the published snapshots at each scrape; only the
 // durations are kept here.
 type metrics struct {
 	d        *daemon
+	server   atomic.Pointer[server.Server] // nil until there is one
 	registry *prometheus.Registry
 	lasted   *prometheus.HistogramVec
+	waited   prometheus.Histogram
+	ran      *prometheus.HistogramVec
 	requests *prometheus.CounterVec
 	signals  *prometheus.CounterVec
 
 	state, ready, hops, late, ignored, impossible *prometheus.Desc
 	turns, damaged, build                         *prometheus.Desc
-	laneRunning, laneQueued, lanePaused           *prometheus.Desc
+	laneRunning, laneQueued, lanePaused, ended    *prometheus.Desc
+	connections, webSockets, held                 *prometheus.Desc
+	answers, sentAway                             *prometheus.Desc
 }
 
 func newMetrics(d *daemon) *metrics {
@@ -34,6 +46,12 @@ func newMetrics(d *daemon) *metrics {
 			Name: "gateway_state_duration_seconds", Help: "How long a state lasted before it was left.",
 			Buckets: []float64{.001, .005, .02, .1, .5, 1, 5, 30, 300, 3600},
 		}, []string{"state"}),
+		waited: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "gateway_turn_wait_seconds", Help: "How long turns that have ended were accepted before their last attempt started.", Buckets: turnBuckets,
+		}),
+		ran: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "gateway_turn_run_seconds", Help: "How long the last attempts of turns took that have ended.", Buckets: turnBuckets,
+		}, []string{"agent", "status"}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gateway_lifecycle_requests_total",
 			Help: "Stops, restarts and resumes that were asked for, by what became of them: accepted, coalesced, postponed or ignored.",
@@ -51,10 +69,16 @@ func newMetrics(d *daemon) *metrics {
 		laneRunning: desc("lane_running", "Turns that run in the lane.", "lane"),
 		laneQueued:  desc("lane_queued", "Turns that wait in the lane.", "lane"),
 		lanePaused:  desc("lane_paused", "1 when the lane is paused.", "lane"),
+		ended:       desc("turns_ended_total", "Turns of the lane that have ended for good.", "lane", "status"),
+		connections: desc("connections", "Open TCP connections, WebSockets among them."),
+		webSockets:  desc("websockets", "WebSocket clients that were greeted."),
+		held:        desc("held_requests", "Requests that wait for the lifecycle to let them in, as in a restart."),
+		answers:     desc("http_answers_total", "Answers to HTTP requests; 101 is a WebSocket.", "code"),
+		sentAway:    desc("refused_connections_total", "Connections beyond a limit, by its key in the configuration.", "limit"),
 		damaged:     desc("store_damaged", "1 when the store was looked through after a crash and is not whole."),
 		build:       desc("build_info", "1; the version is the label.", "version", "boot_id"),
 	}
-	m.registry.MustRegister(m, m.lasted, m.requests, m.signals, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m, m.lasted, m.waited, m.ran, m.requests, m.signals, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -69,6 +93,15 @@ func (m *metrics) observe(h fsm.Hop) {
 	}
 }
 
+// turnEnded keeps how long a turn waited and ran.
+func (m *metrics) turnEnded(t queue.Turn) {
+	if t.StartedAt == nil || t.FinishedAt == nil {
+		return
+	}
+	m.waited.Observe(max(0, t.StartedAt.Sub(t.CreatedAt)).Seconds()) // the clock may have been set back
+	m.ran.WithLabelValues(t.Agent, string(t.Status)).Observe(max(0, t.FinishedAt.Sub(*t.StartedAt)).Seconds())
+}
+
 // decided counts what became of a request.
 func (m *metrics) decided(r fsm.Request, d fsm.Decision) {
 	m.requests.WithLabelValues(string(r.Event), d.Outcome).Inc()
@@ -78,7 +111,7 @@ func (m *metrics) decided(r fsm.Request, d fsm.Decision) {
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		m.state, m.ready, m.hops, m.late, m.ignored, m.impossible, m.turns, m.damaged, m.build,
-		m.laneRunning, m.laneQueued, m.lanePaused,
+		m.laneRunning, m.laneQueued, m.lanePaused, m.ended, m.connections, m.webSockets, m.held, m.answers, m.sentAway,
 	} {
 		ch <- d
 	}
@@ -89,8 +122,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	counter := func(d *prometheus.Desc, v uint64) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v))
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
 	s := m.d.machine.Snapshot()
 	for _, spec := range fsm.Lifecycle().States {
@@ -102,6 +135,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(m.ignored, s.Counters.Ignored)
 	counter(m.impossible, s.Counters.Impossible)
 	gauge(m.build, 1, m.d.version, m.d.bootID)
+	m.collectServer(gauge, counter)
 	q := m.d.queue.Load()
 	if q == nil {
 		return
@@ -115,6 +149,26 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(m.laneRunning, float64(l.Running), l.Name)
 		gauge(m.laneQueued, float64(l.Queued), l.Name)
 		gauge(m.lanePaused, one(l.Paused), l.Name)
+		counter(m.ended, uint64(l.Ended.Completed), l.Name, string(queue.Completed))
+		counter(m.ended, uint64(l.Ended.Failed), l.Name, string(queue.Failed))
+		counter(m.ended, uint64(l.Ended.Cancelled), l.Name, string(queue.Cancelled))
+	}
+}
+
+func (m *metrics) collectServer(gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, uint64, ...string)) {
+	s := m.server.Load()
+	if s == nil {
+		return
+	}
+	st := s.Stats()
+	gauge(m.connections, float64(st.Connections))
+	gauge(m.webSockets, float64(st.WebSockets))
+	gauge(m.held, float64(st.Held))
+	for code, n := range st.Answers {
+		counter(m.answers, n, strconv.Itoa(code))
+	}
+	for limit, n := range st.SentAway {
+		counter(m.sentAway, n, limit)
 	}
 }
 

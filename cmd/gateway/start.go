@@ -239,7 +239,7 @@ func (d *daemon) openQueue(ctx context.Context, _ fsm.Entry) (err error) {
 		Runner: d.agents, Lanes: lanes, MaxAttempts: c.Turns.MaxAttempts, OnInterrupt: queue.OnInterrupt(c.Turns.OnInterrupt),
 		MaxQueued: c.Turns.MaxQueued, MaxQueuedPerSession: c.Turns.MaxQueuedPerSession, MaxOutput: int(c.Turns.MaxOutput),
 		MaxInput: int(c.Turns.MaxInput), RetryBackoff: c.Turns.RetryBackoff,
-		Retention: c.Turns.Retention, CancelGrace: cancelGrace, Log: d.subsystem("queue"),
+		Retention: c.Turns.Retention, CancelGrace: cancelGrace, Ended: d.metrics.turnEnded, Log: d.subsystem("queue"),
 	})
 	if err != nil {
 		return err
@@ -266,6 +266,7 @@ func (d *daemon) openQueue(ctx context.Context, _ fsm.Entry) (err error) {
 func (d *daemon) serve(_ context.Context, e fsm.Entry) error {
 	if d.server == nil {
 		d.server = server.New(server.Options{Lifecycle: lifecycle{d}, Version: d.version, Metrics: d.metrics.handler(), Log: d.subsystem("server")})
+		d.metrics.server.Store(d.server)
 		if err := d.serveOn(e, d.socket, true); err != nil {
 			return err
 		}
