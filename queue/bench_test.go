@@ -55,6 +55,24 @@ func BenchmarkFullTurns(b *testing.B) {
 	})
 }
 
+// BenchmarkFollow reads the whole log of a turn that has ended, as every stream does at least once.
+func BenchmarkFollow(b *testing.B) {
+	q := openQueue(b, storePath(b), benchConfig(b, echo))
+	q.Resume()
+	t, err := acceptHello(b.Context(), q, "session")
+	require.NoError(b, err)
+	_, err = q.Wait(b.Context(), t.ID)
+	require.NoError(b, err)
+	for b.Loop() {
+		n := 0
+		for _, err := range q.Follow(b.Context(), t.ID, 0) {
+			require.NoError(b, err)
+			n++
+		}
+		require.Equal(b, 3, n)
+	}
+}
+
 func acceptHello(ctx context.Context, q *Queue, session string) (Turn, error) {
 	t, _, err := q.Accept(ctx, NewTurn{Session: session, Lane: "main", Agent: "echo", Input: "hello"})
 	return t, err

@@ -35,6 +35,7 @@ type sqliteStore struct {
 	files      []file
 	writes     *sql.DB // one connection
 	reads      *sql.DB
+	r          reader
 	w          *writer
 }
 
@@ -96,6 +97,9 @@ func openSQLite(ctx context.Context, path string) (s *sqliteStore, err error) {
 	}
 	s.reads.SetMaxOpenConns(4)
 	s.reads.SetMaxIdleConns(4)
+	if s.r, err = newReader(ctx, s.reads); err != nil {
+		return s, err
+	}
 	for _, path := range []string{path, path + "-wal"} {
 		st, err := os.Stat(path)
 		if err != nil {

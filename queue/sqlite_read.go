@@ -74,8 +74,25 @@ func collect(rows *sql.Rows) (turns []seqTurn, err error) {
 	return turns, rows.Err()
 }
 
+// reader has the statements that are asked for every turn; SQLite takes several times longer to prepare one than to
+// run it. [sql.DB] prepares them anew for each of its connections.
+type reader struct{ turn, seq, events *sql.Stmt }
+
+func newReader(ctx context.Context, db *sql.DB) (r reader, err error) {
+	for query, stmt := range map[string]**sql.Stmt{
+		selectTurn + ` WHERE t.id = ?`:       &r.turn,
+		`SELECT seq FROM turns WHERE id = ?`: &r.seq,
+		selectEvents:                         &r.events,
+	} {
+		if *stmt, err = db.PrepareContext(ctx, query); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
+
 func (s *sqliteStore) turn(ctx context.Context, id string) (Turn, error) {
-	return scanTurn(s.reads.QueryRowContext(ctx, selectTurn+` WHERE t.id = ?`, id), nil)
+	return scanTurn(s.r.turn.QueryRowContext(ctx, id), nil)
 }
 
 func (s *sqliteStore) turnByKey(ctx context.Context, key string, among int) (Turn, error) {
@@ -216,14 +233,14 @@ const selectEvents = `SELECT seq, type, attempt, text, at, NULL FROM events WHER
 
 func (s *sqliteStore) events(ctx context.Context, id string, after int64, limit int) (events []Event, err error) {
 	var turn int64
-	err = s.reads.QueryRowContext(ctx, `SELECT seq FROM turns WHERE id = ?`, id).Scan(&turn)
+	err = s.r.seq.QueryRowContext(ctx, id).Scan(&turn)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("queue: read the store: %w", err)
 	}
-	rows, err := s.reads.QueryContext(ctx, selectEvents, turn, after, limit)
+	rows, err := s.r.events.QueryContext(ctx, turn, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("queue: read the store: %w", err)
 	}

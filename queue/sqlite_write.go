@@ -18,17 +18,17 @@ import (
 type writer struct {
 	conn    *sql.Conn
 	epoch   int64
-	stmts   []*sql.Stmt
+	stmts   []*statement
 	claimed bool // compactLog is on disk
 
-	begin, commit, rollback, epochNow     *sql.Stmt
-	addKey, keyOf, moveKey, addTurn, join *sql.Stmt
-	turnByID, set, unset, forgetKeys      *sql.Stmt
-	claim, start, turnBySeq, add, append1 *sql.Stmt
-	end, delay, cancel, retry             *sql.Stmt
-	spellStarted, spellFinal, spelled     *sql.Stmt
-	forget, forgetEvents, forgetKey       *sql.Stmt
-	left, settled                         *sql.Stmt
+	begin, commit, rollback, epochNow     *statement
+	addKey, keyOf, moveKey, addTurn, join *statement
+	turnByID, set, unset, forgetKeys      *statement
+	claim, start, turnBySeq, add, append1 *statement
+	end, delay, cancel, retry             *statement
+	spellStarted, spellFinal, spelled     *statement
+	forget, forgetEvents, forgetKey       *statement
+	left, settled                         *statement
 }
 
 func newWriter(ctx context.Context, db *sql.DB, epoch int64) (*writer, error) {
@@ -37,14 +37,9 @@ func newWriter(ctx context.Context, db *sql.DB, epoch int64) (*writer, error) {
 		return nil, err
 	}
 	w := &writer{conn: conn, epoch: epoch}
-	prepare := func(query string) *sql.Stmt {
-		if err != nil {
-			return nil
-		}
-		var s *sql.Stmt
-		if s, err = conn.PrepareContext(ctx, query); err == nil {
-			w.stmts = append(w.stmts, s)
-		}
+	prepare := func(query string) *statement {
+		s := &statement{conn: conn, query: query}
+		w.stmts = append(w.stmts, s)
 		return s
 	}
 	w.begin = prepare(`BEGIN IMMEDIATE`)
@@ -99,18 +94,55 @@ func newWriter(ctx context.Context, db *sql.DB, epoch int64) (*writer, error) {
 	w.left = prepare(selectTurn + ` WHERE t.finished_at IS NULL AND t.status = 'running' ORDER BY t.seq`)
 	w.settled = prepare(`UPDATE turns SET status = ?, finished_at = ?, last_event = ?, error = ?
 		WHERE seq = ? AND status = 'running' AND epoch < ?`)
-	if err != nil {
-		return nil, errors.Join(err, w.close())
-	}
 	return w, nil
 }
 
 func (w *writer) close() error {
 	var errs []error
 	for _, s := range w.stmts {
-		errs = append(errs, s.Close())
+		if s.ready != nil {
+			errs = append(errs, s.ready.Close())
+		}
 	}
 	return errors.Join(append(errs, w.conn.Close())...)
+}
+
+// statement is prepared when it is first needed: a start, for which clients wait, needs few of them.
+type statement struct {
+	conn  *sql.Conn
+	query string
+	ready *sql.Stmt // nil until then
+}
+
+func (s *statement) prepare(ctx context.Context) (_ *sql.Stmt, err error) {
+	if s.ready == nil {
+		s.ready, err = s.conn.PrepareContext(ctx, s.query)
+	}
+	return s.ready, err
+}
+
+func (s *statement) ExecContext(ctx context.Context, args ...any) (sql.Result, error) {
+	stmt, err := s.prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return stmt.ExecContext(ctx, args...)
+}
+
+func (s *statement) QueryContext(ctx context.Context, args ...any) (*sql.Rows, error) {
+	stmt, err := s.prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return stmt.QueryContext(ctx, args...)
+}
+
+func (s *statement) QueryRowContext(ctx context.Context, args ...any) *sql.Row {
+	stmt, err := s.prepare(ctx)
+	if err != nil {
+		return s.conn.QueryRowContext(ctx, s.query, args...) // has the error
+	}
+	return stmt.QueryRowContext(ctx, args...)
 }
 
 // ctx is the context of every write: a transaction is never left half way because somebody went away.
@@ -252,7 +284,7 @@ func (w *writer) apply(op operation) error {
 }
 
 // one executes a statement that must touch one row.
-func (w *writer) one(stmt *sql.Stmt, args ...any) error {
+func (w *writer) one(stmt *statement, args ...any) error {
 	n, err := w.count(stmt, args...)
 	if err == nil && n == 0 {
 		err = errRefused
@@ -260,7 +292,7 @@ func (w *writer) one(stmt *sql.Stmt, args ...any) error {
 	return err
 }
 
-func (w *writer) count(stmt *sql.Stmt, args ...any) (int64, error) {
+func (w *writer) count(stmt *statement, args ...any) (int64, error) {
 	r, err := stmt.ExecContext(w.ctx(), args...)
 	if err != nil {
 		return 0, err

@@ -356,3 +356,13 @@ func TestALogThatIsFoldedBeginsAnewUnlessSomebodyReadsFromIt(t *testing.T) {
 	require.NoError(t, s.reads.QueryRowContext(t.Context(), `SELECT count(*) FROM turns WHERE seq IN (?, ?, ?)`, first, second, third).Scan(&seen))
 	require.EqualValues(t, 3, seen)
 }
+
+func TestEveryStatementOfTheWriterIsValid(t *testing.T) {
+	s, err := openSQLite(t.Context(), storePath(t))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.close()) }()
+	for _, stmt := range s.w.stmts {
+		_, err := stmt.prepare(t.Context())
+		require.NoError(t, err, stmt.query)
+	}
+}

@@ -27,8 +27,9 @@ type Backend struct {
 	// began with.
 	Certificate *tls.Certificate
 	Limits      Limits
-	// Config is the configuration in force for GET /v1/config, as JSON encodes it. It holds no secrets.
-	Config any
+	// Config is the configuration in force for GET /v1/config, as JSON encodes it. It holds no secrets. It is called
+	// when somebody asks, so that a start need not wait for it; nil for none.
+	Config func() (any, error)
 	// Identity is the public key that names the gateway, the same after each restart; nil for none.
 	Identity func() (ed25519.PublicKey, error)
 }

@@ -176,7 +176,9 @@ func (g *gateway) open() {
 	g.backend = &Backend{
 		Queue: q, Agents: []string{"echo", "other"}, DefaultAgent: "echo", Lanes: []string{"cron", "main"},
 		DefaultLane: "main", MaxInput: 1000, Tools: map[string]bool{"echo": true},
-		Config: map[string]any{"file": "", "config": map[string]any{"store": "sqlite"}, "origins": map[string]string{}},
+		Config: func() (any, error) {
+			return map[string]any{"file": "", "config": map[string]any{"store": "sqlite"}, "origins": map[string]string{}}, nil
+		},
 	}
 	g.Publish(g.backend)
 	q.Resume()

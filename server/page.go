@@ -131,5 +131,12 @@ func (s *Server) sendPage(w http.ResponseWriter, r *http.Request, name string) e
 
 // showConfig is the configuration in force, without secrets, and where each value comes from.
 func (s *Server) showConfig(w http.ResponseWriter, _ *http.Request, b *Backend) error {
-	return reply(w, http.StatusOK, b.Config)
+	if b.Config == nil {
+		return reply(w, http.StatusOK, nil)
+	}
+	shown, err := b.Config()
+	if err != nil {
+		return fmt.Errorf("server: the configuration: %w", err)
+	}
+	return reply(w, http.StatusOK, shown)
 }

@@ -392,6 +392,10 @@ func TestMetricsFollowTheLifecycle(t *testing.T) {
 func TestStatusSaysWhatAKilledGatewayWasDoing(t *testing.T) {
 	h := newHouse(t, "")
 	h.start()
+	h.eventually("the hop is written down, which holds up nobody", func() bool {
+		journal, err := os.ReadFile(filepath.Join(h.state(), "lifecycle.jsonl"))
+		return err == nil && strings.Contains(string(journal), `"to":"Running"`)
+	})
 	h.signal(syscall.SIGKILL)
 	h.wait()
 	out, stderr, code := h.gateway("status")

@@ -33,6 +33,9 @@ const (
 	// lingerTime is how long requests that came by TLS may still wait for their answers once this process has
 	// handed over; it is as long as any waits at the gate.
 	lingerTime = 15 * time.Minute
+	// hopsHandedOver is how much of the history the next gateway is told, while clients wait: the last ten restarts or so.
+	// All of it is in lifecycle.jsonl.
+	hopsHandedOver = 64
 	// restartExpected is what clients are told, as OpenClaw's gateway tells its own.
 	restartExpected int64 = 1500
 )

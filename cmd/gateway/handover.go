@@ -263,7 +263,8 @@ func (d *daemon) handover(keep func(syscall.Conn) (int, error)) (doc process.Han
 		kept = append(kept, fd)
 		return fd
 	}
-	history, err := json.Marshal(d.machine.Hops(0))
+	hops := d.machine.Hops(0)
+	history, err := json.Marshal(hops[max(0, len(hops)-hopsHandedOver):])
 	if err != nil {
 		return doc, nil, err
 	}

@@ -293,21 +293,18 @@ func (d *daemon) serve(_ context.Context, e fsm.Entry) error {
 
 // publish makes this generation the one that requests are served from.
 func (d *daemon) publish(context.Context, fsm.Entry) error {
-	c := d.config()
+	loaded := d.loaded.Load()
+	c := &loaded.Config
 	modes := make(map[string]queue.Mode)
 	tools := make(map[string]bool)
 	for name, a := range c.Agents {
 		modes[name], tools[name] = queue.Mode(a.Mode), a.Type == "openai"
 	}
-	shown, err := d.loaded.Load().Document()
-	if err != nil {
-		return err
-	}
 	d.server.Publish(&server.Backend{
 		Queue: d.queue.Load(), Agents: slices.Sorted(maps.Keys(c.Agents)), DefaultAgent: c.DefaultAgent,
 		Modes: modes, Tools: tools,
-		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Token: c.Auth.Token, Certificate: d.loaded.Load().Certificate,
-		Limits: d.limits(), Config: shown,
+		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Token: c.Auth.Token, Certificate: loaded.Certificate,
+		Limits: d.limits(), Config: func() (any, error) { return loaded.Document() },
 		Identity: func() (ed25519.PublicKey, error) { return process.Identity(c.StateDir) },
 	})
 	return nil

@@ -39,6 +39,8 @@ func TestNobodyNoticesARestart(t *testing.T) {
 		require.Zero(t, r.tally.lost(), r.summary())
 		require.Greater(t, r.tally.seen[answered], one.restarts, "there was load")
 		require.Len(t, r.times, one.restarts)
+		require.Equal(t, one.restarts+weighed, r.restarts, "and those with an eye on memory")
+		require.Positive(t, r.peak)
 		t.Log(r.title, r.summary())
 	}
 }
@@ -81,7 +83,7 @@ func TestTheJudgeSeesWhatIsLostDoubledAndOutOfOrder(t *testing.T) {
 
 	tally = newTally()
 	tally.answers = []time.Duration{30, 10, 45, 80}
-	require.Equal(t, time.Duration(20), tally.gap(10, 50))
+	require.Equal(t, time.Duration(20), tally.gap(tally.began.Add(10), tally.began.Add(50)))
 	require.Equal(t, []time.Duration{80}, tally.answers)
-	require.Equal(t, time.Duration(40), tally.gap(60, 120), "until the end of the window")
+	require.Equal(t, time.Duration(40), tally.gap(tally.began.Add(60), tally.began.Add(120)), "until the end of the window")
 }

@@ -67,6 +67,7 @@ func certify(ctx context.Context, p plan, write string) error {
 	if p.chaos > 0 {
 		return rampage(ctx, p, dir, built, write)
 	}
+	work := toil(ctx)
 	var results []*result
 	for _, one := range p.subjects(dir, built) {
 		if one.restarts == 0 {
@@ -80,7 +81,7 @@ func certify(ctx context.Context, p plan, write string) error {
 		fmt.Fprintln(os.Stderr, r.summary())
 		results = append(results, r)
 	}
-	text := report(results, p)
+	text := report(results, append(work, toil(ctx)...), p)
 	fmt.Print(text)
 	if write != "" {
 		if err := os.WriteFile(write, []byte(text), 0o644); err != nil {

@@ -23,6 +23,9 @@ type result struct {
 	steady, peak, upgraded int
 }
 
+// weighed is how many restarts memory is watched for at least. Every other one is to another binary.
+const weighed = 4
+
 // after is how long after a restart the answers still count for its gap.
 const after = 50 * time.Millisecond
 
@@ -54,24 +57,22 @@ func run(ctx context.Context, t trial, p plan) (r *result, err error) {
 			clients.Go(func() { kinds[kind](c, load) })
 		}
 	}
-	watch := r.watchMemory(load, t.subject)
 	pause(ctx, time.Second) // until the load is steady
 	for range t.restarts {
-		if ctx.Err() != nil {
-			break
-		}
-		asked := time.Since(r.tally.began)
 		began := time.Now()
 		if err = t.subject.restart(ctx); err != nil {
 			break
 		}
-		r.times = append(r.times, time.Since(began))
+		served := time.Now()
+		r.times = append(r.times, served.Sub(began))
 		pause(ctx, max(t.between, after))
-		r.gaps = append(r.gaps, r.tally.gap(asked, asked+r.times[len(r.times)-1]+after))
+		r.gaps = append(r.gaps, r.tally.gap(began, served.Add(after)))
+	}
+	if err == nil {
+		err = r.weigh(load, t)
 	}
 	enough()
 	clients.Wait()
-	<-watch
 	r.took = time.Since(r.tally.began)
 	if err != nil {
 		return nil, err
@@ -80,6 +81,25 @@ func run(ctx context.Context, t trial, p plan) (r *result, err error) {
 		return r, g.judge(ctx, r.tally)
 	}
 	return r, nil
+}
+
+// weigh restarts the subject some more while its memory is watched, which holds it up: the kernel stops a process to
+// look at it. So the gaps of these restarts do not count; what clients lose does.
+func (r *result) weigh(ctx context.Context, t trial) error {
+	watched, enough := context.WithCancel(ctx)
+	watch := r.watchMemory(watched, t.subject)
+	defer func() {
+		enough()
+		<-watch
+	}()
+	for range max(t.restarts/10, weighed) {
+		if err := t.subject.restart(ctx); err != nil {
+			return err
+		}
+		r.restarts++
+		pause(ctx, max(t.between, after))
+	}
+	return nil
 }
 
 // watchMemory samples how much memory all processes of the subject have together.

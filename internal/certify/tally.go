@@ -117,7 +117,8 @@ func (t *tally) lost() (n int) {
 
 // gap is the longest time without any answer in a window that begins with a restart. What came before the end of the
 // window is forgotten.
-func (t *tally) gap(from, to time.Duration) time.Duration {
+func (t *tally) gap(began, ended time.Time) time.Duration {
+	from, to := began.Sub(t.began), ended.Sub(t.began)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	slices.Sort(t.answers)
