@@ -16,7 +16,10 @@ const (
 )
 
 // toolName is what OpenAI allows.
-var toolName = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
+func toolName(name string) bool { return len(name) <= 64 && toolNameForm.MatchString(name) }
+
+// Without a count of characters: each would be a copy of its own, compiled at every start.
+var toolNameForm = regexp.MustCompile(`^[a-zA-Z0-9_-]+$`)
 
 type (
 	// tool is a function that the client runs, as chat completions have it.
@@ -124,7 +127,7 @@ func parseTool(raw json.RawMessage, where string, flat bool) (tool, error) {
 	if err != nil {
 		return tool{}, nested(err, where)
 	}
-	if !toolName.MatchString(t.Name) {
+	if !toolName(t.Name) {
 		return tool{}, invalid(where+".name", "invalid_value", "%s.name is not the name of a function. Try: letters, digits, _ and -, at most 64", where)
 	}
 	return tool{t.Type, t.function}, f.rest(where + ".")
@@ -170,7 +173,7 @@ func checkCalls(calls []toolCall, where string) error {
 			return unsupported(at+".type", fmt.Sprintf("calls of type %q are not understood. Try: functions only", clip(c.Type)))
 		case c.ID == "" || !printable(c.ID, maxCallID):
 			return invalid(at+".id", "invalid_value", "%s.id is not the id of a call. Try: the id that the answer gave it", at)
-		case !toolName.MatchString(c.Function.Name):
+		case !toolName(c.Function.Name):
 			return invalid(at+".function.name", "invalid_value", "%s.function.name is not the name of a function. Try: the name that the answer gave", at)
 		}
 	}

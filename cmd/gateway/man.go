@@ -1,13 +1,28 @@
 package main
 
 import (
+	"embed"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/cobra/doc"
+)
+
+// The manual pages are made from the commands by `make generate`, and not when they are asked for: what makes them
+// would take a part of the time in which each restart keeps clients waiting.
+//
+//go:embed manual/*.1
+var manual embed.FS
+
+// What stands in the embedded pages for the version and its month.
+const (
+	manualVersion = "gateway VERSION"
+	manualMonth   = "Jan 1970"
 )
 
 func newManCommand() *cobra.Command {
@@ -24,27 +39,44 @@ replaced. The date in them is that of the sources, or SOURCE_DATE_EPOCH.`,
 			if dir == "" {
 				return usageError(errors.New("--dir is missing\nTry: gateway man --dir ~/.local/share/man/man1"))
 			}
-			if err := os.MkdirAll(dir, 0o755); err != nil {
-				return fmt.Errorf("writing the manual: %w\nTry: --dir with a folder that can be written to", err)
-			}
-			header := &doc.GenManHeader{Section: "1", Source: "gateway " + version(), Manual: "gateway"}
-			if built := buildTime(); !built.IsZero() && os.Getenv("SOURCE_DATE_EPOCH") == "" {
-				header.Date = &built
-			}
-			root := cmd.Root()
-			root.DisableAutoGenTag = true
-			if err := doc.GenManTree(root, header, dir); err != nil {
-				return fmt.Errorf("writing the manual: %w\nTry: --dir with a folder that can be written to", err)
-			}
-			pages, err := filepath.Glob(filepath.Join(dir, "gateway*.1"))
+			pages, err := writeManual(dir)
 			if err != nil {
-				return fmt.Errorf("listing the manual: %w", err)
+				return fmt.Errorf("writing the manual: %w\nTry: --dir with a folder that can be written to", err)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d pages in %s\n", len(pages), dir)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d pages in %s\n", pages, dir)
 			return err
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "the folder, such as ~/.local/share/man/man1")
 	completeFlag(cmd, "dir", completeFolders)
 	return cmd
+}
+
+// writeManual writes all pages, as of this version, and returns how many there are.
+func writeManual(dir string) (int, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return 0, err
+	}
+	at := buildTime()
+	if seconds, err := strconv.ParseInt(os.Getenv("SOURCE_DATE_EPOCH"), 10, 64); err == nil {
+		at = time.Unix(seconds, 0)
+	}
+	if at.IsZero() {
+		at = time.Now()
+	}
+	fill := strings.NewReplacer(manualVersion, "gateway "+version(), manualMonth, at.UTC().Format("Jan 2006"))
+	pages, err := manual.ReadDir("manual")
+	if err != nil {
+		return 0, err
+	}
+	for _, page := range pages {
+		text, err := manual.ReadFile("manual/" + page.Name())
+		if err != nil {
+			return 0, err
+		}
+		if err := os.WriteFile(filepath.Join(dir, page.Name()), []byte(fill.Replace(string(text))), 0o644); err != nil {
+			return 0, err
+		}
+	}
+	return len(pages), nil
 }

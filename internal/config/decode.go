@@ -24,7 +24,9 @@ var errFraction = errors.New("config: a fraction")
 
 // keyForm is what a key of the configuration may look like. What looks different is not quoted back: it may
 // be a secret whose colon or space is missing.
-var keyForm = regexp.MustCompile(`^[A-Za-z_-]{1,40}$`)
+var keyForm = regexp.MustCompile(`^[A-Za-z_-]+$`)
+
+const maxKey = 40
 
 // decode merges a file over the defaults, leaf by leaf, so that one mistake hides no other. What is said of
 // a mistake is its place, its key and what belongs there; the lines around it may hold secrets.
@@ -217,7 +219,7 @@ func (d *decoder) entries(path string, n ast.Node) (all []entry) {
 // unknown refuses a key that its section does not have.
 func (d *decoder) unknown(path string, e entry, section reflect.Type) {
 	p := Problem{At: d.File + ":" + place(e.at), Key: e.path, What: "there is no such key", Try: strings.Join(keysOf(section), ", ")}
-	if !keyForm.MatchString(e.key) || d.resolve(e.path, e.value) == nil || e.bare() {
+	if len(e.key) > maxKey || !keyForm.MatchString(e.key) || d.resolve(e.path, e.value) == nil || e.bare() {
 		p.Key, p.What = path, "what stands here is no key with a value"
 		p.Try = "key: value, with a blank after the colon; keys are " + strings.Join(keysOf(section), ", ")
 	}
