@@ -39,6 +39,7 @@ unit:
 
 test: deps deps-clients lint ## install what the tests need, and run them all
 	go test -v -race -count=1 -timeout 20m ./...
+	$(MAKE) fuzz FUZZTIME=$${FUZZTIME:-4s}
 
 # The agents of the tests are real programs, and so is systemd. Installed where it may be done, skipped with a word where not.
 deps: NEEDED := bc:bc chromium:chromium jq:jq tmux:tmux systemctl:systemd pgrep:procps unshare:util-linux

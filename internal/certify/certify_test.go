@@ -56,9 +56,12 @@ func TestChaosLosesNothing(t *testing.T) {
 	for _, mode := range []string{"exec", "spawn"} {
 		r, err := runChaos(t.Context(), mode, filepath.Join(dir, mode), built, 10*time.Second, 1)
 		require.NoError(t, err)
-		t.Log(chaosPage([]*chaosReport{r}))
-		require.Zero(t, r.broken())
-		require.Positive(t, r.tally.seen[answered])
+		all, err := keep(filepath.Join(dir, "chaos.jsonl"), []*slice{r})
+		require.NoError(t, err)
+		page := chaosPage(all)
+		t.Log(page)
+		require.Zero(t, r.broken(), page)
+		require.Positive(t, r.Seen[answered])
 	}
 }
 
@@ -86,4 +89,19 @@ func TestTheJudgeSeesWhatIsLostDoubledAndOutOfOrder(t *testing.T) {
 	require.Equal(t, time.Duration(20), tally.gap(tally.began.Add(10), tally.began.Add(50)))
 	require.Equal(t, []time.Duration{80}, tally.answers)
 	require.Equal(t, time.Duration(40), tally.gap(tally.began.Add(60), tally.began.Add(120)), "until the end of the window")
+}
+
+func TestSlicesOfChaosAddUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "chaos.jsonl")
+	_, err := keep(path, []*slice{{Mode: "exec", Minutes: 1.5, Acked: 10, Done: map[string]int{"SIGKILL": 2}, Seen: map[string]int{answered: 9}}})
+	require.NoError(t, err)
+	all, err := keep(path, []*slice{{Mode: "spawn", Minutes: 2, Acked: 5, Done: map[string]int{"SIGKILL": 1}, Seen: map[string]int{notFound: 1}, FirstFault: "lost: one"}})
+	require.NoError(t, err)
+	require.Equal(t, []string{"exec", "spawn"}, []string{all[0].Mode, all[1].Mode})
+	sum := total(all)
+	require.Equal(t, []any{3.5, 15, 3, 1}, []any{sum.Minutes, sum.Acked, sum.Done["SIGKILL"], sum.broken()})
+	require.Contains(t, chaosPage(all), "lost: one")
+	require.NoError(t, os.WriteFile(path, []byte("not a slice\n"), 0o600))
+	_, err = keep(path, nil)
+	require.ErrorContains(t, err, "chaos.jsonl")
 }

@@ -46,19 +46,9 @@ type chaos struct {
 	inquiry sync.WaitGroup
 }
 
-// chaosReport is what one run showed.
-type chaosReport struct {
-	mode   string
-	lasted time.Duration
-	done   map[string]int
-	starts int
-	disk   bool
-	tally  *tally
-}
-
 // runChaos has clients send turns for as long as it is told while everything happens to the gateway, and judges what
 // became of the turns that were acknowledged.
-func runChaos(ctx context.Context, mode, dir string, built []string, lasts time.Duration, clients int) (r *chaosReport, err error) {
+func runChaos(ctx context.Context, mode, dir string, built []string, lasts time.Duration, clients int) (r *slice, err error) {
 	address, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -80,14 +70,14 @@ agents: { short: { type: command, command: [sh, -c, "sleep 0.03; cat"] } }
 	defer func() {
 		err = errors.Join(err, g.stop())
 	}()
-	r = &chaosReport{mode: mode, lasted: lasts, done: c.done, disk: c.disk != "", tally: newTally()}
+	seen := newTally()
 	load, enough := context.WithCancel(ctx)
 	defer enough()
 	var senders sync.WaitGroup
 	for _, kind := range turnKinds {
 		for i := range clients {
 			for _, agent := range []string{"echo", "short"} {
-				s := &client{address: address, agent: agent, rest: rest, name: fmt.Sprintf("%s-%s%d", kind, agent, i), t: r.tally}
+				s := &client{address: address, agent: agent, rest: rest, name: fmt.Sprintf("%s-%s%d", kind, agent, i), t: seen}
 				senders.Go(func() { kinds[kind](s, load) })
 			}
 		}
@@ -108,11 +98,13 @@ agents: { short: { type: command, command: [sh, -c, "sleep 0.03; cat"] } }
 	senders.Wait()
 	stopSupervisor()
 	supervisor.Wait()
-	r.starts = c.starts
 	if err != nil {
 		return nil, fmt.Errorf("%w; the end of its log:\n%s", err, c.lastWords())
 	}
-	return r, g.judge(ctx, r.tally)
+	if err := g.judge(ctx, seen); err != nil {
+		return nil, err
+	}
+	return newSlice(mode, lasts, c, seen), nil
 }
 
 // lastWords is the end of the gateway's log.
@@ -238,67 +230,4 @@ func accidents(kind string) bool {
 		return true
 	}
 	return false
-}
-
-// broken is how many promises were.
-func (r *chaosReport) broken() (n int) {
-	for _, kind := range losses {
-		if !accidents(kind) {
-			n += r.tally.seen[kind]
-		}
-	}
-	return n
-}
-
-// chaosPage is the report.
-func chaosPage(all []*chaosReport) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "# What became of acknowledged turns while everything happened\n\n")
-	fmt.Fprintf(&b, "`%s`, %s. Written by the run itself. What is done is in [zero-loss.md](../zero-loss.md#chaos).\n\n", command(), machine())
-	b.WriteString("| restart by | lasted |")
-	for _, d := range deeds {
-		fmt.Fprintf(&b, " %s |", d.name)
-	}
-	b.WriteString(" starts by the supervisor | turns acknowledged |")
-	for _, kind := range losses {
-		if !accidents(kind) {
-			fmt.Fprintf(&b, " %s |", kind)
-		}
-	}
-	b.WriteString("\n|" + strings.Repeat("---|", len(deeds)+4+len(losses)-4) + "\n")
-	for _, r := range all {
-		fmt.Fprintf(&b, "| %s | %s |", r.mode, r.lasted)
-		for _, d := range deeds {
-			fmt.Fprintf(&b, " %d |", r.done[d.name])
-		}
-		fmt.Fprintf(&b, " %d | %d |", r.starts, len(r.tally.turns)+len(r.tally.tags))
-		for _, kind := range losses {
-			if !accidents(kind) {
-				fmt.Fprintf(&b, " %d |", r.tally.seen[kind])
-			}
-		}
-		b.WriteString("\n")
-	}
-	b.WriteString("\nWhat else clients saw, as they must of a gateway that is killed:")
-	for _, r := range all {
-		var seen []string
-		for _, kind := range append([]string{answered}, losses...) {
-			if n := r.tally.seen[kind]; kind == answered || accidents(kind) {
-				seen = append(seen, fmt.Sprintf("%s %d", kind, n))
-			}
-		}
-		fmt.Fprintf(&b, " by %s, %s, %d streams that came back.", r.mode, strings.Join(seen, ", "), r.tally.resumed)
-	}
-	b.WriteString("\n")
-	for _, r := range all {
-		if !r.disk {
-			fmt.Fprintf(&b, "\nBy %s the disk was never full: only root can give the gateway one of its own.\n", r.mode)
-		}
-		for _, kind := range losses {
-			if n := r.tally.seen[kind]; n > 0 && !accidents(kind) {
-				fmt.Fprintf(&b, "\nBy %s, %s, the first: `%s`\n", r.mode, kind, strings.ReplaceAll(r.tally.example[kind], "`", "'"))
-			}
-		}
-	}
-	return b.String()
 }

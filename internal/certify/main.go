@@ -98,7 +98,7 @@ func certify(ctx context.Context, p plan, write string) error {
 
 // rampage is a run of chaos in each mode.
 func rampage(ctx context.Context, p plan, dir string, built []string, write string) error {
-	var all []*chaosReport
+	var all []*slice
 	broken := 0
 	for _, mode := range []string{"exec", "spawn"} {
 		r, err := runChaos(ctx, mode, filepath.Join(dir, mode), built, p.chaos, p.clients)
@@ -107,6 +107,12 @@ func rampage(ctx context.Context, p plan, dir string, built []string, write stri
 		}
 		all = append(all, r)
 		broken += r.broken()
+	}
+	if write != "" {
+		var err error
+		if all, err = keep(strings.TrimSuffix(write, ".md")+".jsonl", all); err != nil {
+			return err
+		}
 	}
 	text := chaosPage(all)
 	fmt.Print(text)
