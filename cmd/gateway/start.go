@@ -16,6 +16,7 @@ import (
 
 	"gateway/fsm"
 	"gateway/internal/agent"
+	"gateway/internal/config"
 	"gateway/internal/failpoint"
 	"gateway/internal/process"
 	"gateway/queue"
@@ -306,11 +307,19 @@ func (d *daemon) publish(context.Context, fsm.Entry) error {
 	d.server.Publish(&server.Backend{
 		Queue: d.queue.Load(), Agents: slices.Sorted(maps.Keys(c.Agents)), DefaultAgent: c.DefaultAgent,
 		Modes: modes, Tools: tools,
-		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Token: c.Auth.Token, Certificate: d.loaded.Load().Certificate,
+		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Callers: callers(c), Certificate: d.loaded.Load().Certificate,
 		Limits: d.limits(), Config: shown,
 		Identity: func() (ed25519.PublicKey, error) { return process.Identity(c.StateDir) },
 	})
 	return nil
+}
+
+// callers are those who have a token. Whoever has auth.token may do everything.
+func callers(c *config.Config) []server.Caller {
+	if c.Auth.Token == "" {
+		return nil
+	}
+	return []server.Caller{server.NewCaller("", c.Auth.Token, server.Admin)}
 }
 
 func (d *daemon) serveOn(e fsm.Entry, ln net.Listener, local bool) error {
