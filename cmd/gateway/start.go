@@ -307,7 +307,7 @@ func (d *daemon) publish(context.Context, fsm.Entry) error {
 	d.server.Publish(&server.Backend{
 		Queue: d.queue.Load(), Agents: slices.Sorted(maps.Keys(c.Agents)), DefaultAgent: c.DefaultAgent,
 		Modes: modes, Tools: tools,
-		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Callers: callers(c), Certificate: d.loaded.Load().Certificate,
+		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Callers: callers(d.loaded.Load()), Certificate: d.loaded.Load().Certificate,
 		Limits: d.limits(), Config: shown,
 		Identity: func() (ed25519.PublicKey, error) { return process.Identity(c.StateDir) },
 	})
@@ -315,11 +315,15 @@ func (d *daemon) publish(context.Context, fsm.Entry) error {
 }
 
 // callers are those who have a token. Whoever has auth.token may do everything.
-func callers(c *config.Config) []server.Caller {
-	if c.Auth.Token == "" {
-		return nil
+func callers(l *config.Loaded) (all []server.Caller) {
+	for _, name := range slices.Sorted(maps.Keys(l.Tokens)) {
+		scope := server.Admin
+		if name != "" {
+			scope = server.ScopeOf(l.Config.Auth.Clients[name].Scopes...)
+		}
+		all = append(all, server.NewCaller(name, l.Tokens[name], scope))
 	}
-	return []server.Caller{server.NewCaller("", c.Auth.Token, server.Admin)}
+	return all
 }
 
 func (d *daemon) serveOn(e fsm.Entry, ln net.Listener, local bool) error {
