@@ -109,7 +109,7 @@ func (e Entry) Commit(ctx context.Context, quiesce func() (restore func()), act 
 // Request asks for an event.
 type Request struct {
 	Event  Event
-	Actor  string // who asks: "SIGTERM", "local", "api 10.0.0.7"
+	Actor  string // who asks: "SIGTERM", "local", "api 10.0.0.7", "api client ci 10.0.0.7"
 	Reason string
 	// Turn is the turn from inside which the request comes; empty for none.
 	Turn string

@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"net"
 	"net/http"
 	"strings"
@@ -42,14 +40,18 @@ func overControlSocket(ctx context.Context) bool {
 }
 
 // guarded lets through what may come in, and answers for paths and methods that no route has.
-func (s *Server) guarded(mux *http.ServeMux) http.Handler {
-	crossOrigin := http.NewCrossOriginProtection()
+func (s *Server) guarded(mux *http.ServeMux, needs map[string]Scope) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r = relayedRequest(r)
+		h, pattern := mux.Handler(r)
+		scope := needs[pattern]
+		if pattern == "" {
+			scope = anyone
+		}
 		b, _, _, _ := s.gate.look()
-		err := authorize(r, b, crossOrigin)
+		j, known, err := s.judge(r, b, scope)
 		if !exempt(r) && !overControlSocket(r.Context()) {
-			if limit := s.metered(r, err == nil); limit != nil {
+			if limit := s.metered(r, j.who, known); limit != nil {
 				err = limit
 			}
 		}
@@ -57,46 +59,51 @@ func (s *Server) guarded(mux *http.ServeMux) http.Handler {
 			s.writeError(w, r, err)
 			return
 		}
-		if h, pattern := mux.Handler(r); pattern == "" {
+		if pattern == "" {
 			s.writeError(w, r, misrouted(h, w, r))
 			return
+		}
+		if !exempt(r) {
+			r = judged(r, j)
 		}
 		mux.ServeHTTP(w, r)
 	})
 }
 
-// authorize decides who may ask. The control socket may, probes may, everyone else needs the token; where
+// authorize decides who asks. The control socket may, probes may, everyone else needs a token; where
 // there is none the gateway listens on loopback only, and the Host header must say so too: a page in a
 // browser whose name was rebound to 127.0.0.1 still sends its own name.
-func authorize(r *http.Request, b *Backend, crossOrigin *http.CrossOriginProtection) error {
+func authorize(r *http.Request, b *Backend, crossOrigin *http.CrossOriginProtection) (*Caller, error) {
 	if exempt(r) {
-		return nil
+		return master, nil
 	}
-	if b == nil { // no generation has said yet which token it wants
-		return unavailable("gateway_starting", "the gateway is starting. Try: again in a moment", nil)
+	if b == nil { // no generation has said yet which tokens it wants
+		return nil, unavailable("gateway_starting", "the gateway is starting. Try: again in a moment", nil)
 	}
-	if b.Token != "" && (isUpgrade(r) || isPage(r)) {
-		return nil // the first frame has the token, and the page asks for it
-	}
-	if b.Token != "" && !bearer(r, b.Token) {
-		return &apiError{
-			status: http.StatusUnauthorized, kind: typeAuthentication, code: "invalid_api_key",
-			message: "the token is missing or wrong. Try: the header \"Authorization: Bearer TOKEN\" with the gateway's auth.token, or a command on this machine, which needs none",
+	who := master
+	if len(b.Callers) > 0 {
+		if isUpgrade(r) || isPage(r) {
+			return stranger, nil // the first frame has the token, and the page asks for it
 		}
-	}
-	if b.Token == "" && !loopbackHost(r.Host) {
-		return &apiError{
+		if who = b.bearer(r); who == nil {
+			return nil, &apiError{
+				status: http.StatusUnauthorized, kind: typeAuthentication, code: "invalid_api_key",
+				message: "the token is missing or wrong. Try: the header \"Authorization: Bearer TOKEN\" with auth.token, or that of one of auth.clients, of the gateway's configuration; or a command on this machine, which needs none",
+			}
+		}
+	} else if !loopbackHost(r.Host) {
+		return nil, &apiError{
 			status: http.StatusForbidden, kind: typePermission, code: "host_not_allowed",
 			message: "without a token only requests to this machine's own name are answered. Try: http://127.0.0.1 or http://localhost, or set auth.token",
 		}
 	}
 	if err := crossOrigin.Check(r); err != nil {
-		return &apiError{
+		return nil, &apiError{
 			status: http.StatusForbidden, kind: typePermission, code: "cross_origin", cause: err,
 			message: "a page of another origin may not change anything here. Try: a client outside the browser, or a page served from this address",
 		}
 	}
-	return nil
+	return who, nil
 }
 
 // exempt reports whether whoever asks may: the owner of the control socket, and probes.
@@ -109,18 +116,13 @@ func isUpgrade(r *http.Request) bool {
 	return r.URL.Path == "/" && r.Method == http.MethodGet && strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
 }
 
-// bearer compares digests, so that neither the token's content nor its length shows in the time it takes.
-func bearer(r *http.Request, token string) bool {
+// bearer finds whose token the request has; nil for none, or nobody's.
+func (b *Backend) bearer(r *http.Request) *Caller {
 	scheme, given, ok := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
-		return false
+		return nil
 	}
-	return sameToken(token, strings.TrimSpace(given))
-}
-
-func sameToken(token, given string) bool {
-	want, got := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(given))
-	return subtle.ConstantTimeCompare(want[:], got[:]) == 1
+	return b.callerWith(strings.TrimSpace(given))
 }
 
 // loopbackHost reports whether a Host header names this machine to itself.

@@ -53,9 +53,14 @@ func TestWhoMayAsk(t *testing.T) {
 			if c.trusted {
 				r = r.WithContext(withTrusted(r.Context()))
 			}
-			err := authorize(r, &Backend{Token: c.token}, http.NewCrossOriginProtection())
+			b := &Backend{}
+			if c.token != "" {
+				b.Callers = tokenOf(c.token)
+			}
+			who, err := authorize(r, b, http.NewCrossOriginProtection())
 			if c.want == 0 {
 				require.NoError(t, err)
+				require.NoError(t, who.may(Admin))
 				return
 			}
 			e := asAPIError(t, err)
@@ -65,6 +70,9 @@ func TestWhoMayAsk(t *testing.T) {
 		})
 	}
 }
+
+// tokenOf is an auth.token, which may everything.
+func tokenOf(token string) []Caller { return []Caller{NewCaller("", token, Admin)} }
 
 func orElse(s, other string) string {
 	if s == "" {
@@ -77,7 +85,8 @@ func orElse(s, other string) string {
 func TestBeforeTheFirstGenerationOnlyTheControlSocketMayAsk(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, "/v1/lifecycle", nil)
 	r.Host = "localhost"
-	err := authorize(r, nil, http.NewCrossOriginProtection())
+	_, err := authorize(r, nil, http.NewCrossOriginProtection())
 	require.Equal(t, http.StatusServiceUnavailable, asAPIError(t, err).status)
-	require.NoError(t, authorize(r.WithContext(withTrusted(r.Context())), nil, http.NewCrossOriginProtection()))
+	_, err = authorize(r.WithContext(withTrusted(r.Context())), nil, http.NewCrossOriginProtection())
+	require.NoError(t, err)
 }

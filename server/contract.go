@@ -21,8 +21,9 @@ type Backend struct {
 	Tools        map[string]bool       // by agent: whether it can be given tools
 	Lanes        []string              // names, sorted
 	DefaultLane  string
-	MaxInput     int64  // bytes of a turn's input
-	Token        string // required off the control socket when not empty
+	MaxInput     int64 // bytes of a turn's input
+	// Callers are those who may ask off the control socket. Where there are none everyone may, from this machine.
+	Callers []Caller
 	// Certificate is shown on every listener but the control socket; nil for no TLS. A connection keeps what it
 	// began with.
 	Certificate *tls.Certificate

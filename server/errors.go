@@ -38,7 +38,9 @@ type apiError struct {
 	// settled says that the same request gets the same answer again. It is sent as X-Should-Retry: false,
 	// which keeps OpenAI's clients from repeating what they otherwise would (409, 429, 5xx).
 	settled bool
-	cause   error
+	// needs is the scope that is missing, sent as RFC 6750 has it; 0 for none.
+	needs Scope
+	cause error
 }
 
 func (e *apiError) Error() string { return "server: " + e.message }
@@ -170,6 +172,9 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if e.status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	if e.needs != 0 {
+		w.Header().Set("WWW-Authenticate", fmt.Sprintf("Bearer error=%q, scope=%q", e.code, e.needs))
 	}
 	if err := reply(w, e.status, e.document()); err != nil {
 		s.opts.Log.Debug().Err(err).Str("path", r.URL.Path).Msg("the client did not take its answer")

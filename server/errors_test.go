@@ -112,7 +112,7 @@ func TestModelsAreTheAgents(t *testing.T) {
 func TestATokenIsAskedFor(t *testing.T) {
 	g := newGateway(t)
 	guarded := *g.backend
-	guarded.Token = "secret"
+	guarded.Callers = tokenOf("secret")
 	g.Publish(&guarded)
 	status, header, body := g.do("GET", "/v1/models", "")
 	require.Equal(t, http.StatusUnauthorized, status)

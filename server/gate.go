@@ -186,6 +186,11 @@ func (s *Server) gated(h handler) http.HandlerFunc {
 				s.writeError(w, r, err)
 				return
 			}
+			if r, err = s.judgeAgain(r, b); err != nil {
+				w.Header().Del(turnHeader) // of the turn that it waited for
+				s.writeError(w, r, err)
+				return
+			}
 			out := &watched{ResponseWriter: w}
 			err = h(out, r, b)
 			if err == nil {

@@ -128,6 +128,7 @@ type gateway struct {
 	agent   *agent
 	store   string
 	backend *Backend
+	callers []Caller // of the next generation
 	http    *http.Client
 }
 
@@ -174,7 +175,7 @@ func (g *gateway) open() {
 	})
 	require.NoError(g.t, err)
 	g.backend = &Backend{
-		Queue: q, Agents: []string{"echo", "other"}, DefaultAgent: "echo", Lanes: []string{"cron", "main"},
+		Callers: g.callers, Queue: q, Agents: []string{"echo", "other"}, DefaultAgent: "echo", Lanes: []string{"cron", "main"},
 		DefaultLane: "main", MaxInput: 1000, Tools: map[string]bool{"echo": true},
 		Config: func() (any, error) {
 			return map[string]any{"file": "", "config": map[string]any{"store": "sqlite"}, "origins": map[string]string{}}, nil

@@ -156,10 +156,21 @@ func actor(r *http.Request) string {
 	if trusted(r.Context()) {
 		return "local"
 	}
-	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
-		return "api " + host
+	if j := judgementOf(r.Context()); j != nil {
+		return "api " + j.who.prefix() + hostOf(r)
 	}
-	return "api " + r.RemoteAddr
+	return "api " + hostOf(r)
+}
+
+// hostOf is where the request comes from.
+func hostOf(r *http.Request) string {
+	if trusted(r.Context()) {
+		return "local"
+	}
+	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+		return host
+	}
+	return r.RemoteAddr
 }
 
 // stateFormats maps each form of the transition table to its media type.

@@ -140,10 +140,11 @@ type meter struct {
 	recent  *list.List // of *clientRate, the latest heard of first
 }
 
-// asker is who a rate counts for. Who has the token is not slowed by a neighbour who has not.
+// asker is who a rate counts for. Who has a token is not slowed by a neighbour who has none, or another one.
 type asker struct {
 	from  netip.Prefix
-	known bool // it has the token
+	known bool   // it has a token
+	name  string // of whose token that is
 }
 
 type clientRate struct {
@@ -192,8 +193,12 @@ func (m *meter) take(c asker, now time.Time) time.Duration {
 }
 
 // metered refuses a request that is one too many.
-func (s *Server) metered(r *http.Request, known bool) error {
-	wait := s.meter.take(asker{networkOf(r.RemoteAddr), known}, time.Now())
+func (s *Server) metered(r *http.Request, who *Caller, known bool) error {
+	by := asker{from: networkOf(r.RemoteAddr), known: known}
+	if known {
+		by.name = who.Name
+	}
+	wait := s.meter.take(by, time.Now())
 	if wait <= 0 {
 		return nil
 	}

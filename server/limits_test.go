@@ -277,16 +277,17 @@ func TestAClientHasARate(t *testing.T) {
 	g := newGateway(t)
 	b := *g.backend
 	b.Limits = Limits{Rate: 1, Burst: 2}
-	b.Token = "a good token"
+	const token = "a good token"
+	b.Callers = tokenOf(token)
 	g.Publish(&b)
 	ask := func(path, token string) (int, http.Header, string) {
 		return g.do("GET", path, "", "Authorization", "Bearer "+token)
 	}
 	for range 2 {
-		status, _, _ := ask("/v1/models", b.Token)
+		status, _, _ := ask("/v1/models", token)
 		require.Equal(t, http.StatusOK, status)
 	}
-	status, header, body := ask("/v1/models", b.Token)
+	status, header, body := ask("/v1/models", token)
 	require.Equal(t, http.StatusTooManyRequests, status)
 	require.Equal(t, "1", header.Get("Retry-After"))
 	require.Empty(t, header.Get("X-Should-Retry"))
@@ -305,7 +306,7 @@ func TestAClientHasARate(t *testing.T) {
 	}
 	b.Limits = Limits{}
 	g.Publish(&b)
-	status, _, _ = ask("/v1/models", b.Token)
+	status, _, _ = ask("/v1/models", token)
 	require.Equal(t, http.StatusOK, status, "off")
 }
 
@@ -314,7 +315,7 @@ func TestTheRatesOfManyClientsAreBounded(t *testing.T) {
 	require.Zero(t, m.take(asker{}, now), "off")
 	m.set(10, 1)
 	from := func(i int) asker {
-		return asker{networkOf(fmt.Sprintf("10.%d.%d.%d:1", i>>16&255, i>>8&255, i&255)), false}
+		return asker{networkOf(fmt.Sprintf("10.%d.%d.%d:1", i>>16&255, i>>8&255, i&255)), false, ""}
 	}
 	require.Zero(t, m.take(from(0), now))
 	require.Equal(t, 100*time.Millisecond, m.take(from(0), now))
@@ -355,5 +356,6 @@ func TestARelayedRequestIsTrustedNoMoreThanOthers(t *testing.T) {
 	require.False(t, trusted(relayed.Context()))
 	require.True(t, overControlSocket(relayed.Context()))
 	require.Equal(t, "192.0.2.2:6", relayed.RemoteAddr)
-	require.Error(t, authorize(relayed, &Backend{Token: "a good token"}, http.NewCrossOriginProtection()))
+	_, err = authorize(relayed, &Backend{Callers: tokenOf("a good token")}, http.NewCrossOriginProtection())
+	require.Error(t, err)
 }

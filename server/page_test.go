@@ -62,7 +62,7 @@ func TestThePageIsOnePieceAndLight(t *testing.T) {
 
 func TestThePageNeedsNoTokenAndTheRestDoes(t *testing.T) {
 	g := newGateway(t)
-	g.backend.Token = "secret"
+	g.backend.Callers = tokenOf("secret")
 	g.Publish(g.backend)
 	for _, path := range []string{"/", "/page/app.js"} {
 		status, _, body := g.do("GET", path, "")
@@ -76,7 +76,7 @@ func TestThePageNeedsNoTokenAndTheRestDoes(t *testing.T) {
 	status, _, _ := g.do("POST", "/", "")
 	require.Equal(t, http.StatusUnauthorized, status)
 
-	g.backend.Token = ""
+	g.backend.Callers = nil
 	g.Publish(g.backend)
 	status, _, body := g.do("GET", "/", "", "Host", "evil.example")
 	require.Equal(t, http.StatusForbidden, status, "a name that was rebound gets nothing")

@@ -143,7 +143,7 @@ func accept(w http.ResponseWriter, r *http.Request, b *Backend, sub submission) 
 	if err != nil {
 		return queue.Turn{}, err
 	}
-	w.Header().Set("X-Turn-Id", t.ID)
+	w.Header().Set(turnHeader, t.ID)
 	return t, nil
 }
 

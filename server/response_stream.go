@@ -238,7 +238,7 @@ func (t *transcript) place() partPlace {
 func (s *Server) streamResponse(w http.ResponseWriter, r *http.Request, b *Backend, t queue.Turn, after int64) error {
 	out := newStream(w)
 	log := newTranscript(t)
-	w.Header().Set("X-Turn-Id", t.ID)
+	w.Header().Set(turnHeader, t.ID)
 	last := after // the number of the last event that the client has
 	send := func(events ...responseEvent) error {
 		for _, e := range events {

@@ -29,6 +29,7 @@ const (
 	idleTimeout       = 5 * time.Minute
 	maxHeaderBytes    = 64 << 10
 	idempotencyHeader = "Idempotency-Key"
+	turnHeader        = "X-Turn-Id"
 	// closeGrace is how long answers that are under way have to end when the gateway stops.
 	closeGrace = 3 * time.Second
 	// refuseTime bounds the refusal of a carried connection.
@@ -54,12 +55,14 @@ type Notice struct {
 // Server serves HTTP on any number of listeners. It lives through restarts in place: each generation
 // publishes its Backend.
 type Server struct {
-	opts   Options
-	http   *http.Server
-	gate   *gate
-	roster *roster
-	hub    *hub
-	feed   *overview
+	opts Options
+	http *http.Server
+	// crossOrigin refuses changes that a page of another origin asks for.
+	crossOrigin *http.CrossOriginProtection
+	gate        *gate
+	roster      *roster
+	hub         *hub
+	feed        *overview
 
 	bouncer *bouncer
 	meter   *meter
@@ -81,7 +84,7 @@ type Server struct {
 
 // New returns a server that serves nothing yet.
 func New(opts Options) *Server {
-	s := &Server{opts: opts, roster: newRoster(), hub: newHub(), began: time.Now(), retire: make(chan struct{})}
+	s := &Server{opts: opts, roster: newRoster(), hub: newHub(), crossOrigin: http.NewCrossOriginProtection(), began: time.Now(), retire: make(chan struct{})}
 	s.gate = newGate(opts.Lifecycle, func() bool { return s.relay.Load() != nil })
 	s.feed = newOverview(opts.Lifecycle, func() *Backend { b, _, _, _ := s.gate.look(); return b }, opts.Log)
 	s.tls = s.newTLS()
@@ -334,14 +337,16 @@ func (s *Server) listenerFor(local bool) *listener {
 // handler is the whole of the HTTP surface.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	routes := s.routes()
-	for pattern, h := range routes.gated {
-		mux.HandleFunc(pattern, s.gated(h))
+	routes, needs := s.routes(), make(map[string]Scope)
+	for pattern, route := range routes.gated {
+		needs[pattern] = route.needs
+		mux.HandleFunc(pattern, s.gated(route.serve))
 	}
-	for pattern, h := range routes.always {
+	for pattern, route := range routes.always {
+		needs[pattern] = route.needs
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			out := &watched{ResponseWriter: w}
-			if err := h(out, r); err != nil && !out.wrote {
+			if err := route.serve(out, r); err != nil && !out.wrote {
 				if c := connOf(r.Context()); c != nil && c.isParking() { // parking cut the request short
 					s.carry(w, c, "")
 					return
@@ -350,7 +355,7 @@ func (s *Server) handler() http.Handler {
 			}
 		})
 	}
-	return s.serving(s.recovering(s.guarded(mux)))
+	return s.serving(s.recovering(s.guarded(mux, needs)))
 }
 
 // serving marks the connection as being answered for as long as a handler runs.

@@ -28,27 +28,41 @@ const (
 // methodConnect is the first request of every client.
 const methodConnect = "connect"
 
-// What a client may do.
-const (
-	scopeRead  = "operator.read"
-	scopeWrite = "operator.write"
-	scopeAdmin = "operator.admin" // contains the others
-)
-
 // peer is who is at the other end.
 type peer struct {
 	ID, DisplayName, Version, Platform, DeviceFamily, ModelIdentifier, Mode, InstanceID string
 
-	scopes []string
-	method string // of authentication
+	scopes []string // as the client is told
+	widest Scope    // of them
+	caller *Caller  // whose token it has
+	method string   // of authentication
 	since  time.Time
 	host   string
 }
 
-// may reports whether the client has the scope. Who may write may read.
-func (p peer) may(scope string) bool {
-	return slices.Contains(p.scopes, scope) || slices.Contains(p.scopes, scopeAdmin) ||
-		scope == scopeRead && slices.Contains(p.scopes, scopeWrite)
+// may reports whether the client has the scope.
+func (p peer) may(scope Scope) bool { return p.widest >= scope }
+
+// grant gives the client what it asks for as far as its token allows, and what it may read and write when it does not
+// say. What contains more than is allowed stands for as much of it as is.
+func (p *peer) grant(asked []string, who *Caller) {
+	p.caller = who
+	if asked == nil {
+		asked = []string{Read.socketName(), Write.socketName()}
+	}
+	beyond := false // the client asks for more than it may
+	for _, scope := range []Scope{Admin, Write, Read} {
+		wanted := slices.Contains(asked, scope.socketName())
+		if who.scope < scope {
+			beyond = beyond || wanted
+			continue
+		}
+		if wanted || beyond {
+			p.scopes = append(p.scopes, scope.socketName())
+			p.widest = max(p.widest, scope)
+		}
+	}
+	slices.Reverse(p.scopes)
 }
 
 // connectParams is the first request of a client.
@@ -191,41 +205,35 @@ func (f fields) unknown(where string) error {
 	return invalid(name, "unknown_property", "%s is not known. Try: without it", name)
 }
 
-// authenticate checks the token and, when there is one, the device, and says what the client may do: what it asks
-// for, or to read and write when it does not say.
+// authenticate checks the token and, when there is one, the device, and says what the client may do.
 func (c *socket) authenticate(p *connectParams) *frameError {
+	who := master
 	p.peer.method = "none"
-	switch wanted := c.b.Token; {
-	case trusted(c.request.Context()):
-	case wanted == "":
-	case p.token == "" && bearer(c.request, wanted):
+	if !trusted(c.request.Context()) && len(c.b.Callers) > 0 {
 		p.peer.method = "token"
-	case p.token == "" && p.device == nil:
+		if p.token == "" {
+			who = c.b.bearer(c.request)
+		} else {
+			who = c.b.callerWith(p.token)
+		}
+	}
+	switch {
+	case who == nil && p.token == "" && p.device == nil:
 		return &frameError{Code: codeNotPaired, Message: "device identity required", Details: map[string]any{"code": "DEVICE_IDENTITY_REQUIRED"}}
-	case !sameToken(wanted, p.token):
+	case who == nil:
 		return &frameError{
 			Code: codeInvalid, Message: "unauthorized: gateway token mismatch (provide gateway auth token)",
 			Details: map[string]any{"code": "AUTH_TOKEN_MISMATCH"},
 		}
-	default:
-		p.peer.method = "token"
 	}
 	if p.device != nil {
 		if why := p.device.check(p, c.nonce, time.Now()); why != "" {
 			return badFrame(why)
 		}
 	}
-	asked := p.scopes
-	if asked == nil {
-		asked = []string{scopeRead, scopeWrite}
-	}
-	for _, scope := range []string{scopeRead, scopeWrite, scopeAdmin} {
-		if slices.Contains(asked, scope) {
-			p.peer.scopes = append(p.peer.scopes, scope)
-		}
-	}
+	p.peer.grant(p.scopes, who)
 	p.peer.since = time.Now()
-	p.peer.host = strings.TrimPrefix(actor(c.request), "api ")
+	p.peer.host = hostOf(c.request)
 	return nil
 }
 

@@ -95,7 +95,7 @@ func (h *hub) connected() []*socket {
 	if h.readers == nil {
 		h.readers = []*socket{}
 		for c, joined := range h.all {
-			if joined && c.peer.may(scopeRead) {
+			if joined && c.peer.may(Read) {
 				h.readers = append(h.readers, c)
 			}
 		}

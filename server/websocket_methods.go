@@ -18,7 +18,7 @@ var errAnswered = errors.New("server: answered already")
 
 // method answers one kind of request.
 type method struct {
-	scope string
+	scope Scope
 	run   func(c *socket, ctx context.Context, id string, params fields) (any, error)
 }
 
@@ -33,40 +33,40 @@ func init() {
 		return func(*socket, context.Context, string, fields) (any, error) { return answer, nil }
 	}
 	methods = map[string]method{
-		"health": {scopeRead, func(c *socket, _ context.Context, _ string, _ fields) (any, error) {
+		"health": {Read, func(c *socket, _ context.Context, _ string, _ fields) (any, error) {
 			return c.s.hub.health(c.b), nil
 		}},
-		"status":          {scopeRead, (*socket).status},
-		"system-presence": {scopeRead, func(c *socket, _ context.Context, _ string, _ fields) (any, error) { return c.s.hub.presence(), nil }},
-		"config.get":      {scopeRead, fixed(map[string]any{})},
-		"agents.list":     {scopeRead, (*socket).listAgents},
-		"agent":           {scopeWrite, (*socket).agent},
-		"agent.wait":      {scopeRead, (*socket).agentWait},
-		"chat.send":       {scopeWrite, (*socket).chatSend},
-		"chat.abort":      {scopeWrite, (*socket).chatAbort},
-		"chat.history":    {scopeRead, (*socket).chatHistory},
-		"sessions.list":   {scopeRead, (*socket).listSessions},
+		"status":          {Read, (*socket).status},
+		"system-presence": {Read, func(c *socket, _ context.Context, _ string, _ fields) (any, error) { return c.s.hub.presence(), nil }},
+		"config.get":      {Read, fixed(map[string]any{})},
+		"agents.list":     {Read, (*socket).listAgents},
+		"agent":           {Write, (*socket).agent},
+		"agent.wait":      {Read, (*socket).agentWait},
+		"chat.send":       {Write, (*socket).chatSend},
+		"chat.abort":      {Write, (*socket).chatAbort},
+		"chat.history":    {Read, (*socket).chatHistory},
+		"sessions.list":   {Read, (*socket).listSessions},
 
-		"sessions.describe":  {scopeRead, (*socket).describeSession},
-		"sessions.subscribe": {scopeRead, fixed(map[string]any{"subscribed": true})},
+		"sessions.describe":  {Read, (*socket).describeSession},
+		"sessions.subscribe": {Read, fixed(map[string]any{"subscribed": true})},
 
-		"gateway.restart.preflight": {scopeRead, (*socket).restartPreflight},
-		"gateway.restart.request":   {scopeAdmin, (*socket).restartRequest},
+		"gateway.restart.preflight": {Read, (*socket).restartPreflight},
+		"gateway.restart.request":   {Admin, (*socket).restartRequest},
 
-		"gateway.identity.get": {scopeRead, (*socket).identity},
+		"gateway.identity.get": {Read, (*socket).identity},
 
 		// What other gateways have and there is none of here.
-		"channels.status": {scopeRead, (*socket).channelsStatus},
-		"cron.status":     {scopeRead, fixed(map[string]any{"enabled": false, "jobs": 0, "nextWakeAtMs": nil})},
-		"cron.list":       {scopeRead, (*socket).listCron},
-		"node.list":       {scopeRead, (*socket).listNodes},
-		"last-heartbeat":  {scopeRead, fixed(json.RawMessage("null"))},
+		"channels.status": {Read, (*socket).channelsStatus},
+		"cron.status":     {Read, fixed(map[string]any{"enabled": false, "jobs": 0, "nextWakeAtMs": nil})},
+		"cron.list":       {Read, (*socket).listCron},
+		"node.list":       {Read, (*socket).listNodes},
+		"last-heartbeat":  {Read, fixed(json.RawMessage("null"))},
 
 		// A terminal client asks for these at its start; there are none here.
-		"commands.list":        {scopeRead, fixed(map[string]any{"commands": []any{}})},
-		"question.list":        {scopeRead, fixed(map[string]any{"questions": []any{}})},
-		"plugin.approval.list": {scopeRead, fixed([]any{})},
-		"taskSuggestions.list": {scopeRead, fixed(map[string]any{"suggestions": []any{}})},
+		"commands.list":        {Read, fixed(map[string]any{"commands": []any{}})},
+		"question.list":        {Read, fixed(map[string]any{"questions": []any{}})},
+		"plugin.approval.list": {Read, fixed([]any{})},
+		"taskSuggestions.list": {Read, fixed(map[string]any{"suggestions": []any{}})},
 	}
 }
 
@@ -91,8 +91,8 @@ func (c *socket) answer(f frame) {
 		c.respond(f.ID, nil, badFrame("unknown method: "+clip(f.Method)))
 		return
 	case !c.peer.may(m.scope):
-		c.respond(f.ID, nil, &frameError{Code: codeForbidden, Message: "missing scope: " + m.scope, Details: map[string]any{
-			"code": "MISSING_SCOPE", "missingScope": m.scope, "requiredScopes": []string{m.scope},
+		c.respond(f.ID, nil, &frameError{Code: codeForbidden, Message: "missing scope: " + m.scope.socketName(), Details: map[string]any{
+			"code": "MISSING_SCOPE", "missingScope": m.scope.socketName(), "requiredScopes": []string{m.scope.socketName()},
 		}})
 		return
 	}
@@ -261,7 +261,7 @@ func (c *socket) restartRequest(ctx context.Context, _ string, params fields) (a
 	if !printable(reason, maxReason) {
 		return nil, badFrame(fmt.Sprintf("reason must be at most %d printable characters. Try: a shorter one", maxReason))
 	}
-	d, err := c.s.opts.Lifecycle.Request(ctx, Request{Event: "restart", Actor: "websocket " + c.peer.ID, Reason: reason})
+	d, err := c.s.opts.Lifecycle.Request(ctx, Request{Event: "restart", Actor: "websocket " + c.peer.caller.prefix() + c.peer.ID, Reason: reason})
 	if err != nil {
 		return nil, fmt.Errorf("server: requesting a restart: %w", err)
 	}

@@ -175,7 +175,7 @@ func TestAClientIsGreetedWithAllThatTheProtocolPromises(t *testing.T) {
 
 func TestAFrameThatBreaksARuleGetsTheDocumentedError(t *testing.T) {
 	g := newGateway(t)
-	g.backend.Token = "secret"
+	g.backend.Callers = tokenOf("secret")
 	connect := func(more string) string { return strings.Replace(plainConnect, `"role"`, more+`,"role"`, 1) }
 	for name, c := range map[string]struct {
 		first         string

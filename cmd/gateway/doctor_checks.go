@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -95,7 +97,7 @@ func (x *examination) configuration() bool {
 		from = loaded.File
 	}
 	x.add("configuration", healthy, "valid: "+from, "")
-	if st, err := os.Stat(loaded.File); err == nil && st.Mode().Perm()&0o077 != 0 && loaded.Config.Auth.Token != "" && strings.HasPrefix(loaded.Origins["auth.token"], "file") {
+	if st, err := os.Stat(loaded.File); err == nil && st.Mode().Perm()&0o077 != 0 && tokenInside(loaded) {
 		x.add("configuration", warning, fmt.Sprintf("other users of this machine may read %s, in which the token is (mode %04o)", loaded.File, st.Mode().Perm()), "chmod 600 "+loaded.File)
 	}
 	return true
@@ -118,17 +120,43 @@ func (x *examination) programs() {
 	}
 }
 
-func (x *examination) token() {
-	kinds := make(map[rune]bool)
-	token := x.config.Config.Auth.Token
-	for _, r := range token {
-		kinds[r] = true
+// tokenInside reports whether the configuration's file itself holds a token.
+func tokenInside(l config.Loaded) bool {
+	if strings.HasPrefix(l.Origins["auth.token"], "file") && l.Config.Auth.Token != "" {
+		return true
 	}
+	for _, c := range l.Config.Auth.Clients {
+		if c.Token != "" {
+			return true
+		}
+	}
+	return false
+}
+
+func (x *examination) token() {
+	weak := 0
+	for _, name := range slices.Sorted(maps.Keys(x.config.Tokens)) {
+		kinds := make(map[rune]bool)
+		for _, r := range x.config.Tokens[name] {
+			kinds[r] = true
+		}
+		if len(x.config.Tokens[name]) >= shortToken && len(kinds) >= fewKinds {
+			continue
+		}
+		weak++
+		whose, try := "the token", "GATEWAY_AUTH_TOKEN=$(openssl rand -hex 32)"
+		if name != "" {
+			whose, try = "the token of the client "+name, "another one, from: openssl rand -hex 32"
+		}
+		x.add("token", warning, whose+" is short enough, or regular enough, to be guessed", try)
+	}
+	clients := len(x.config.Config.Auth.Clients)
 	switch {
-	case token == "":
+	case weak > 0:
+	case !x.config.Config.Auth.On():
 		x.add("token", healthy, "none; clients must be on this machine", "")
-	case len(token) < shortToken || len(kinds) < fewKinds:
-		x.add("token", warning, "the token is short enough, or regular enough, to be guessed", "GATEWAY_AUTH_TOKEN=$(openssl rand -hex 32)")
+	case clients > 0:
+		x.add("token", healthy, fmt.Sprintf("set; clients with one of their own: %d", clients), "")
 	default:
 		x.add("token", healthy, "set", "")
 	}

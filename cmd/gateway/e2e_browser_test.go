@@ -305,6 +305,40 @@ func TestThePageAsksForTheToken(t *testing.T) {
 	require.NotContains(t, b.text("body"), "the-right-token-of-this-house")
 }
 
+// Who may only read sees all but the configuration, and is told in the gateway's words what is refused.
+func TestThePageSaysWhatATokenMayNotDo(t *testing.T) {
+	b := newBrowser(t, 2*time.Minute)
+	h := newHouse(t, "auth: { clients: { monitor: { token: the-token-of-the-monitor, scopes: [read] } } }\n")
+	h.start()
+	s := h.waitState("Running")
+	b.do(page.Enable(), chromedp.Navigate("http://"+s.Address+"/"))
+	b.until(`document.querySelector("#ask-token").open`)
+	b.do(chromedp.SetValue("#token", "the-token-of-the-monitor", chromedp.ByQuery), click("#ask-token button"))
+	b.until(`document.querySelector("#state").textContent === "Running"`)
+	b.until(says("#lanes", "main"))
+	refused := func(scope string) {
+		b.until(says("#notice", "this needs the scope "+scope+", and the token of the client monitor has only read"))
+		b.do(chromedp.Evaluate(`document.querySelector("#notice").hidden = true`, nil))
+	}
+	b.do(click("#restart"))
+	b.until(`document.querySelector("#confirm").open`)
+	b.do(click("#confirm-yes"))
+	refused("admin")
+	b.do(click("#lanes button"))
+	b.until(`document.querySelector("#confirm").open`)
+	b.do(click("#confirm-yes"))
+	refused("admin")
+	b.do(click(`nav a[href="#configuration"]`))
+	b.until(says("#config-file", "this needs the scope admin"))
+	b.do(click(`nav a[href="#chat"]`))
+	b.until(`!document.querySelector("#chat").hidden`)
+	b.do(chromedp.SendKeys(`#say [name=text]`, "hello\r", chromedp.ByQuery))
+	refused("write")
+	b.until(`document.querySelector("#say").text.value === "hello"`)
+	require.Equal(t, "Running", h.waitState("Running").State)
+	require.NotContains(t, b.text("body"), "the-token-of-the-monitor")
+}
+
 // The picture on the page is drawn from the table when somebody calls make diagram; nobody must forget to.
 func TestThePictureOnThePageIsOfThisTable(t *testing.T) {
 	svg, err := os.ReadFile("../../server/page/states.svg")

@@ -16,6 +16,7 @@ import (
 
 	"gateway/fsm"
 	"gateway/internal/agent"
+	"gateway/internal/config"
 	"gateway/internal/failpoint"
 	"gateway/internal/process"
 	"gateway/queue"
@@ -303,11 +304,23 @@ func (d *daemon) publish(context.Context, fsm.Entry) error {
 	d.server.Publish(&server.Backend{
 		Queue: d.queue.Load(), Agents: slices.Sorted(maps.Keys(c.Agents)), DefaultAgent: c.DefaultAgent,
 		Modes: modes, Tools: tools,
-		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Token: c.Auth.Token, Certificate: loaded.Certificate,
+		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Callers: callers(loaded), Certificate: loaded.Certificate,
 		Limits: d.limits(), Config: func() (any, error) { return loaded.Document() },
 		Identity: func() (ed25519.PublicKey, error) { return process.Identity(c.StateDir) },
 	})
 	return nil
+}
+
+// callers are those who have a token. Whoever has auth.token may do everything.
+func callers(l *config.Loaded) (all []server.Caller) {
+	for _, name := range slices.Sorted(maps.Keys(l.Tokens)) {
+		scope := server.Admin
+		if name != "" {
+			scope = server.ScopeOf(l.Config.Auth.Clients[name].Scopes...)
+		}
+		all = append(all, server.NewCaller(name, l.Tokens[name], scope))
+	}
+	return all
 }
 
 func (d *daemon) serveOn(e fsm.Entry, ln net.Listener, local bool) error {

@@ -31,12 +31,6 @@ type Config struct {
 	Agents map[string]Agent `yaml:"agents"`
 }
 
-// Auth guards the TCP listener. The control socket in the state folder needs no token.
-type Auth struct {
-	// Token is asked for as a bearer token; empty asks for none, which only a loopback address allows.
-	Token string `yaml:"token" env:"TOKEN"`
-}
-
 // Limits bounds what clients of the TCP listener take. The control socket has none of these.
 type Limits struct {
 	// Connections is how many may be open at once; the system's limit of open files may make it less.

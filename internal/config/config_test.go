@@ -363,6 +363,7 @@ func FuzzFile(f *testing.F) {
 	f.Add([]byte("listen: 127.0.0.1:0\nlanes: { main: { concurrency: 2 } }\n"))
 	f.Add(Template())
 	f.Add([]byte("agents: &a { x: { type: echo } }\nlanes: *a\n"))
+	f.Add([]byte("auth: { token_file: t, clients: { ci: { token: long enough, scopes: [read, admin] }, scopes: { token_file: u, scopes: [write] } } }\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		r := newReading()
 		r.File = "f"

@@ -46,6 +46,8 @@ type Loaded struct {
 	Config Config
 	// Certificate is the pair of Config.TLS as it was read; nil when there is none.
 	Certificate *tls.Certificate
+	// Tokens are those of Config.Auth, also what its files held, by the name of the client. That of auth.token has none.
+	Tokens map[string]string
 	// File is the path that was read; empty when there was none.
 	File string
 	// Origins maps the path of each key that is not at its default to where it comes from: "file:7",
@@ -61,7 +63,7 @@ type reading struct {
 }
 
 func newReading() *reading {
-	return &reading{Loaded: Loaded{Config: Default(), Origins: make(map[string]string), places: make(map[string]string)}}
+	return &reading{Loaded: Loaded{Config: Default(), Tokens: make(map[string]string), Origins: make(map[string]string), places: make(map[string]string)}}
 }
 
 // Load reads, merges and checks the configuration. The error lists everything that is wrong, as [Problems].
@@ -84,6 +86,7 @@ func Load(s Source) (Loaded, error) {
 	r.resolvePaths()
 	r.validate()
 	r.readCertificate()
+	r.readTokens()
 	if len(r.problems) > 0 {
 		return Loaded{}, r.problems
 	}
@@ -297,6 +300,15 @@ func (r *reading) resolvePaths() {
 	}
 	if t := &r.Config.TLS; t.Key != "" {
 		t.Key = resolve("tls.key", t.Key)
+	}
+	if a := &r.Config.Auth; a.TokenFile != "" {
+		a.TokenFile = resolve("auth.token_file", a.TokenFile)
+	}
+	for name, c := range r.Config.Auth.Clients {
+		if c.TokenFile != "" {
+			c.TokenFile = resolve("auth.clients."+name+".token_file", c.TokenFile)
+		}
+		r.Config.Auth.Clients[name] = c
 	}
 	for name, a := range r.Config.Agents {
 		if a.Dir != "" {

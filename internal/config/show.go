@@ -29,6 +29,11 @@ func (c Config) Redacted() Config {
 		return hidden
 	}
 	c.Auth.Token = hide(c.Auth.Token)
+	c.Auth.Clients = maps.Clone(c.Auth.Clients)
+	for name, client := range c.Auth.Clients {
+		client.Token = hide(client.Token)
+		c.Auth.Clients[name] = client
+	}
 	c.Agents = maps.Clone(c.Agents)
 	for name, a := range c.Agents {
 		a.APIKey = hide(a.APIKey)
@@ -46,7 +51,7 @@ func (c Config) Redacted() Config {
 func (l Loaded) Show() ([]byte, error) {
 	comments := make(yaml.CommentMap)
 	for path, origin := range l.Origins {
-		if strings.HasSuffix(path, ".command") { // the encoder puts a list's comment behind its key
+		if strings.HasSuffix(path, ".command") || strings.HasSuffix(path, ".scopes") { // the encoder puts a list's comment behind its key
 			continue
 		}
 		comments["$."+path] = []*yaml.Comment{yaml.LineComment(" " + origin)}

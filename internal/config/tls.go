@@ -80,10 +80,7 @@ func readLimited(path string, limit int64) ([]byte, error) {
 // tlsWarnings are what clients or neighbours on the machine could make use of, or would stumble over.
 func (l Loaded) tlsWarnings(now time.Time) (found Problems) {
 	add := func(key, what, try string) { found = append(found, Problem{l.at(key), key, what, try}) }
-	t := l.Config.TLS
-	if stat, err := os.Stat(t.Key); t.Key != "" && err == nil && stat.Mode().Perm()&0o007 != 0 {
-		add("tls.key", fmt.Sprintf("every user of this machine can open %s (mode %04o)", t.Key, stat.Mode().Perm()), "chmod 600 "+t.Key)
-	}
+	found = append(found, l.openToAll("tls.key", l.Config.TLS.Key)...)
 	if l.Certificate != nil && l.Certificate.Leaf != nil {
 		switch leaf := l.Certificate.Leaf; {
 		case now.After(leaf.NotAfter):

@@ -19,7 +19,6 @@ const (
 	maxOutput      Bytes = 256 << 20
 	maxTimeout           = 24 * time.Hour
 	maxConcurrency       = 10_000
-	minToken             = 8
 	maxName              = 64
 )
 
@@ -82,9 +81,7 @@ func (c *Config) problems() Problems {
 	if c.StateDir == "" {
 		v.problems = append(v.problems, noHome)
 	}
-	if n := len(c.Auth.Token); n > 0 && n < minToken {
-		v.add("auth.token", fmt.Sprintf("shorter than %d characters", minToken), "auth: { token: … } from: openssl rand -hex 32")
-	}
+	v.auth(c.Auth)
 	v.tls(c.TLS)
 	v.limits(c.Limits)
 	v.timeout("lifecycle.start_timeout", c.Lifecycle.StartTimeout)
@@ -136,7 +133,7 @@ func (v *validator) listen(c *Config) {
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil {
 		v.add("listen", fmt.Sprintf("the port %q is not a number from 0 to 65535", port), net.JoinHostPort(host, "18789"))
-	} else if !loopback(host) && c.Auth.Token == "" {
+	} else if !loopback(host) && !c.Auth.On() {
 		v.add("listen", fmt.Sprintf("%s can be reached from other machines, and there is no token", c.Listen),
 			fmt.Sprintf("set auth.token or GATEWAY_AUTH_TOKEN, or listen on 127.0.0.1:%d", n))
 	}
@@ -189,8 +186,10 @@ func (v *validator) lanes(lanes map[string]Lane) {
 	}
 }
 
+func isName(s string) bool { return len(s) <= maxName && nameForm.MatchString(s) }
+
 func (v *validator) name(key, name string) {
-	if len(name) > maxName || !nameForm.MatchString(name) {
+	if !isName(name) {
 		v.add(key+"."+name, strconv.Quote(name)+" is not a name", "letters, digits, dot, dash and underscore, at most 64")
 	}
 }

@@ -15,7 +15,7 @@ import (
 // Warnings are what is valid but cannot work on this machine as it is now: the configuration may have been
 // written for another one, or before a program is installed.
 func (l Loaded) Warnings() Problems {
-	found := l.tlsWarnings(time.Now())
+	found := append(l.tokenWarnings(), l.tlsWarnings(time.Now())...)
 	if host, _, err := net.SplitHostPort(l.Config.Listen); err == nil && !loopback(host) && !l.Config.TLS.On() {
 		found = append(found, Problem{
 			l.at("listen"), "listen", l.Config.Listen + " can be reached from other machines, and the token travels as it is",

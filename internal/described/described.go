@@ -112,6 +112,22 @@ func (a *API) Operations() (all []string) {
 
 var methods = []string{"GET", "PUT", "POST", "DELETE", "PATCH"}
 
+// Role is the scope that an operation asks a token for; empty for none.
+func (a *API) Role(operation string) (role string) {
+	wanted, ok := a.at(append(place(operation), "security")...).([]any)
+	if !ok {
+		wanted, _ = a.at("security").([]any)
+	}
+	for _, one := range wanted {
+		scheme, _ := one.(map[string]any)
+		roles, _ := scheme["token"].([]any)
+		for _, r := range roles {
+			role += r.(string)
+		}
+	}
+	return role
+}
+
 // Codes are the codes of errors: all, and those that a status may have.
 func (a *API) Codes() (all []string, byStatus map[string][]string) {
 	texts := func(list any) (out []string) {

@@ -15,7 +15,7 @@ const headers = () => {
 function wantToken(wrong) {
   asking ??= new Promise((done) => {
     const dialog = $("#ask-token");
-    if (wrong) $("#token-why").textContent = "That was not it. It is auth.token of the gateway's configuration.";
+    if (wrong) $("#token-why").textContent = "That was not it. It is auth.token of the gateway's configuration, or that of one of its auth.clients.";
     $("#token").value = "";
     dialog.showModal();
     dialog.addEventListener("close", () => {

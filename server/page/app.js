@@ -28,7 +28,14 @@ function route() {
 }
 
 async function configuration() {
-  const { file, config, origins } = await call("GET", "/v1/config");
+  let shown;
+  try {
+    shown = await call("GET", "/v1/config");
+  } catch (error) { // such as that the token is not enough
+    $("#config-file").textContent = error.message;
+    return;
+  }
+  const { file, config, origins } = shown;
   $("#config-file").textContent = file ? `From ${file}.` : "There is no file.";
   $("#config").replaceChildren(...[...flat(config)].map(([key, value]) => el("tr", {}, el("td", {}, key), el("td", {}, value), el("td", {}, origins[key] ?? "default"))));
 }

@@ -1,0 +1,128 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"net/http"
+	"slices"
+)
+
+// Scope is what a client may do, and what a route asks for. Each contains the ones before it. The zero value is that of
+// a route which names none, and is granted to nobody.
+type Scope int
+
+// Anyone may see the page and knock; Read changes nothing; Write is turns and sessions; Admin is all.
+const (
+	_ Scope = iota
+	anyone
+	Read
+	Write
+	Admin
+)
+
+var scopeNames = map[Scope]string{Read: "read", Write: "write", Admin: "admin"}
+
+// String is the name in the configuration; empty for those that are not granted.
+func (s Scope) String() string { return scopeNames[s] }
+
+// socketName is the name in the WebSocket protocol.
+func (s Scope) socketName() string { return "operator." + s.String() }
+
+// ScopeOf is the widest of the scopes with these names; other names grant nothing.
+func ScopeOf(names ...string) (widest Scope) {
+	for s, name := range scopeNames {
+		if slices.Contains(names, name) {
+			widest = max(widest, s)
+		}
+	}
+	return widest
+}
+
+// Caller is whoever has a token.
+type Caller struct {
+	// Name is that of auth.clients; empty for who has auth.token.
+	Name   string
+	scope  Scope
+	digest [sha256.Size]byte
+}
+
+// NewCaller keeps no token, only what it is known by.
+func NewCaller(name, token string, scope Scope) Caller {
+	return Caller{Name: name, scope: scope, digest: sha256.Sum256([]byte(token))}
+}
+
+// Who asks without a token: who needs none, and who may only see the page and knock.
+var master, stranger = &Caller{scope: Admin}, &Caller{scope: anyone}
+
+// prefix goes before the rest of who asked, in the history.
+func (c *Caller) prefix() string {
+	if c.Name == "" {
+		return ""
+	}
+	return "client " + c.Name + " "
+}
+
+// may refuses what is beyond the caller's scopes.
+func (c *Caller) may(needs Scope) error {
+	if needs != 0 && c.scope >= needs {
+		return nil
+	}
+	return &apiError{
+		status: http.StatusForbidden, kind: typePermission, code: "insufficient_scope", needs: needs,
+		message: fmt.Sprintf("this needs the scope %s, and the token of the client %s has only %s. Try: auth.token, or add it to auth.clients.%s.scopes, then gateway restart", needs, c.Name, c.scope, c.Name),
+	}
+}
+
+// callerWith finds whose token it is; nil for nobody's. It compares digests, and always all of them, so that the time it
+// takes says nothing of the tokens, nor of which one fits.
+func (b *Backend) callerWith(token string) *Caller {
+	given, found := sha256.Sum256([]byte(token)), -1
+	for i := range b.Callers {
+		found = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(b.Callers[i].digest[:], given[:]), i, found)
+	}
+	if found < 0 {
+		return nil
+	}
+	return &b.Callers[found]
+}
+
+type judgementKey struct{}
+
+// judgement is what became of a request at the door.
+type judgement struct {
+	by    *Backend // the generation whose tokens were asked for
+	needs Scope
+	who   *Caller
+}
+
+// judge decides who asks and whether that is enough, by the tokens of one generation. Known says that it was not a
+// stranger who was refused.
+func (s *Server) judge(r *http.Request, b *Backend, needs Scope) (j judgement, known bool, err error) {
+	j = judgement{by: b, needs: needs}
+	if j.who, err = authorize(r, b, s.crossOrigin); err != nil {
+		return j, false, err
+	}
+	return j, true, j.who.may(needs)
+}
+
+// judged notes it in the request.
+func judged(r *http.Request, j judgement) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), judgementKey{}, &j))
+}
+
+func judgementOf(ctx context.Context) *judgement {
+	j, _ := ctx.Value(judgementKey{}).(*judgement)
+	return j
+}
+
+// judgeAgain judges a request that waited for another generation than the one at whose door it knocked.
+func (s *Server) judgeAgain(r *http.Request, b *Backend) (*http.Request, error) {
+	j := judgementOf(r.Context())
+	if j == nil || j.by == b { // none for the control socket
+		return r, nil
+	}
+	again, _, err := s.judge(r, b, j.needs)
+	return judged(r, again), err
+}
