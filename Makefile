@@ -39,7 +39,7 @@ unit:
 
 test: deps deps-clients lint ## install what the tests need, and run them all
 	go test -v -race -count=1 -timeout 20m ./...
-	$(MAKE) fuzz FUZZTIME=$${FUZZTIME:-4s}
+	$(MAKE) fuzz FUZZTIME=2000x
 
 # The agents of the tests are real programs, and so is systemd. Installed where it may be done, skipped with a word where not.
 deps: NEEDED := bc:bc chromium:chromium jq:jq tmux:tmux systemctl:systemd pgrep:procps unshare:util-linux
@@ -114,9 +114,10 @@ chaos: ## let everything happen to a gateway for CHAOS (default 15m) in each of 
 certify-queue: ## kill the gateway KILLS times (default 1000) and at every failpoint, and write docs/bench/kills.md
 	GATEWAY_TEST_CERTIFY=$(CURDIR)/docs/bench/kills.md GATEWAY_TEST_KILLS=$${KILLS:-1000} go test -run 'TestCertifyQueue$$' -count 1 -timeout 60m -v ./cmd/gateway
 
-fuzz: ## fuzz every decoder for FUZZTIME each (default 30s)
+# A number of inputs and not a time: until Go 1.27 the end of a time may itself be taken for a failure (golang/go#75804).
+fuzz: ## fuzz every decoder with FUZZTIME inputs each (default 20000x)
 	@for pkg in $$(go list ./...); do \
 	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-	    echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime "$${FUZZTIME:-30s}" $$pkg; \
+	    echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime "$${FUZZTIME:-20000x}" $$pkg; \
 	  done; \
 	done
