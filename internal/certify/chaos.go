@@ -35,6 +35,7 @@ const (
 	// deadlines that are configured.
 	shortest, longest = 10 * time.Millisecond, 2500 * time.Millisecond
 	chaosDisk         = 1 << 30 // bytes
+	fillTries         = 3       // with a piece of each size
 )
 
 // chaos is a gateway with a supervisor, and everything that can happen to it.
@@ -188,7 +189,11 @@ func (c *chaos) fillDisk(ctx context.Context) {
 	path := filepath.Join(c.disk, fmt.Sprintf("filler-%d", c.done["disk full for a while"]))
 	end := 0
 	for size := chaosDisk; size >= 4<<10; size /= 2 {
-		for exec.CommandContext(ctx, "fallocate", "-o", strconv.Itoa(end), "-l", strconv.Itoa(size), path).Run() == nil {
+		// Not until there is no more: room that somebody makes meanwhile would be filled by the smallest piece, for minutes.
+		for range fillTries {
+			if exec.CommandContext(ctx, "fallocate", "-o", strconv.Itoa(end), "-l", strconv.Itoa(size), path).Run() != nil {
+				break
+			}
 			end += size
 		}
 	}
