@@ -171,6 +171,9 @@ func (s *Server) gated(h handler) http.HandlerFunc {
 			s.writeError(w, r, err)
 			return
 		}
+		if c != nil && c.isLost() {
+			endConnection(w, r)
+		}
 		var last *Backend
 		for {
 			b, err := s.gate.admit(r.Context(), c, last)
