@@ -373,6 +373,27 @@ func TestNothingIsCarriedOverFromBehindARequestThatWasTooLargeToKeep(t *testing.
 	require.Error(t, err, "there is no further answer on this connection")
 }
 
+func TestARequestThatIsTooLargeToBeCarriedOverIsToldSo(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, ln.Close()) }()
+	old := newImage(t, "old", ln.(*net.TCPListener), nil)
+	old.Resume(nil)
+	old.stage.set(AdmissionHeld)
+	c := dial(t, ln)
+	const chunk = "1;padding.....\r\nx\r\n" // most of it is no body
+	c.send("POST /large HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+	c.send(strings.Repeat(chunk, replayLimit/len(chunk)+1) + "0\r\n\r\n")
+	waitFor(t, func() bool { return old.gate.held.Load() == 1 })
+	require.Empty(t, old.Park(t.Context()))
+	resp, err := http.ReadResponse(c.r, nil)
+	require.NoError(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
+	require.NotEmpty(t, resp.Header.Get("Retry-After"))
+	require.True(t, resp.Close)
+}
+
 func TestCarriedRequestsThatNobodyWillServeAreRefused(t *testing.T) {
 	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
