@@ -274,9 +274,26 @@ type Filter struct {
 	Before string
 	// Limit is at most 1000; 0 means 100.
 	Limit int
+	// Bytes ends a listing early, behind the turn with which the texts of its turns come to this many; 0 for all of
+	// them.
+	Bytes int64
 }
 
 func (f Filter) limit() int { return clampLimit(f.Limit) }
+
+// Full reports whether a listing ended because there was no room for further turns, not for want of them.
+func (f Filter) Full(found []Turn) bool {
+	var texts int64
+	for i := range found {
+		texts += found[i].texts()
+	}
+	return len(found) == f.limit() || f.Bytes > 0 && texts >= f.Bytes
+}
+
+// texts is how many bytes clients and agents made of it.
+func (t *Turn) texts() int64 {
+	return int64(len(t.Input) + len(t.Context) + len(t.Output) + len(t.Detail) + len(t.Error))
+}
 
 func clampLimit(n int) int {
 	if n <= 0 {

@@ -61,10 +61,10 @@ func maybeTime(µs sql.NullInt64) *time.Time {
 	return &t
 }
 
-// collect reads all rows of selectTurn and closes them.
-func collect(rows *sql.Rows) (turns []seqTurn, err error) {
+// collect reads the rows of selectTurn, until their texts come to so many bytes (0 for all), and closes them.
+func collect(rows *sql.Rows, most int64) (turns []seqTurn, err error) {
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
+	for room := most; (most == 0 || room > 0) && rows.Next(); room -= turns[len(turns)-1].texts() {
 		var t seqTurn
 		if t.Turn, err = scanTurn(rows, &t.seq); err != nil {
 			return nil, err
@@ -100,12 +100,12 @@ func (s *sqliteStore) turnByKey(ctx context.Context, key string, among int) (Tur
 		WHERE key = ? AND seq > (SELECT max(seq) FROM turns) - ?)`, key, among), nil)
 }
 
-func (s *sqliteStore) list(ctx context.Context, where string, args ...any) ([]Turn, error) {
+func (s *sqliteStore) list(ctx context.Context, most int64, where string, args ...any) ([]Turn, error) {
 	rows, err := s.reads.QueryContext(ctx, selectTurn+where, args...)
 	if err != nil {
 		return nil, fmt.Errorf("queue: read the store: %w", err)
 	}
-	found, err := collect(rows)
+	found, err := collect(rows, most)
 	turns := make([]Turn, len(found))
 	for i := range found {
 		turns[i] = found[i].Turn
@@ -144,12 +144,12 @@ func (s *sqliteStore) turns(ctx context.Context, f Filter) ([]Turn, error) {
 	if f.Before != "" {
 		add("t.seq < (SELECT seq FROM turns WHERE id = ?)", f.Before)
 	}
-	return s.list(ctx, " WHERE "+strings.Join(where, " AND ")+" ORDER BY t.seq DESC LIMIT ?",
+	return s.list(ctx, f.Bytes, " WHERE "+strings.Join(where, " AND ")+" ORDER BY t.seq DESC LIMIT ?",
 		append(args, f.limit())...)
 }
 
 func (s *sqliteStore) history(ctx context.Context, session string, seq int64, limit int) ([]Turn, error) {
-	turns, err := s.list(ctx,
+	turns, err := s.list(ctx, 0,
 		` WHERE t.session = ? AND t.seq < ? AND t.status = 'completed' ORDER BY t.seq DESC LIMIT ?`,
 		session, seq, max(limit, 0))
 	slices.Reverse(turns)

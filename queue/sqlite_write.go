@@ -579,7 +579,7 @@ func (w *writer) leftRunning() ([]seqTurn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return collect(rows)
+	return collect(rows, 0)
 }
 
 // settle ends the attempt of a generation that is gone.

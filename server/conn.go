@@ -18,6 +18,9 @@ import (
 // cannot be carried over a restart.
 const replayLimit = 32 << 20
 
+// lineEnds before a request mean nothing.
+const lineEnds = "\r\n"
+
 // conn is a client's connection that can be carried to the next process image at any moment: it remembers
 // every byte that was read and not yet answered.
 type conn struct {
@@ -38,6 +41,9 @@ type conn struct {
 	parking bool
 	done    bool
 	fresh   bool // carried over idle: nothing was read here yet
+	// carried over between two requests: line ends that come before the next one are passed over, as net/http does
+	// only on the connection that it read a POST from (RFC 9112, 2.2)
+	between bool
 	used    bool // something was read here
 	socket  bool // it speaks WebSocket now
 	parting bool // the next frame that closes it is the last one
@@ -59,6 +65,18 @@ func (c *conn) Read(p []byte) (int, error) {
 	c.mu.Unlock()
 	n, err := c.Conn.Read(p)
 	c.mu.Lock()
+	for c.between && n > 0 {
+		if text := bytes.TrimLeft(p[:n], lineEnds); len(text) > 0 {
+			c.between, n = false, copy(p, text)
+			break
+		}
+		if n = 0; err != nil {
+			break
+		}
+		c.mu.Unlock()
+		n, err = c.Conn.Read(p)
+		c.mu.Lock()
+	}
 	defer c.mu.Unlock()
 	c.fresh = c.fresh && n == 0
 	c.used = c.used || n > 0
@@ -171,11 +189,10 @@ func (c *conn) answered() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.serving = false
-	if c.lost {
-		c.lost = len(c.replay) > 0
+	if c.lost { // and stays so: net/http may have read some of the next request already, and nobody knows how much
 		return
 	}
-	rest := bytes.NewReader(bytes.TrimLeft(c.pending, "\r\n")) // net/http passes over line ends before a request
+	rest := bytes.NewReader(bytes.TrimLeft(c.pending, lineEnds)) // net/http passes over line ends before a request
 	buffered := bufio.NewReader(rest)
 	req, err := http.ReadRequest(buffered)
 	if err == nil {
@@ -260,6 +277,13 @@ func (c *conn) drop() {
 	c.pending, c.lost = nil, true
 }
 
+// isLost reports whether the connection can not be carried over any more.
+func (c *conn) isLost() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lost
+}
+
 func (c *conn) isParking() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -276,6 +300,7 @@ func (c *conn) take(insert string) {
 		return
 	}
 	c.done = true
+	c.pending = bytes.TrimLeft(c.pending, lineEnds)
 	if line := bytes.IndexByte(c.pending, '\n') + 1; insert != "" && line > 0 {
 		c.pending = append(append(append([]byte(nil), c.pending[:line]...), insert...), c.pending[line:]...)
 	}
@@ -331,6 +356,7 @@ func (r *roster) carry(p Parked) *conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.fresh = len(p.Read) == 0
+	c.between = c.fresh && !c.tls
 	return c
 }
 
@@ -344,7 +370,7 @@ func (r *roster) park(c *conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.parking {
-		r.parked = append(r.parked, Parked{Conn: c.Conn, Local: c.local, TLS: c.tls, Parted: c.parted, Read: c.pending})
+		r.parked = append(r.parked, Parked{Conn: c.Conn, Local: c.local, TLS: c.tls, Parted: c.parted, Read: bytes.TrimLeft(c.pending, lineEnds)})
 	} else {
 		_ = c.Conn.Close() // parking was called off in this instant, and net/http has let go of it
 	}

@@ -161,7 +161,7 @@ func (s *Server) gated(h handler) http.HandlerFunc {
 		}
 		if err != nil {
 			if c != nil && c.isParking() {
-				s.carry(w, c, insert)
+				s.carry(w, r, c, insert)
 				return
 			}
 			if c != nil {
@@ -171,11 +171,14 @@ func (s *Server) gated(h handler) http.HandlerFunc {
 			s.writeError(w, r, err)
 			return
 		}
+		if c != nil && c.isLost() {
+			endConnection(w, r)
+		}
 		var last *Backend
 		for {
 			b, err := s.gate.admit(r.Context(), c, last)
 			if errors.Is(err, errParked) {
-				s.carry(w, c, insert)
+				s.carry(w, r, c, insert)
 				return
 			}
 			r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
@@ -202,7 +205,7 @@ func (s *Server) gated(h handler) http.HandlerFunc {
 			}
 			if !errors.Is(err, queue.ErrClosed) {
 				if r.Context().Err() != nil && c != nil && c.isParking() {
-					s.carry(w, c, insert)
+					s.carry(w, r, c, insert)
 					return
 				}
 				s.writeError(w, r, err)
@@ -222,8 +225,13 @@ func endConnection(w http.ResponseWriter, r *http.Request) {
 }
 
 // carry takes the connection from net/http and parks it with its unanswered request.
-func (s *Server) carry(w http.ResponseWriter, c *conn, insert string) {
+func (s *Server) carry(w http.ResponseWriter, r *http.Request, c *conn, insert string) {
 	if c == nil {
+		return
+	}
+	if c.isLost() {
+		endConnection(w, r)
+		s.writeError(w, r, unavailable("gateway_restarting", "the gateway restarts, and this request is too large to be carried over; a turn that was accepted is kept, and X-Turn-Id names it. Try: again, with the same Idempotency-Key", nil))
 		return
 	}
 	if _, _, err := http.NewResponseController(w).Hijack(); err != nil {

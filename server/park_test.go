@@ -316,6 +316,84 @@ func TestAStrayLineEndDoesNotReplayAnAnsweredRequest(t *testing.T) {
 	require.Equal(t, "new /three ", c.receive())
 }
 
+func TestALineEndBehindARequestDoesNotSpoilTheOneThatIsCarriedOver(t *testing.T) {
+	for when, parts := range map[string][2]string{
+		"before the restart, with the next request": {"\r\n" + post("/two", "2"), ""},
+		"before the restart":                        {"\r\n", post("/two", "2")},
+		"in two parts":                              {"\r", "\n" + post("/two", "2")},
+		"while nobody serves":                       {"", "\r\n" + post("/two", "2")},
+	} {
+		before, after := parts[0], parts[1]
+		t.Run(when, func(t *testing.T) {
+			ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			defer func() { require.NoError(t, ln.Close()) }()
+			old := newImage(t, "old", ln.(*net.TCPListener), nil)
+			old.Resume(nil)
+			c := dial(t, ln)
+			c.send(post("/one", "1"))
+			require.Equal(t, "old /one 1", c.receive())
+			waitFor(t, func() bool { all := old.roster.all(); return len(all) == 1 && !all[0].isServing() })
+			old.stage.set(AdmissionHeld)
+			c.send(before)
+			waitFor(t, func() bool {
+				return old.gate.held.Load() == 1 || !strings.HasSuffix(before, "2") && old.roster.all()[0].unanswered() == len(before)
+			})
+			parked := old.Park(t.Context())
+			require.Len(t, parked, 1)
+			next := newImage(t, "new", ln.(*net.TCPListener), nil)
+			c.send(after)
+			next.Resume(parked)
+			require.Equal(t, "new /two 2", c.receive())
+		})
+	}
+}
+
+// net/http reads ahead, so what comes behind a request that is too large to be kept is not known either.
+func TestNothingIsCarriedOverFromBehindARequestThatWasTooLargeToKeep(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, ln.Close()) }()
+	old := newImage(t, "old", ln.(*net.TCPListener), func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
+		_, err := io.WriteString(w, "old "+r.URL.Path)
+		return err
+	})
+	old.Resume(nil)
+	c := dial(t, ln)
+	const chunk = "1;padding.....\r\nx\r\n" // most of it is no body
+	c.send("POST /large HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+	c.send(strings.Repeat(chunk, replayLimit/len(chunk)+1))
+	inner := post("/inner", "which is only a body")
+	c.send("0\r\n\r\n" + fmt.Sprintf("POST /outer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", 2*len(inner)))
+	require.Equal(t, "old /large", c.receive())
+	_, _ = io.WriteString(c, inner) // which may find nobody
+	parked := old.Park(t.Context())
+	require.Empty(t, parked)
+	_, err = http.ReadResponse(c.r, nil)
+	require.Error(t, err, "there is no further answer on this connection")
+}
+
+func TestARequestThatIsTooLargeToBeCarriedOverIsToldSo(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, ln.Close()) }()
+	old := newImage(t, "old", ln.(*net.TCPListener), nil)
+	old.Resume(nil)
+	old.stage.set(AdmissionHeld)
+	c := dial(t, ln)
+	const chunk = "1;padding.....\r\nx\r\n" // most of it is no body
+	c.send("POST /large HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+	c.send(strings.Repeat(chunk, replayLimit/len(chunk)+1) + "0\r\n\r\n")
+	waitFor(t, func() bool { return old.gate.held.Load() == 1 })
+	require.Empty(t, old.Park(t.Context()))
+	resp, err := http.ReadResponse(c.r, nil)
+	require.NoError(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
+	require.NotEmpty(t, resp.Header.Get("Retry-After"))
+	require.True(t, resp.Close)
+}
+
 func TestCarriedRequestsThatNobodyWillServeAreRefused(t *testing.T) {
 	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -391,4 +469,10 @@ func (c *conn) isServing() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.serving
+}
+
+func (c *conn) unanswered() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.pending)
 }

@@ -348,7 +348,7 @@ func (s *Server) handler() http.Handler {
 			out := &watched{ResponseWriter: w}
 			if err := route.serve(out, r); err != nil && !out.wrote {
 				if c := connOf(r.Context()); c != nil && c.isParking() { // parking cut the request short
-					s.carry(w, c, "")
+					s.carry(w, r, c, "")
 					return
 				}
 				s.writeError(w, r, err)

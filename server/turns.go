@@ -13,6 +13,8 @@ import (
 const (
 	defaultPage = 100
 	maxPage     = 1000
+	// maxPageBytes ends a page of turns early: in memory it takes several times as much.
+	maxPageBytes = 8 << 20
 )
 
 // turnOf reads the turn that the path names.
@@ -46,7 +48,7 @@ func (s *Server) listTurns(w http.ResponseWriter, r *http.Request, b *Backend) e
 	}
 	f := queue.Filter{
 		Session: query.Get("session"), Lane: query.Get("lane"), Agent: query.Get("agent"),
-		Before: query.Get("before"), Limit: int(limit),
+		Before: query.Get("before"), Limit: int(limit), Bytes: maxPageBytes,
 	}
 	if list := query.Get("status"); list != "" {
 		for name := range strings.SplitSeq(list, ",") {
@@ -65,7 +67,7 @@ func (s *Server) listTurns(w http.ResponseWriter, r *http.Request, b *Backend) e
 	if err != nil {
 		return err
 	}
-	if page.Turns = shown(b, found...); len(found) == f.Limit {
+	if page.Turns = shown(b, found...); f.Full(found) {
 		f.Before, f.Limit = found[len(found)-1].ID, 1
 		next, err := b.Queue.Turns(r.Context(), f)
 		if err != nil {

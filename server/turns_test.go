@@ -55,6 +55,34 @@ func TestTurnsAreListedNewestFirstInPages(t *testing.T) {
 	}
 }
 
+func TestAPageOfTurnsEndsBeforeItIsTooMuchForTheMemory(t *testing.T) {
+	g := newGateway(t)
+	large := *g.backend
+	large.MaxInput = 1 << 20
+	g.backend = &large
+	g.Publish(g.backend)
+	text := strings.Repeat("x", 1<<20-100)
+	var want []string
+	for range 6 { // the echo of each is as long
+		want = append([]string{g.ask(text, "a")}, want...)
+	}
+	var got []string
+	pages := 0
+	for before, more := "", true; more; pages++ {
+		status, _, body := g.do("GET", "/v1/turns?limit=1000&before="+before, "")
+		require.Equal(t, http.StatusOK, status)
+		require.Less(t, len(body), maxPageBytes+3<<20)
+		page := decode(t, body)
+		for _, turn := range page["turns"].([]any) {
+			before = turn.(map[string]any)["id"].(string)
+			got = append(got, before)
+		}
+		more = page["has_more"].(bool)
+	}
+	require.Equal(t, want, got)
+	require.Equal(t, 2, pages)
+}
+
 func TestATurnIsShown(t *testing.T) {
 	g := newGateway(t)
 	id := g.ask("hello", "a")

@@ -254,11 +254,11 @@ func TestPathsOfTheFileAreRelativeToIt(t *testing.T) {
 }
 
 func TestShowHidesSecretsAndNamesOrigins(t *testing.T) {
-	l, err := load(t, "auth: { token: very secret token }\nagents:\n  a: { type: command, command: [bc], env: { KEY: hush } }\n  b: { type: openai, base_url: http://x/v1, model: m, api_key: sk-1 }\nlanes: { main: { concurrency: 2 } }\n")
+	l, err := load(t, "auth: { token: very secret token }\nagents:\n  a: { type: command, command: [bc], env: { KEY: hush } }\n  b: { type: openai, base_url: 'http://u:pass-1@x/v1', model: m, api_key: sk-1 }\nlanes: { main: { concurrency: 2 } }\n")
 	require.NoError(t, err)
 	b, err := l.Show()
 	require.NoError(t, err)
-	for _, secret := range []string{"very secret", "hush", "sk-1"} {
+	for _, secret := range []string{"very secret", "hush", "sk-1", "pass-1"} {
 		require.NotContains(t, string(b), secret)
 	}
 	require.Contains(t, string(b), "concurrency: 2 # file:5")

@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -37,6 +38,9 @@ func (c Config) Redacted() Config {
 	c.Agents = maps.Clone(c.Agents)
 	for name, a := range c.Agents {
 		a.APIKey = hide(a.APIKey)
+		if u, err := url.Parse(a.BaseURL); err == nil && u.User != nil {
+			a.BaseURL = u.Redacted()
+		}
 		a.Env = maps.Clone(a.Env)
 		for k, v := range a.Env {
 			a.Env[k] = hide(v)
