@@ -274,8 +274,8 @@ type Filter struct {
 	Before string
 	// Limit is at most 1000; 0 means 100.
 	Limit int
-	// Bytes ends a listing early, behind the turn with which the texts of its turns come to this many; 0 for all of
-	// them.
+	// Bytes ends a listing early, behind the turn with which the texts of its turns come to this many; their contexts
+	// and details, which may be larger than all else, are left out then. 0 is for all of them, as they are.
 	Bytes int64
 }
 

@@ -19,6 +19,9 @@ const selectTurn = `SELECT t.seq, t.id, t.session, t.lane, t.agent, t.status, t.
 		ELSE t.last_event END,
 	t.error, t.context, t.input, t.output, t.runs, t.mode, t.not_before, t.detail FROM turns t`
 
+// selectListed is selectTurn without what no listing shows.
+var selectListed = strings.NewReplacer("t.context", "NULL", "t.detail", "NULL").Replace(selectTurn)
+
 // seqTurn is a turn with its place in the order of acceptance.
 type seqTurn struct {
 	Turn
@@ -101,7 +104,11 @@ func (s *sqliteStore) turnByKey(ctx context.Context, key string, among int) (Tur
 }
 
 func (s *sqliteStore) list(ctx context.Context, most int64, where string, args ...any) ([]Turn, error) {
-	rows, err := s.reads.QueryContext(ctx, selectTurn+where, args...)
+	query := selectTurn
+	if most > 0 {
+		query = selectListed
+	}
+	rows, err := s.reads.QueryContext(ctx, query+where, args...)
 	if err != nil {
 		return nil, fmt.Errorf("queue: read the store: %w", err)
 	}

@@ -160,8 +160,8 @@ func unavailable(code, message string, cause error) *apiError {
 // here.
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	e := explain(err)
-	if e.status == statusClientGone {
-		return
+	if e.status == statusClientGone { // net/http would say 200 to one that has closed only its own side
+		panic(http.ErrAbortHandler)
 	}
 	s.logFault(r, e, err)
 	if e.retryAfter > 0 {

@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"sort"
 	"strings"
@@ -94,6 +95,46 @@ func TestTheSameKeyGetsTheSameTurn(t *testing.T) {
 		ids = append(ids, header.Get("X-Turn-Id"))
 	}
 	require.Equal(t, ids[0], ids[1])
+}
+
+// A client may close its own side and still read: net/http takes it for gone.
+func TestAClientThatClosesItsSideIsNotToldThatAllIsWell(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, ln.Close()) }()
+	s := newImage(t, "one", ln.(*net.TCPListener), func(_ http.ResponseWriter, r *http.Request, _ *Backend) error {
+		<-r.Context().Done()
+		return r.Context().Err()
+	})
+	s.Resume(nil)
+	c := dial(t, ln)
+	c.send(post("/turn", "hello"))
+	require.NoError(t, c.Conn.(*net.TCPConn).CloseWrite())
+	_, err = http.ReadResponse(c.r, nil)
+	require.Error(t, err)
+}
+
+func TestABodyThatCannotBeReadIsTheClientsFault(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, ln.Close()) }()
+	s := newImage(t, "one", ln.(*net.TCPListener), nil)
+	s.Resume(nil)
+	for _, sent := range []string{
+		"POST /turn HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nshort",
+		"POST /turn HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nnot a length\r\n",
+	} {
+		c := dial(t, ln)
+		c.send(sent)
+		require.NoError(t, c.Conn.(*net.TCPConn).CloseWrite())
+		resp, err := http.ReadResponse(c.r, nil)
+		require.NoError(t, err)
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, http.StatusBadRequest, resp.StatusCode)
+		require.Contains(t, string(body), "incomplete_body")
+	}
 }
 
 func TestModelsAreTheAgents(t *testing.T) {

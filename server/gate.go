@@ -168,7 +168,7 @@ func (s *Server) gated(h handler) http.HandlerFunc {
 				c.drop()
 			}
 			endConnection(w, r)
-			s.writeError(w, r, err)
+			s.writeError(w, r, unread(err))
 			return
 		}
 		if c != nil && c.isLost() {

@@ -201,15 +201,21 @@ func readSmall(w http.ResponseWriter, r *http.Request, members ...member) error 
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
-		if _, large := errors.AsType[*http.MaxBytesError](err); large {
-			return nil, err
-		}
-		return nil, &apiError{status: http.StatusBadRequest, kind: typeInvalid, code: "incomplete_body", message: "the body could not be read whole. Try: the same request again", cause: err}
+		return nil, unread(err)
 	}
 	if at := notText(body); at >= 0 {
 		return nil, invalid("", "invalid_encoding", "the body is not UTF-8 at byte %d, and would not reach the agent as it is. Try: encode it as UTF-8", at)
 	}
 	return body, nil
+}
+
+// unread says why a body could not be read whole: who reads it may have said so already.
+func unread(err error) error {
+	_, large := errors.AsType[*http.MaxBytesError](err)
+	if _, known := errors.AsType[*apiError](err); known || large {
+		return err
+	}
+	return &apiError{status: http.StatusBadRequest, kind: typeInvalid, code: "incomplete_body", message: "the body could not be read whole. Try: the same request again", cause: err}
 }
 
 // notText is where the first byte is that is no UTF-8; -1 when there is none. JSON's decoder would replace it.
