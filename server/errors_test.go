@@ -110,7 +110,7 @@ func TestAClientThatClosesItsSideIsNotToldThatAllIsWell(t *testing.T) {
 	c := dial(t, ln)
 	c.send(post("/turn", "hello"))
 	require.NoError(t, c.Conn.(*net.TCPConn).CloseWrite())
-	_, err = http.ReadResponse(c.r, nil)
+	_, err = http.ReadResponse(c.r, nil) //nolint:bodyclose // there is none
 	require.Error(t, err)
 }
 

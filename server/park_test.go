@@ -369,7 +369,7 @@ func TestNothingIsCarriedOverFromBehindARequestThatWasTooLargeToKeep(t *testing.
 	_, _ = io.WriteString(c, inner) // which may find nobody
 	parked := old.Park(t.Context())
 	require.Empty(t, parked)
-	_, err = http.ReadResponse(c.r, nil)
+	_, err = http.ReadResponse(c.r, nil) //nolint:bodyclose // there is none
 	require.Error(t, err, "there is no further answer on this connection")
 }
 

@@ -99,11 +99,14 @@ agents: { short: { type: command, command: [sh, -c, "sleep 0.03; cat"] } }
 	senders.Wait()
 	stopSupervisor()
 	supervisor.Wait()
-	if err != nil {
-		return nil, fmt.Errorf("%w; the end of its log:\n%s", err, c.lastWords())
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
-	if err := g.judge(ctx, seen); err != nil {
-		return nil, err
+	if err == nil {
+		err = g.judge(ctx, seen)
+	}
+	if err != nil { // the worst that can happen, and the page must say so
+		seen.lose(notFound, fmt.Sprintf("%v; the end of its log: %s", err, c.lastWords()))
 	}
 	return newSlice(mode, lasts, c, seen), nil
 }

@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -99,11 +100,13 @@ func certify(ctx context.Context, p plan, write string) error {
 // rampage is a run of chaos in each mode.
 func rampage(ctx context.Context, p plan, dir string, built []string, write string) error {
 	var all []*slice
+	var failed error
 	broken := 0
 	for _, mode := range []string{"exec", "spawn"} {
 		r, err := runChaos(ctx, mode, filepath.Join(dir, mode), built, p.chaos, p.clients)
 		if err != nil {
-			return fmt.Errorf("chaos, %s: %w", mode, err)
+			failed = fmt.Errorf("chaos, %s: %w", mode, err)
+			break // what was seen before is kept
 		}
 		all = append(all, r)
 		broken += r.broken()
@@ -122,9 +125,9 @@ func rampage(ctx context.Context, p plan, dir string, built []string, write stri
 		}
 	}
 	if broken > 0 {
-		return fmt.Errorf("%d promises were broken", broken)
+		failed = errors.Join(failed, fmt.Errorf("%d promises were broken", broken))
 	}
-	return nil
+	return failed
 }
 
 // slowTurn is how long a turn of the agent slow takes.

@@ -85,7 +85,8 @@ func keep(path string, fresh []*slice) ([]*slice, error) {
 		}
 		text = append(append(text, line...), '\n')
 	}
-	return append(all, fresh...), errors.Join(lines.Err(), os.WriteFile(path, text, 0o644))
+	beside := path + ".new"
+	return append(all, fresh...), errors.Join(lines.Err(), os.WriteFile(beside, text, 0o644), os.Rename(beside, path))
 }
 
 // total adds up slices.

@@ -16,8 +16,9 @@ import (
 const (
 	// handoverEnv names the descriptor of the hand-over document in the new image.
 	handoverEnv = "GATEWAY_HANDOVER"
-	// handoverLimit bounds the document, in bytes.
-	handoverLimit = 64 << 20
+	// handoverLimit bounds the document, in bytes. It is above what clients can have said and not been answered: the
+	// bodies and heads of all connections, in base64. A document that is too large is a restart that fails.
+	handoverLimit = 1 << 30
 )
 
 // Handover is what a gateway leaves to the one that replaces it: the next image of this process, or a

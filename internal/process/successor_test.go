@@ -1,7 +1,9 @@
 package process
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -238,4 +240,18 @@ func FuzzLink(f *testing.F) {
 			require.Len(t, files, m.Files)
 		}
 	})
+}
+
+// What 10,000 clients have said may come to more than 64 MiB, and must not keep a gateway from being restarted.
+func TestAHandoverTakesAllThatClientsMayHaveSaid(t *testing.T) {
+	doc := Handover{BootID: "b", Lock: -1, Listener: -1, Socket: -1, History: json.RawMessage("[]")}
+	for range 10 {
+		doc.Conns = append(doc.Conns, HeldConn{FD: -1, Read: bytes.Repeat([]byte("x"), 8<<20)})
+	}
+	f, err := doc.file()
+	require.NoError(t, err)
+	got, err := readHandover(f)
+	require.NoError(t, err)
+	require.Len(t, got.Conns, 10)
+	require.Len(t, got.Conns[9].Read, 8<<20)
 }
