@@ -44,6 +44,9 @@ func report(results []*result, work []time.Duration, p plan) string {
 			float64(r.steady)/1e6, together(r.peak), upgraded, r.tally.resumed)
 	}
 	for _, r := range results {
+		if r.stuck != nil {
+			fmt.Fprintf(&b, "\n%s, after %d restarts it came to an end: `%v`\n", r.title, r.restarts, r.stuck)
+		}
 		for _, kind := range losses {
 			if n := r.tally.seen[kind]; n > 0 {
 				fmt.Fprintf(&b, "\n%s, %s, the first: `%s`\n", r.title, kind, strings.ReplaceAll(r.tally.example[kind], "`", "'"))

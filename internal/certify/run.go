@@ -15,6 +15,7 @@ type result struct {
 	ours     bool
 	restarts int
 	took     time.Duration // the whole trial
+	stuck    error         // why the trial of another server came to an end early; nil when it did not
 	tally    *tally
 	times    []time.Duration // from each request for a restart until the next generation served
 	gaps     []time.Duration // the longest without an answer, of each restart
@@ -41,7 +42,7 @@ func run(ctx context.Context, t trial, p plan) (r *result, err error) {
 		}
 	}()
 	defer http.DefaultClient.CloseIdleConnections()
-	r = &result{title: t.subject.name(), ours: t.ours, restarts: t.restarts, tally: newTally()}
+	r = &result{title: t.subject.name(), ours: t.ours, tally: newTally()}
 	if t.agent == "slow" {
 		r.title += ", turns longer than the drain"
 	}
@@ -64,6 +65,7 @@ func run(ctx context.Context, t trial, p plan) (r *result, err error) {
 			break
 		}
 		served := time.Now()
+		r.restarts++
 		r.times = append(r.times, served.Sub(began))
 		pause(ctx, max(t.between, after))
 		r.gaps = append(r.gaps, r.tally.gap(began, served.Add(after)))
@@ -74,6 +76,9 @@ func run(ctx context.Context, t trial, p plan) (r *result, err error) {
 	enough()
 	clients.Wait()
 	r.took = time.Since(r.tally.began)
+	if err != nil && !t.ours && ctx.Err() == nil {
+		r.stuck, err = err, nil // it counts for what it has done
+	}
 	if err != nil {
 		return nil, err
 	}
