@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -86,6 +87,7 @@ type socket struct {
 	work   sync.WaitGroup
 
 	peer    peer          // set by the handshake, before anything else runs
+	asMain  atomic.Bool   // it calls the default agent main
 	greeted chan struct{} // closed once the handshake is over
 	place   *list.Element // among those that have connected; the hub's
 

@@ -76,7 +76,7 @@ func (c *socket) agent(ctx context.Context, id string, params fields) (any, erro
 	if err != nil {
 		return nil, err
 	}
-	session = cmp.Or(session, sessionID) // here they are the same
+	session = cmp.Or(session, sessionID) // here they are the same; the command line tells a part of the key as the id
 	release, err := c.await()
 	if err != nil {
 		return nil, err
@@ -86,8 +86,9 @@ func (c *socket) agent(ctx context.Context, id string, params fields) (any, erro
 		release()
 		return nil, err
 	}
+	known, named := c.names(r.session, r.agent)
 	c.respond(id, map[string]any{
-		"runId": r.id, "sessionKey": r.session, "agentId": r.agent, "status": "accepted", "acceptedAt": r.turn.CreatedAt.UnixMilli(),
+		"runId": r.id, "sessionKey": known, "agentId": named, "status": "accepted", "acceptedAt": r.turn.CreatedAt.UnixMilli(),
 	}, nil)
 	c.s.hub.follow(c.b, r)
 	limit := runTime
@@ -136,7 +137,8 @@ func (c *socket) outcome(ctx context.Context, r run, limit time.Duration) (any, 
 	if err != nil {
 		return nil, err
 	}
-	answer := map[string]any{"runId": r.id, "sessionKey": r.session, "agentId": r.agent}
+	known, named := c.names(r.session, r.agent)
+	answer := map[string]any{"runId": r.id, "sessionKey": known, "agentId": named}
 	if t.Status == queue.Completed {
 		answer["status"], answer["summary"] = "ok", "completed"
 		answer["result"] = map[string]any{"payloads": []map[string]any{{"text": t.Output, "mediaUrl": nil}}}
@@ -207,12 +209,13 @@ func (c *socket) howItEnded(id, turn string, limit time.Duration) (any, error) {
 
 // chatSend begins a run; its answer comes as events.
 func (c *socket) chatSend(ctx context.Context, id string, params fields) (any, error) {
-	var message, session, key string
-	err := params.takeEach(member{"message", &message}, member{"sessionKey", &session}, member{"idempotencyKey", &key})
+	var message, session, sessionID, key string
+	err := params.takeEach(member{"message", &message}, member{"sessionKey", &session}, member{"sessionId", &sessionID},
+		member{"idempotencyKey", &key})
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.accept(ctx, params, message, session, "", key)
+	r, err := c.accept(ctx, params, message, cmp.Or(session, sessionID), "", key)
 	if err != nil {
 		return nil, err
 	}
@@ -431,13 +434,13 @@ func (b *broadcast) end() {
 }
 
 func (b *broadcast) agent(seq int64, stream string, data map[string]any) {
-	b.hub.tell("agent", map[string]any{
-		"runId": b.run.id, "sessionKey": b.run.session, "agentId": b.run.agent, "seq": seq, "stream": stream, "data": data, "ts": time.Now().UnixMilli(),
+	b.hub.tellRun(b.run, "agent", map[string]any{
+		"runId": b.run.id, "seq": seq, "stream": stream, "data": data, "ts": time.Now().UnixMilli(),
 	})
 }
 
 func (b *broadcast) chat(seq int64, state string, more map[string]any) {
-	payload := map[string]any{"runId": b.run.id, "sessionKey": b.run.session, "agentId": b.run.agent, "seq": seq, "state": state}
+	payload := map[string]any{"runId": b.run.id, "seq": seq, "state": state}
 	maps.Copy(payload, more)
-	b.hub.tell("chat", payload)
+	b.hub.tellRun(b.run, "chat", payload)
 }
