@@ -103,6 +103,10 @@ type socket struct {
 	started, ended bool
 	leaving        bool // goodbye is being said
 	tick           *time.Timer
+	resumed        map[string]bool // turns whose events come by chat.resume, and not with those for all
+	room           chan struct{}   // closed when what is replayed may go on; nil when nothing waits for that
+
+	replaying sync.Mutex // so that what is replayed waits for its client one event at a time
 }
 
 // anySocket stands for the request that a connection began as, once nothing of it is needed any more.

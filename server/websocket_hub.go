@@ -22,7 +22,7 @@ type hub struct {
 
 	mu        sync.Mutex
 	all       map[*socket]bool  // whether it has connected
-	runs      map[followed]bool // that are told
+	runs      map[followed]bool // that are told, to all or to one
 	strangers int               // connections that have not connected
 	// The turns of the runs that were asked for here, by run, lately and a while ago: what agent.wait need not look for.
 	lately, before map[string]string
@@ -142,7 +142,7 @@ func (h *hub) tellRun(r run, name string, payload map[string]any) {
 		if text == nil {
 			return
 		}
-		c.queue(text, true, false)
+		c.queueOf(r.turn.ID, text)
 	}
 	h.gather()
 }

@@ -46,6 +46,7 @@ func init() {
 		"chat.send":       {scopeWrite, (*socket).chatSend},
 		"chat.abort":      {scopeWrite, (*socket).chatAbort},
 		"chat.history":    {scopeRead, (*socket).chatHistory},
+		"chat.resume":     {scopeRead, (*socket).chatResume},
 		"sessions.list":   {scopeRead, (*socket).listSessions},
 
 		"sessions.describe":  {scopeRead, (*socket).describeSession},

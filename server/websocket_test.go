@@ -478,6 +478,9 @@ func TestAClientIsToldOfItsSessionsAsItCallsThem(t *testing.T) {
 	require.Equal(t, []any{"agent:main:desk", "main"}, []any{answer["sessionKey"], answer["agentId"]})
 	answer = w.response("1")["payload"].(map[string]any)
 	require.Equal(t, []any{"agent:main:desk", "main"}, []any{answer["sessionKey"], answer["agentId"]})
+	answer = w.call("chat.resume", `{"runId":"1"}`)["payload"].(map[string]any)
+	require.Equal(t, []any{"agent:main:desk", "main"}, []any{answer["sessionKey"], answer["agentId"]})
+	final(w, "1", "agent:main:desk", "main")
 	for _, agent := range []string{"main", "echo"} {
 		sessions := w.call("sessions.list", `{"agentId":"`+agent+`"}`)["payload"].(map[string]any)["sessions"].([]any)
 		require.Len(t, sessions, 1)
