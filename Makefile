@@ -46,14 +46,14 @@ deps: NEEDED := bc:bc chromium:chromium jq:jq tmux:tmux systemctl:systemd pgrep:
 deps:
 	@$(INSTALL)
 
-# OpenAI's client for Node, and a Node that is new enough for it; another runs npm.
-CLIENT := cmd/gateway/testdata/openai-node
+# OpenAI's client for Node, OpenClaw's command line, and a Node that is new enough for them; another runs npm.
+CLIENTS := cmd/gateway/testdata/openai-node cmd/gateway/testdata/openclaw
 deps-clients: NEEDED := npm:npm
 deps-clients:
 	@$(INSTALL)
-	@cmp -s $(CLIENT)/package-lock.json $(CLIENT)/node_modules/installed || \
-	  { for try in 1 2 3; do (cd $(CLIENT) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) && cp $(CLIENT)/package-lock.json $(CLIENT)/node_modules/installed && break; done; } || \
-	  echo 'cannot install the clients here; their tests are skipped, or fail where CI is set'
+	@for client in $(CLIENTS); do (cd $$client && cmp -s package-lock.json node_modules/installed || \
+	  { for try in 1 2 3; do npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && cp package-lock.json node_modules/installed && break; done; } || \
+	  echo "cannot install $$client here; its tests are skipped, or fail where CI is set"); done
 
 # The servers that ours is compared with.
 deps-certify: NEEDED := nginx:nginx-light haproxy:haproxy

@@ -248,10 +248,11 @@ func (q *Queue) Turn(ctx context.Context, id string) (Turn, error) {
 // newestByKey is how many of the newest turns [Queue.TurnByKey] looks at.
 const newestByKey = 10_000
 
-// TurnByKey finds the newest turn that was accepted with the idempotency key, in whatever session, among the newest
-// ten thousand; [ErrNotFound] when there is none. An input that joined another turn is not found by its key.
-func (q *Queue) TurnByKey(ctx context.Context, key string) (Turn, error) {
-	return read(q, func() (Turn, error) { return q.store.turnByKey(ctx, key, newestByKey) })
+// TurnByKey finds the newest turn that was accepted with the idempotency key, in the session, or in whatever session
+// when that is empty, among the newest ten thousand; [ErrNotFound] when there is none. An input that joined another turn
+// is not found by its key.
+func (q *Queue) TurnByKey(ctx context.Context, session, key string) (Turn, error) {
+	return read(q, func() (Turn, error) { return q.store.turnByKey(ctx, session, key, newestByKey) })
 }
 
 // read keeps reads off a store that is closed.

@@ -98,9 +98,9 @@ func (s *sqliteStore) turn(ctx context.Context, id string) (Turn, error) {
 	return scanTurn(s.r.turn.QueryRowContext(ctx, id), nil)
 }
 
-func (s *sqliteStore) turnByKey(ctx context.Context, key string, among int) (Turn, error) {
+func (s *sqliteStore) turnByKey(ctx context.Context, session, key string, among int) (Turn, error) {
 	return scanTurn(s.reads.QueryRowContext(ctx, selectTurn+` WHERE t.seq = (SELECT max(seq) FROM turns
-		WHERE key = ? AND seq > (SELECT max(seq) FROM turns) - ?)`, key, among), nil)
+		WHERE key = ?1 AND ?2 IN ('', session) AND seq > (SELECT max(seq) FROM turns) - ?3)`, key, session, among), nil)
 }
 
 func (s *sqliteStore) list(ctx context.Context, most int64, where string, args ...any) ([]Turn, error) {

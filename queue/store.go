@@ -35,8 +35,8 @@ type Store interface {
 	commit(ops []operation) error
 
 	turn(ctx context.Context, id string) (Turn, error)
-	// turnByKey finds the newest turn with the key, in any session, among the newest so many.
-	turnByKey(ctx context.Context, key string, among int) (Turn, error)
+	// turnByKey finds the newest turn with the key, in the session unless that is empty, among the newest so many.
+	turnByKey(ctx context.Context, session, key string, among int) (Turn, error)
 	turns(ctx context.Context, f Filter) ([]Turn, error)
 	sessions(ctx context.Context, limit int) ([]Session, error)
 	// session counts the turns of one session; a session without any has the name alone.

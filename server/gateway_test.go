@@ -78,10 +78,11 @@ func (m *machine) AuthorizeSignal(actor string) {
 
 func (m *machine) States(format string) (string, error) { return "the table as " + format, nil }
 
-// agent answers as its input says: "fail" fails, "call" calls a tool, "block" says "begun " and waits to be released, everything
-// else comes back word by word.
+// agent answers as its input says: "fail" fails, "call" calls a tool, "block" says "begun " and waits to be released, "talk"
+// says what it is told to say, until that ends, everything else comes back word by word.
 type agent struct {
 	release chan struct{}
+	say     chan string
 	seen    chan queue.Turn // the turns that began, if anybody looks
 }
 
@@ -104,6 +105,19 @@ func (a *agent) Run(ctx context.Context, w queue.Work) error {
 		select {
 		case <-a.release:
 			return w.Emit("and done")
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	for w.Turn.Input == "talk" {
+		select {
+		case word, more := <-a.say:
+			if !more {
+				return nil
+			}
+			if err := w.Emit(word); err != nil {
+				return err
+			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -136,7 +150,7 @@ func newGateway(t *testing.T) *gateway {
 	t.Helper()
 	g := &gateway{
 		t: t, machine: newMachine(), store: filepath.Join(t.TempDir(), "store.db"),
-		agent: &agent{release: make(chan struct{}), seen: make(chan queue.Turn, 16)},
+		agent: &agent{release: make(chan struct{}), say: make(chan string), seen: make(chan queue.Turn, 16)},
 	}
 	g.http = &http.Client{Transport: &described.Transport{
 		API: description(), Inner: &http.Transport{}, Report: func(err error) { t.Error(err) },

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -86,6 +87,7 @@ type socket struct {
 	work   sync.WaitGroup
 
 	peer    peer          // set by the handshake, before anything else runs
+	asMain  atomic.Bool   // it calls the default agent main
 	greeted chan struct{} // closed once the handshake is over
 	place   *list.Element // among those that have connected; the hub's
 
@@ -101,6 +103,10 @@ type socket struct {
 	started, ended bool
 	leaving        bool // goodbye is being said
 	tick           *time.Timer
+	resumed        map[string]bool // turns whose events come by chat.resume, and not with those for all
+	room           chan struct{}   // closed when what is replayed may go on; nil when nothing waits for that
+
+	replaying sync.Mutex // so that what is replayed waits for its client one event at a time
 }
 
 // anySocket stands for the request that a connection began as, once nothing of it is needed any more.

@@ -21,7 +21,7 @@ func (c *socket) chatHistory(ctx context.Context, _ string, params fields) (any,
 	if err := params.takeEach(member{"sessionKey", &given}, member{"limit", &limit}); err != nil {
 		return nil, err
 	}
-	key, _, err := c.sessionKey(given, "")
+	key, agent, err := c.sessionKey(given, "")
 	if err != nil {
 		return nil, err
 	}
@@ -51,5 +51,6 @@ func (c *socket) chatHistory(ctx context.Context, _ string, params fields) (any,
 	}
 	messages = messages[:min(len(messages), limit)]
 	slices.Reverse(messages)
-	return map[string]any{"sessionKey": key, "sessionId": key, "messages": messages}, nil
+	told, _ := c.names(key, agent)
+	return map[string]any{"sessionKey": told, "sessionId": key, "messages": messages}, nil
 }

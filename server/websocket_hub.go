@@ -22,7 +22,7 @@ type hub struct {
 
 	mu        sync.Mutex
 	all       map[*socket]bool  // whether it has connected
-	runs      map[followed]bool // that are told
+	runs      map[followed]bool // that are told, to all or to one
 	strangers int               // connections that have not connected
 	// The turns of the runs that were asked for here, by run, lately and a while ago: what agent.wait need not look for.
 	lately, before map[string]string
@@ -113,14 +113,52 @@ func (h *hub) tell(name string, payload any) {
 	if len(all) == 0 {
 		return
 	}
-	text, err := json.Marshal(frame{Type: "event", Event: name, Payload: payload})
-	if err != nil {
-		all[0].s.opts.Log.Error().Err(err).Str("event", name).Msg("an event could not be encoded; please report it")
+	text := all[0].encode(name, payload)
+	if text == nil {
 		return
 	}
 	for _, c := range all {
-		c.queue(text[:len(text)-1], true, false)
+		c.queue(text, true, false)
 	}
+	h.gather()
+}
+
+// tellRun sends an event of a run to everybody who may read, under the names that each knows session and agent by. It is
+// encoded once for all who know them by the same.
+func (h *hub) tellRun(r run, name string, payload map[string]any) {
+	all := h.connected()
+	if len(all) == 0 {
+		return
+	}
+	texts := map[string][]byte{}
+	for _, c := range all {
+		key, agent := c.names(r.session, r.agent)
+		text, encoded := texts[key]
+		if !encoded {
+			payload["sessionKey"], payload["agentId"] = key, agent
+			text = c.encode(name, payload)
+			texts[key] = text
+		}
+		if text == nil {
+			return
+		}
+		c.queueOf(r.turn.ID, text)
+	}
+	h.gather()
+}
+
+// encode is an event without its number, as queue takes it; nil when it cannot be encoded.
+func (c *socket) encode(name string, payload any) []byte {
+	text, err := json.Marshal(frame{Type: "event", Event: name, Payload: payload})
+	if err != nil {
+		c.s.opts.Log.Error().Err(err).Str("event", name).Msg("an event could not be encoded; please report it")
+		return nil
+	}
+	return text[:len(text)-1]
+}
+
+// gather has what is in line for all written, now or in a moment.
+func (h *hub) gather() {
 	h.mu.Lock()
 	if h.gathering {
 		h.mu.Unlock()
@@ -206,19 +244,22 @@ func (h *hub) turnOf(run string) string {
 
 // quiet waits until no run is told any more, for at most a moment.
 func (h *hub) quiet(ctx context.Context) {
-	limit := time.NewTimer(lastEvents)
-	defer limit.Stop()
+	ctx, cancel := context.WithTimeout(ctx, lastEvents)
+	defer cancel()
+	h.until(ctx, func() bool { return len(h.runs) == 0 })
+}
+
+// until waits until the condition, which is asked with the lock held, is met by the end of a connection or of a run.
+func (h *hub) until(ctx context.Context, met func() bool) {
 	for {
 		h.mu.Lock()
-		left, changed := len(h.runs), h.changed
+		done, changed := met(), h.changed
 		h.mu.Unlock()
-		if left == 0 {
+		if done {
 			return
 		}
 		select {
 		case <-changed:
-		case <-limit.C:
-			return
 		case <-ctx.Done():
 			return
 		}

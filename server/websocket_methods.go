@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -45,6 +46,7 @@ func init() {
 		"chat.send":       {Write, (*socket).chatSend},
 		"chat.abort":      {Write, (*socket).chatAbort},
 		"chat.history":    {Read, (*socket).chatHistory},
+		"chat.resume":     {Read, (*socket).chatResume},
 		"sessions.list":   {Read, (*socket).listSessions},
 
 		"sessions.describe":  {Read, (*socket).describeSession},
@@ -136,16 +138,22 @@ func (c *socket) asFrameError(err error) *frameError {
 	return out
 }
 
+// agentMain is what clients that were never configured call the default agent, as it is called in OpenClaw.
+const agentMain = "main"
+
 // sessionKey is a session's full name, agent:AGENT:NAME, and its agent. The agent main is the default one, unless
-// there is one of that name: clients that were never configured call it so.
+// there is one of that name. Names of that kind say how the client knows its sessions.
 func (c *socket) sessionKey(given, agent string) (key, of string, err error) {
 	name := cmp.Or(given, "main")
 	if rest, ok := strings.CutPrefix(given, "agent:"); ok {
 		if agent, name, ok = strings.Cut(rest, ":"); !ok {
 			return "", "", badFrame(fmt.Sprintf("sessionKey %q is not agent:AGENT:NAME. Try: main", clip(given)))
 		}
+		if agent == agentMain || agent == c.b.DefaultAgent {
+			c.asMain.Store(agent == agentMain)
+		}
 	}
-	if agent == "" || agent == "main" && !slices.Contains(c.b.Agents, agent) {
+	if agent = c.agentNamed(agent); agent == "" {
 		agent = c.b.DefaultAgent
 	}
 	key = "agent:" + agent + ":" + name
@@ -156,6 +164,27 @@ func (c *socket) sessionKey(given, agent string) (key, of string, err error) {
 		return "", "", badFrame(fmt.Sprintf("there is no agent %q. Try: one of %s", clip(agent), strings.Join(c.b.Agents, ", ")))
 	}
 	return key, agent, nil
+}
+
+// agentNamed is the agent that a client means.
+func (c *socket) agentNamed(name string) string {
+	if name == agentMain && !slices.Contains(c.b.Agents, name) {
+		return c.b.DefaultAgent
+	}
+	return name
+}
+
+// names are the session's key and its agent as this client knows them: one that has asked for its session as
+// agent:main:NAME takes what is said of agent:AGENT:NAME, or of another agent, for somebody else's.
+func (c *socket) names(key, agent string) (string, string) {
+	if !c.asMain.Load() || c.agentNamed(agentMain) != agent {
+		return key, agent
+	}
+	name, ok := strings.CutPrefix(key, "agent:"+agent+":")
+	if !ok {
+		return key, agent
+	}
+	return "agent:" + agentMain + ":" + name, agentMain
 }
 
 // agentOf is the agent in a session's key; the default one for sessions that other clients named.
@@ -172,6 +201,9 @@ func (c *socket) listAgents(_ context.Context, _ string, _ fields) (any, error) 
 	agents := []map[string]any{}
 	for _, name := range c.b.Agents {
 		agents = append(agents, map[string]any{"id": name, "name": name})
+	}
+	if name := c.agentNamed(agentMain); name != agentMain { // a client that calls it so looks for it here when it comes back
+		agents = append(agents, map[string]any{"id": agentMain, "name": name})
 	}
 	return map[string]any{"defaultId": c.b.DefaultAgent, "mainKey": "main", "scope": "per-sender", "agents": agents}, nil
 }
@@ -193,6 +225,7 @@ func (c *socket) listSessions(ctx context.Context, _ string, params fields) (any
 	if err != nil {
 		return nil, err
 	}
+	agent = c.agentNamed(agent)
 	found = slices.DeleteFunc(found, func(one queue.Session) bool { return agent != "" && c.agentOf(one.Name) != agent })
 	total := len(found)
 	found = found[min(offset, total):min(offset+limit, total)]
@@ -211,8 +244,9 @@ func (c *socket) listSessions(ctx context.Context, _ string, params fields) (any
 }
 
 func (c *socket) sessionDocument(one queue.Session) map[string]any {
+	key, agent := c.names(one.Name, c.agentOf(one.Name))
 	return map[string]any{
-		"key": one.Name, "sessionId": one.Name, "agentId": c.agentOf(one.Name), "kind": "direct", "updatedAt": one.UpdatedAt.UnixMilli(),
+		"key": key, "sessionId": one.Name, "agentId": agent, "kind": "direct", "updatedAt": one.UpdatedAt.UnixMilli(),
 		"turns": one.Turns, "queued": one.Queued, "running": one.Running, "paused": one.Paused,
 	}
 }
@@ -238,6 +272,10 @@ func (c *socket) describeSession(ctx context.Context, _ string, params fields) (
 
 // restartPreflight says what a restart would wait for.
 func (c *socket) restartPreflight(_ context.Context, _ string, _ fields) (any, error) {
+	return c.preflight(), nil
+}
+
+func (c *socket) preflight() map[string]any {
 	blockers := []map[string]any{}
 	for _, t := range c.b.Queue.Active() {
 		blockers = append(blockers, map[string]any{"kind": "turn", "id": t.ID, "sessionKey": t.Session, "startedAt": t.StartedAt.UnixMilli()})
@@ -250,7 +288,7 @@ func (c *socket) restartPreflight(_ context.Context, _ string, _ fields) (any, e
 	return map[string]any{
 		"safe": len(blockers) == 0, "counts": map[string]int{"queueSize": st.Queued, "activeTasks": st.Running, "totalActive": st.Running},
 		"blockers": blockers, "summary": summary,
-	}, nil
+	}
 }
 
 func (c *socket) restartRequest(ctx context.Context, _ string, params fields) (any, error) {
@@ -261,9 +299,13 @@ func (c *socket) restartRequest(ctx context.Context, _ string, params fields) (a
 	if !printable(reason, maxReason) {
 		return nil, badFrame(fmt.Sprintf("reason must be at most %d printable characters. Try: a shorter one", maxReason))
 	}
+	preflight := c.preflight()
 	d, err := c.s.opts.Lifecycle.Request(ctx, Request{Event: "restart", Actor: "websocket " + c.peer.caller.prefix() + c.peer.ID, Reason: reason})
 	if err != nil {
 		return nil, fmt.Errorf("server: requesting a restart: %w", err)
 	}
-	return map[string]any{"ok": true, "status": d.Outcome, "state": d.State, "message": d.Message}, nil
+	return map[string]any{
+		"ok": true, "status": d.Outcome, "state": d.State, "message": d.Message,
+		"preflight": preflight, "restart": map[string]any{"pid": os.Getpid()}, // the command line looks at both
+	}, nil
 }

@@ -140,6 +140,19 @@ func (f *framed) accept(w http.ResponseWriter, r *http.Request) (*websocket.Conn
 func (c *socket) queue(text []byte, numbered, now bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.queueLocked(text, numbered, now)
+}
+
+// queueOf puts an event of a turn in line, unless the client is told that turn by chat.resume.
+func (c *socket) queueOf(turn string, text []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.resumed[turn] {
+		c.queueLocked(text, true, false)
+	}
+}
+
+func (c *socket) queueLocked(text []byte, numbered, now bool) {
 	if c.ended {
 		return
 	}
@@ -198,6 +211,7 @@ func (c *socket) flush() bool {
 		err := c.out.send(all)
 		c.mu.Lock()
 		c.buffered -= size
+		c.makeRoomLocked()
 		c.mu.Unlock()
 		if err != nil {
 			return false

@@ -76,7 +76,7 @@ func (c *socket) agent(ctx context.Context, id string, params fields) (any, erro
 	if err != nil {
 		return nil, err
 	}
-	session = cmp.Or(session, sessionID) // here they are the same
+	session = cmp.Or(session, sessionID) // here they are the same; the command line tells a part of the key as the id
 	release, err := c.await()
 	if err != nil {
 		return nil, err
@@ -86,8 +86,9 @@ func (c *socket) agent(ctx context.Context, id string, params fields) (any, erro
 		release()
 		return nil, err
 	}
+	known, named := c.names(r.session, r.agent)
 	c.respond(id, map[string]any{
-		"runId": r.id, "sessionKey": r.session, "agentId": r.agent, "status": "accepted", "acceptedAt": r.turn.CreatedAt.UnixMilli(),
+		"runId": r.id, "sessionKey": known, "agentId": named, "status": "accepted", "acceptedAt": r.turn.CreatedAt.UnixMilli(),
 	}, nil)
 	c.s.hub.follow(c.b, r)
 	limit := runTime
@@ -136,7 +137,8 @@ func (c *socket) outcome(ctx context.Context, r run, limit time.Duration) (any, 
 	if err != nil {
 		return nil, err
 	}
-	answer := map[string]any{"runId": r.id, "sessionKey": r.session, "agentId": r.agent}
+	known, named := c.names(r.session, r.agent)
+	answer := map[string]any{"runId": r.id, "sessionKey": known, "agentId": named}
 	if t.Status == queue.Completed {
 		answer["status"], answer["summary"] = "ok", "completed"
 		answer["result"] = map[string]any{"payloads": []map[string]any{{"text": t.Output, "mediaUrl": nil}}}
@@ -161,9 +163,9 @@ func (c *socket) agentWait(ctx context.Context, request string, params fields) (
 	}
 	turn := c.s.hub.turnOf(id)
 	if turn == "" {
-		t, err := c.b.Queue.TurnByKey(ctx, id)
+		t, err := c.b.Queue.TurnByKey(ctx, "", id)
 		if errors.Is(err, queue.ErrNotFound) {
-			return nil, badFrame(fmt.Sprintf("there is no run %q among the newest. Try: chat.send with its session and the same key", clip(id)))
+			return nil, noRun(id)
 		}
 		if err != nil {
 			return nil, err
@@ -179,6 +181,10 @@ func (c *socket) agentWait(ctx context.Context, request string, params fields) (
 	return nil, errAnswered
 }
 
+func noRun(id string) *frameError {
+	return badFrame(fmt.Sprintf("there is no run %q among the newest. Try: chat.send with its session and the same key", clip(id)))
+}
+
 // howItEnded is the answer to agent.wait.
 func (c *socket) howItEnded(id, turn string, limit time.Duration) (any, error) {
 	answer := map[string]any{"runId": id}
@@ -190,29 +196,42 @@ func (c *socket) howItEnded(id, turn string, limit time.Duration) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	sayHow(answer, t)
+	return answer, nil
+}
+
+// sayHow adds to an answer how the run stands.
+func sayHow(answer map[string]any, t queue.Turn) {
 	if t.StartedAt != nil {
 		answer["startedAt"] = t.StartedAt.UnixMilli()
 	}
-	answer["endedAt"] = t.FinishedAt.UnixMilli()
-	switch t.Status { //nolint:exhaustive // it has ended
+	if t.FinishedAt != nil {
+		answer["endedAt"] = t.FinishedAt.UnixMilli()
+	}
+	switch t.Status {
+	case queue.Queued, queue.Running:
+		answer["status"] = inFlight
 	case queue.Completed:
 		answer["status"] = "ok"
 	case queue.Cancelled:
 		answer["status"], answer["error"], answer["stopReason"] = "error", t.Error, "aborted"
-	default:
+	case queue.Failed:
 		answer["status"], answer["error"] = "error", t.Error
 	}
-	return answer, nil
 }
+
+// inFlight is the status of a run that has not ended.
+const inFlight = "in_flight"
 
 // chatSend begins a run; its answer comes as events.
 func (c *socket) chatSend(ctx context.Context, id string, params fields) (any, error) {
-	var message, session, key string
-	err := params.takeEach(member{"message", &message}, member{"sessionKey", &session}, member{"idempotencyKey", &key})
+	var message, session, sessionID, key string
+	err := params.takeEach(member{"message", &message}, member{"sessionKey", &session}, member{"sessionId", &sessionID},
+		member{"idempotencyKey", &key})
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.accept(ctx, params, message, session, "", key)
+	r, err := c.accept(ctx, params, message, cmp.Or(session, sessionID), "", key)
 	if err != nil {
 		return nil, err
 	}
@@ -221,7 +240,7 @@ func (c *socket) chatSend(ctx context.Context, id string, params fields) (any, e
 	case !r.created && r.turn.Status.Final():
 		return map[string]any{"runId": r.id, "status": "ok"}, nil
 	case !r.created:
-		status = "in_flight"
+		status = inFlight
 	}
 	c.respond(id, map[string]any{"runId": r.id, "status": status}, nil)
 	c.s.hub.follow(c.b, r) // after the answer: clients take events of runs that they do not know yet for somebody else's
@@ -238,19 +257,24 @@ func (c *socket) chatAbort(ctx context.Context, _ string, params fields) (any, e
 	if err != nil {
 		return nil, err
 	}
-	open, err := c.b.Queue.Turns(ctx, queue.Filter{Session: key, Status: []queue.Status{queue.Queued, queue.Running}, Limit: maxPage})
-	if err != nil {
-		return nil, err
-	}
 	aborted := []string{}
-	for _, t := range open { // the newest first, so that none of them starts meanwhile
-		if id != "" && t.IdempotencyKey != id {
-			continue
-		}
-		if _, err := c.b.Queue.Cancel(ctx, t.ID); err == nil {
-			aborted = append(aborted, t.IdempotencyKey)
-		} else if !errors.Is(err, queue.ErrConflict) {
+	page := queue.Filter{Session: key, Status: []queue.Status{queue.Queued, queue.Running}, Limit: maxPage, Bytes: maxPageBytes}
+	for more := true; more; {
+		open, err := c.b.Queue.Turns(ctx, page)
+		if err != nil {
 			return nil, err
+		}
+		more = page.Full(open)
+		for _, t := range open { // the newest first, so that none of them starts meanwhile
+			page.Before = t.ID
+			if id != "" && t.IdempotencyKey != id {
+				continue
+			}
+			if _, err := c.b.Queue.Cancel(ctx, t.ID); err == nil {
+				aborted = append(aborted, t.IdempotencyKey)
+			} else if !errors.Is(err, queue.ErrConflict) {
+				return nil, err
+			}
 		}
 	}
 	return map[string]any{"ok": true, "aborted": len(aborted) > 0, "runIds": aborted}, nil
@@ -267,44 +291,37 @@ const (
 type followed struct {
 	b    *Backend
 	turn string
+	only *socket // whom it is told; nil for all
+}
+
+// beginLocked notes that a turn is told, unless it is already or too many are.
+func (h *hub) beginLocked(key followed) bool {
+	if h.runs[key] || h.closed || len(h.runs) >= maxFollowed {
+		return false
+	}
+	h.runs[key] = true
+	return true
+}
+
+func (h *hub) end(key followed) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.runs, key)
+	h.wakeLocked()
 }
 
 // follow tells what happens to the run from now on to everybody who may read, until it ends or the gateway retires.
 func (h *hub) follow(b *Backend, r run) {
-	key := followed{b, r.turn.ID}
+	key := followed{b: b, turn: r.turn.ID}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.runs[key] || h.closed || len(h.runs) >= maxFollowed {
+	if !h.beginLocked(key) {
 		return
 	}
-	h.runs[key] = true
 	h.follows.Go(func() {
-		told := broadcast{hub: h, run: r}
-		defer func() {
-			told.end()
-			h.mu.Lock()
-			defer h.mu.Unlock()
-			delete(h.runs, key)
-			h.wakeLocked()
-		}()
-		for after := int64(0); ; {
-			err := error(nil)
-			for e, failed := range b.Queue.Follow(h.ctx, r.turn.ID, after) {
-				if err = failed; err != nil {
-					break
-				}
-				told.take(e)
-				after = e.Seq
-			}
-			if err == nil || errors.Is(err, queue.ErrClosed) || errors.Is(err, queue.ErrNotFound) {
-				return
-			}
-			select {
-			case <-time.After(followPause):
-			case <-h.ctx.Done():
-				return
-			}
-		}
+		defer h.end(key)
+		told := broadcast{run: r, after: r.turn.LastEvent, to: func(name string, payload map[string]any) { h.tellRun(r, name, payload) }}
+		told.follow(h.ctx, b.Queue)
 	})
 }
 
@@ -337,11 +354,13 @@ func (h *hub) takeUp(ctx context.Context, b *Backend) {
 	}
 }
 
-// broadcast turns a turn's log into events. What the log had before the run was asked for is not told again, but the
-// text of an attempt is: each event with text carries all of it.
+// broadcast turns a turn's log into events. What the log has up to after is not told again, but the text of an attempt
+// is: each event with text carries all of it.
 type broadcast struct {
-	hub *hub
-	run run
+	run   run
+	after int64
+	heard bool // the reader has the text up to after, so that what is new of it begins there
+	to    func(name string, payload map[string]any)
 
 	mu   sync.Mutex
 	text strings.Builder
@@ -351,16 +370,42 @@ type broadcast struct {
 	next *time.Timer // tells what was held back
 }
 
+// follow takes the whole log, and what comes, until the run ends, the queue closes or ctx ends.
+func (b *broadcast) follow(ctx context.Context, q *queue.Queue) {
+	defer b.end()
+	for after := int64(0); ; {
+		err := error(nil)
+		for e, failed := range q.Follow(ctx, b.run.turn.ID, after) {
+			if err = failed; err != nil {
+				break
+			}
+			b.take(e)
+			after = e.Seq
+		}
+		if err == nil || errors.Is(err, queue.ErrClosed) || errors.Is(err, queue.ErrNotFound) {
+			return
+		}
+		select {
+		case <-time.After(followPause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 func (b *broadcast) take(e queue.Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	old := e.Seq <= b.run.turn.LastEvent
+	old := e.Seq <= b.after
 	switch e.Type { //nolint:exhaustive // the others follow
 	case queue.EventDelta:
 		b.text.WriteString(e.Text)
 		b.seq = e.Seq
-		if !old {
+		switch {
+		case !old:
 			b.tellSoon()
+		case b.heard:
+			b.told = b.text.Len()
 		}
 		return
 	case queue.EventStarted:
@@ -417,8 +462,13 @@ func (b *broadcast) tellText() {
 		return
 	}
 	b.last = time.Now()
-	b.agent(b.seq, "assistant", map[string]any{"text": whole, "delta": whole[b.told:]})
-	b.chat(b.seq, "delta", map[string]any{"deltaText": whole[b.told:], "message": chatMessageOf("assistant", whole, b.last)})
+	spoken := map[string]any{"text": whole, "delta": whole[b.told:]}
+	chat := map[string]any{"deltaText": whole[b.told:], "message": chatMessageOf("assistant", whole, b.last)}
+	if b.told == 0 { // what an earlier attempt said is void
+		spoken["replace"], chat["replace"] = true, true
+	}
+	b.agent(b.seq, "assistant", spoken)
+	b.chat(b.seq, "delta", chat)
 	b.told = len(whole)
 }
 
@@ -431,13 +481,11 @@ func (b *broadcast) end() {
 }
 
 func (b *broadcast) agent(seq int64, stream string, data map[string]any) {
-	b.hub.tell("agent", map[string]any{
-		"runId": b.run.id, "sessionKey": b.run.session, "agentId": b.run.agent, "seq": seq, "stream": stream, "data": data, "ts": time.Now().UnixMilli(),
-	})
+	b.to("agent", map[string]any{"runId": b.run.id, "seq": seq, "stream": stream, "data": data, "ts": time.Now().UnixMilli()})
 }
 
 func (b *broadcast) chat(seq int64, state string, more map[string]any) {
-	payload := map[string]any{"runId": b.run.id, "sessionKey": b.run.session, "agentId": b.run.agent, "seq": seq, "state": state}
+	payload := map[string]any{"runId": b.run.id, "seq": seq, "state": state}
 	maps.Copy(payload, more)
-	b.hub.tell("chat", payload)
+	b.to("chat", payload)
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -347,7 +348,10 @@ func TestARestartEndsTheConnectionAndLosesNoRun(t *testing.T) {
 	g.began()
 	preflight := w.call("gateway.restart.preflight", `{}`)["payload"].(map[string]any)
 	require.Equal(t, false, preflight["safe"])
-	require.Equal(t, true, w.call("gateway.restart.request", `{"reason":"to see it"}`)["payload"].(map[string]any)["ok"])
+	asked := w.call("gateway.restart.request", `{"reason":"to see it"}`)["payload"].(map[string]any)
+	require.Equal(t, true, asked["ok"])
+	require.Equal(t, preflight, asked["preflight"])
+	require.InDelta(t, os.Getpid(), asked["restart"].(map[string]any)["pid"], 0)
 	g.restart()
 	bye := w.event("shutdown", func(map[string]any) bool { return true })
 	require.Equal(t, map[string]any{"reason": "gateway restarting", "restartExpectedMs": 1500.0}, bye)
@@ -446,4 +450,46 @@ func FuzzFrame(f *testing.F) {
 			require.NotEmpty(t, explain(err).message)
 		}
 	})
+}
+
+// Clients that were never configured call the default agent main, and take what is said of another for somebody else's.
+func TestAClientIsToldOfItsSessionsAsItCallsThem(t *testing.T) {
+	g := newGateway(t)
+	w, other := g.connect(), g.connect()
+	final := func(w *wire, run, session, agent string) {
+		t.Helper()
+		p := w.event("chat", func(p map[string]any) bool { return p["state"] == "final" && p["runId"] == run })
+		require.Equal(t, session, p["sessionKey"])
+		require.Equal(t, agent, p["agentId"])
+	}
+	agents := w.call("agents.list", `{}`)["payload"].(map[string]any)["agents"].([]any)
+	require.Equal(t, map[string]any{"id": "main", "name": "echo"}, agents[len(agents)-1])
+	history := w.call("chat.history", `{"sessionKey":"agent:main:desk"}`)["payload"].(map[string]any)
+	require.Equal(t, "agent:main:desk", history["sessionKey"])
+	require.Equal(t, "agent:echo:desk", history["sessionId"])
+	send := `{"sessionKey":"agent:main:desk","sessionId":"agent:echo:desk","message":"hello","idempotencyKey":%q}`
+	require.Equal(t, true, w.call("chat.send", fmt.Sprintf(send, "1"))["ok"])
+	final(w, "1", "agent:main:desk", "main")
+	final(other, "1", "agent:echo:desk", "echo")
+	require.Equal(t, true, other.call("chat.send", `{"sessionKey":"agent:other:desk","message":"hello","idempotencyKey":"2"}`)["ok"])
+	final(w, "2", "agent:other:desk", "other")
+
+	answer := w.call("agent", `{"message":"hello","sessionKey":"agent:main:desk","sessionId":"desk","agentId":"main","idempotencyKey":"3"}`)["payload"].(map[string]any)
+	require.Equal(t, []any{"agent:main:desk", "main"}, []any{answer["sessionKey"], answer["agentId"]})
+	answer = w.response("1")["payload"].(map[string]any)
+	require.Equal(t, []any{"agent:main:desk", "main"}, []any{answer["sessionKey"], answer["agentId"]})
+	answer = w.call("chat.resume", `{"runId":"1"}`)["payload"].(map[string]any)
+	require.Equal(t, []any{"agent:main:desk", "main"}, []any{answer["sessionKey"], answer["agentId"]})
+	final(w, "1", "agent:main:desk", "main")
+	for _, agent := range []string{"main", "echo"} {
+		sessions := w.call("sessions.list", `{"agentId":"`+agent+`"}`)["payload"].(map[string]any)["sessions"].([]any)
+		require.Len(t, sessions, 1)
+		require.Equal(t, "agent:main:desk", sessions[0].(map[string]any)["key"])
+	}
+
+	one := w.call("sessions.describe", `{"key":"agent:echo:desk"}`)["payload"].(map[string]any)["session"].(map[string]any)
+	require.Equal(t, []any{"agent:echo:desk", "echo"}, []any{one["key"], one["agentId"]}, "it has used the other name")
+	status, _, body := g.do("GET", "/v1/turns?session=agent:echo:desk", "")
+	require.Equal(t, http.StatusOK, status)
+	require.Equal(t, 2, strings.Count(body, `"completed"`), "it is one session under one name")
 }

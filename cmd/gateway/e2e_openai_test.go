@@ -75,21 +75,28 @@ func gatedText() string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// nodeClient is a script that uses OpenAI's client for Node against a gateway.
-func nodeClient(t *testing.T, script, url string, env ...string) *exec.Cmd {
+// nodeOf is the Node that a client is installed with. Where that is not so the test is skipped, or fails.
+func nodeOf(t *testing.T, dir string) string {
 	t.Helper()
-	const dir = "testdata/openai-node"
 	arch := map[string]string{"amd64": "x64"}[runtime.GOARCH]
 	if arch == "" {
 		arch = runtime.GOARCH
 	}
 	node, err := filepath.Abs(dir + "/node_modules/node-linux-" + arch + "/bin/node")
 	require.NoError(t, err)
-	_, err = os.Stat(node)
+	_, err = os.Stat(dir + "/node_modules/installed")
 	if err != nil && os.Getenv("CI") == "" {
-		t.Skip("OpenAI's client for Node is not installed here. Try: make deps-clients")
+		t.Skipf("the client of %s is not installed here. Try: make deps-clients", dir)
 	}
 	require.NoError(t, err, "Try: make deps-clients")
+	return node
+}
+
+// nodeClient is a script that uses OpenAI's client for Node against a gateway.
+func nodeClient(t *testing.T, script, url string, env ...string) *exec.Cmd {
+	t.Helper()
+	const dir = "testdata/openai-node"
+	node := nodeOf(t, dir)
 	cmd := exec.CommandContext(t.Context(), node, script)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GATEWAY_URL="+url, "GATEWAY_TOKEN="+openaiToken)

@@ -22,14 +22,24 @@ type pane struct {
 // openPane runs the program in a terminal, against the gateway of the house.
 func (h *house) openPane(args ...string) *pane {
 	h.t.Helper()
+	return openPane(h.t, []string{"GATEWAY_CONFIG=" + h.config, raceOptions}, append([]string{binary}, args...)...)
+}
+
+// openPane runs a command in a terminal.
+func openPane(t *testing.T, env []string, command ...string) *pane {
+	t.Helper()
 	if _, err := exec.LookPath("tmux"); err != nil {
-		h.t.Skip("there is no tmux. Try: make deps")
+		t.Skip("there is no tmux. Try: make deps")
 	}
-	p := &pane{t: h.t, socket: filepath.Join(h.t.TempDir(), "tmux")}
-	h.t.Cleanup(func() { _ = p.tmux("kill-server").Run() })
-	words := []string{"-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "-e", "GATEWAY_CONFIG=" + h.config, "-e", raceOptions, "-e", "LANG=C.UTF-8", "sh", "-c", `"$0" "$@"; echo "exit $?"; exec cat`, binary}
-	out, err := p.tmux(append(words, args...)...).CombinedOutput()
-	require.NoError(h.t, err, string(out))
+	p := &pane{t: t, socket: filepath.Join(t.TempDir(), "tmux")}
+	t.Cleanup(func() { _ = p.tmux("kill-server").Run() })
+	words := []string{"-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24"}
+	for _, one := range append(env, "LANG=C.UTF-8") {
+		words = append(words, "-e", one)
+	}
+	words = append(words, "sh", "-c", `"$0" "$@"; echo "exit $?"; exec cat`)
+	out, err := p.tmux(append(words, command...)...).CombinedOutput()
+	require.NoError(t, err, string(out))
 	return p
 }
 
