@@ -103,8 +103,10 @@ type socket struct {
 	started, ended bool
 	leaving        bool // goodbye is being said
 	tick           *time.Timer
-	resumed        map[string]bool // turns whose events come by chat.resume, and not with those for all
-	room           chan struct{}   // closed when what is replayed may go on; nil when nothing waits for that
+	pings          int64
+	pongs          map[string]chan struct{} // that are waited for
+	resumed        map[string]bool          // turns whose events come by chat.resume, and not with those for all
+	room           chan struct{}            // closed when what is replayed may go on; nil when nothing waits for that
 
 	replaying sync.Mutex // so that what is replayed waits for its client one event at a time
 }
@@ -124,6 +126,7 @@ func (s *Server) openSocket(w http.ResponseWriter, r *http.Request, b *Backend) 
 		c.cancel()
 		return unavailable("too_many_connections", "too many WebSocket connections are open. Try: again later", nil)
 	}
+	c.out.pong = c.pong
 	ws, err := c.out.accept(w, r)
 	if err != nil {
 		c.cancel()

@@ -3,6 +3,7 @@ package server
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
 	"net"
 	"net/http"
@@ -24,6 +25,14 @@ const (
 	// writes nothing but pongs and closes through the other.
 	socketReadBuffer    = 512
 	socketControlBuffer = 256
+	// settleTime is how long what happens to a run is kept back at most, until who began it has read the answer.
+	settleTime = 100 * time.Millisecond
+)
+
+// The first bytes of frames, each of which is a whole message.
+const (
+	opText = 0x81
+	opPing = 0x89
 )
 
 // outgoing is a message that waits for a client. Of an event, text is shared by all who are told it, and lacks the number and
@@ -31,6 +40,7 @@ const (
 type outgoing struct {
 	text []byte
 	seq  int64 // 0 for none
+	ping bool  // the text is that of a ping
 }
 
 // appendTo appends the message as a WebSocket frame, but not a text that is large: rest has to follow then.
@@ -40,7 +50,10 @@ func (m outgoing) appendTo(b []byte) (frame, rest, tail []byte) {
 	if m.seq > 0 {
 		tail = append(strconv.AppendInt(append(tail, `,"seq":`...), m.seq, 10), '}')
 	}
-	b = append(b, 0x81) // a text, whole
+	b = append(b, opText)
+	if m.ping {
+		b[len(b)-1] = opPing
+	}
 	switch n := len(m.text) + len(tail); {
 	case n < 126:
 		b = append(b, byte(n))
@@ -58,6 +71,8 @@ func (m outgoing) appendTo(b []byte) (frame, rest, tail []byte) {
 // framed is the connection under a WebSocket. Whole frames are written one after another, whoever writes them.
 type framed struct {
 	net.Conn
+	pong func(payload string)
+
 	mu     sync.Mutex
 	closed bool // a close frame was written: nothing may follow
 }
@@ -133,7 +148,14 @@ func (u upgrading) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // accept upgrades the connection; when it cannot, it has answered.
 func (f *framed) accept(w http.ResponseWriter, r *http.Request) (*websocket.Conn, error) {
-	return websocket.Accept(upgrading{w, f}, r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled})
+	return websocket.Accept(upgrading{w, f}, r, &websocket.AcceptOptions{
+		CompressionMode: websocket.CompressionDisabled,
+		OnPongReceived: func(_ context.Context, payload []byte) {
+			if f.pong != nil {
+				f.pong(string(payload))
+			}
+		},
+	})
 }
 
 // queue puts a message in line. It never waits: a client that does not read is closed, and slows nobody.
@@ -161,13 +183,54 @@ func (c *socket) queueLocked(text []byte, numbered, now bool) {
 		c.seq++
 		m.seq = c.seq
 	}
-	if c.buffered += len(text); c.buffered > maxBuffered {
+	if c.lineUpLocked(m) && now {
+		c.wakeLocked()
+	}
+}
+
+func (c *socket) lineUpLocked(m outgoing) bool {
+	if c.buffered += len(m.text); c.buffered > maxBuffered {
 		c.cancel()
-		return
+		return false
 	}
 	c.waiting = append(c.waiting, m)
-	if now {
+	return true
+}
+
+// settled asks the client for a sign that it has read what is in line, and returns what waits for that, for at most
+// settleTime. Clients get what comes together at once, and take events of a run for somebody else's while they have not
+// come to the answer yet that says that it is theirs.
+func (c *socket) settled() (wait func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pings++
+	payload, pong := strconv.FormatInt(c.pings, 10), make(chan struct{})
+	if c.pongs == nil {
+		c.pongs = map[string]chan struct{}{}
+	}
+	c.pongs[payload] = pong
+	if !c.ended && c.lineUpLocked(outgoing{text: []byte(payload), ping: true}) {
 		c.wakeLocked()
+	}
+	return func() {
+		late := time.NewTimer(settleTime)
+		defer late.Stop()
+		select {
+		case <-pong:
+		case <-late.C:
+			c.pong(payload)
+		case <-c.ctx.Done():
+		}
+	}
+}
+
+// pong takes the sign of the client.
+func (c *socket) pong(payload string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if pong, ok := c.pongs[payload]; ok {
+		close(pong)
+		delete(c.pongs, payload)
 	}
 }
 

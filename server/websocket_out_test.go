@@ -70,7 +70,7 @@ func TestAResponseDoesNotOvertakeEvents(t *testing.T) {
 func TestAnEventIsEncodedAsAnyFrame(t *testing.T) {
 	text, err := json.Marshal(frame{Type: "event", Event: "chat", Payload: 1})
 	require.NoError(t, err)
-	whole, rest, _ := outgoing{text[:len(text)-1], 7}.appendTo(nil)
+	whole, rest, _ := outgoing{text: text[:len(text)-1], seq: 7}.appendTo(nil)
 	require.Nil(t, rest)
 	want, err := json.Marshal(frame{Type: "event", Event: "chat", Payload: 1, Seq: 7})
 	require.NoError(t, err)

@@ -45,9 +45,11 @@ func (c *socket) chatResume(ctx context.Context, id string, params fields) (any,
 	answer := map[string]any{"runId": r.id, "sessionKey": known, "agentId": named, "lastSeq": t.LastEvent}
 	sayHow(answer, t)
 	c.respond(id, answer, nil)
+	ready := c.settled()
 	c.work.Go(func() {
 		defer release()
 		defer c.rejoin(key)
+		ready()
 		told := broadcast{run: r, after: after, heard: true, to: func(event string, payload map[string]any) { c.replay(r, event, payload) }}
 		told.follow(c.ctx, c.b.Queue)
 	})

@@ -90,7 +90,7 @@ func (c *socket) agent(ctx context.Context, id string, params fields) (any, erro
 	c.respond(id, map[string]any{
 		"runId": r.id, "sessionKey": known, "agentId": named, "status": "accepted", "acceptedAt": r.turn.CreatedAt.UnixMilli(),
 	}, nil)
-	c.s.hub.follow(c.b, r)
+	c.s.hub.follow(c.b, r, nil)
 	limit := runTime
 	if seconds > 0 {
 		limit = min(time.Duration(seconds*float64(time.Second)), maxWait)
@@ -243,7 +243,7 @@ func (c *socket) chatSend(ctx context.Context, id string, params fields) (any, e
 		status = inFlight
 	}
 	c.respond(id, map[string]any{"runId": r.id, "status": status}, nil)
-	c.s.hub.follow(c.b, r) // after the answer: clients take events of runs that they do not know yet for somebody else's
+	c.s.hub.follow(c.b, r, c.settled())
 	return nil, errAnswered
 }
 
@@ -310,8 +310,9 @@ func (h *hub) end(key followed) {
 	h.wakeLocked()
 }
 
-// follow tells what happens to the run from now on to everybody who may read, until it ends or the gateway retires.
-func (h *hub) follow(b *Backend, r run) {
+// follow tells what happens to the run from now on to everybody who may read, until it ends or the gateway retires. It
+// begins once ready returns; nil is at once.
+func (h *hub) follow(b *Backend, r run, ready func()) {
 	key := followed{b: b, turn: r.turn.ID}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -320,6 +321,9 @@ func (h *hub) follow(b *Backend, r run) {
 	}
 	h.follows.Go(func() {
 		defer h.end(key)
+		if ready != nil {
+			ready()
+		}
 		told := broadcast{run: r, after: r.turn.LastEvent, to: func(name string, payload map[string]any) { h.tellRun(r, name, payload) }}
 		told.follow(h.ctx, b.Queue)
 	})
@@ -343,7 +347,7 @@ func (h *hub) takeUp(ctx context.Context, b *Backend) {
 		}
 		for _, t := range turns {
 			if strings.HasPrefix(t.Session, "agent:") {
-				h.follow(b, run{id: t.IdempotencyKey, session: t.Session, agent: t.Agent, turn: t})
+				h.follow(b, run{id: t.IdempotencyKey, session: t.Session, agent: t.Agent, turn: t}, nil)
 			}
 			page.Before = t.ID
 		}

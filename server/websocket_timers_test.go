@@ -98,6 +98,41 @@ func TestAClientHearsATickEveryThirtySeconds(t *testing.T) {
 	})
 }
 
+// What happens to a run is not told before the client that began it can know that it is its own.
+func TestARunIsToldOnceItsClientHasReadTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, client, theirs := piped(t)
+		c.out.pong = c.pong
+		c.start()
+		c.work.Go(func() { _, _ = c.read() })
+		began := time.Now()
+		c.respond("1", "x", nil)
+		read := make(chan struct{})
+		wait := c.settled()
+		go func() { defer close(read); wait() }()
+		opcode, text := frameOf(t, client)
+		require.Equal(t, byte(1), opcode, text)
+		opcode, text = frameOf(t, client)
+		require.Equal(t, byte(9), opcode, text)
+		synctest.Wait()
+		select {
+		case <-read:
+			require.Fail(t, "it does not wait")
+		default:
+		}
+		_, err := theirs.Write(append([]byte{0x8a, 0x80 | byte(len(text)), 0, 0, 0, 0}, text...))
+		require.NoError(t, err)
+		<-read
+		require.Equal(t, began, time.Now())
+
+		c.settled()() // the client does not read
+		require.Equal(t, settleTime, time.Since(began))
+		require.Empty(t, c.pongs)
+		c.finish()
+		require.NoError(t, theirs.Close())
+	})
+}
+
 // A client that takes nothing is given up, also when little waits for it.
 func TestAClientThatTakesNothingIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
