@@ -256,7 +256,7 @@ func (g *gateway) began() queue.Turn {
 	select {
 	case t := <-g.agent.seen:
 		return t
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		require.Fail(g.t, "no turn began")
 		return queue.Turn{}
 	}
@@ -265,7 +265,7 @@ func (g *gateway) began() queue.Turn {
 // ended waits for the turn's end.
 func (g *gateway) ended(id string) queue.Turn {
 	g.t.Helper()
-	ctx, cancel := context.WithTimeout(g.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(g.t.Context(), patience)
 	defer cancel()
 	t, err := g.backend.Queue.Wait(ctx, id)
 	require.NoError(g.t, err)

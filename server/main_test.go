@@ -6,9 +6,13 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
+
+// patience is how long a test waits for what must come: it is there to end a test that fails, on however busy a machine.
+const patience = time.Minute
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(whole{m}) }
 

@@ -36,7 +36,7 @@ func TestClosingDoesNotWaitForTheQueue(t *testing.T) {
 	select {
 	case err := <-closed:
 		require.NoError(t, err)
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		require.Fail(t, "it waits for a run")
 	}
 }

@@ -35,7 +35,7 @@ const plainConnect = `{"minProtocol":4,"maxProtocol":4,"client":{"id":"cli","ver
 
 func (g *gateway) dial(options *websocket.DialOptions) (w *wire, status int, err error) {
 	g.t.Helper()
-	ctx, cancel := context.WithTimeout(g.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(g.t.Context(), patience)
 	defer cancel()
 	ws, answer, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(g.url, "http")+"/", options) //nolint:bodyclose // Dial has read it
 	if err != nil {
@@ -69,7 +69,7 @@ func (w *wire) read() map[string]any {
 }
 
 func (w *wire) tryRead() (f map[string]any, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	_, text, err := w.ws.Read(ctx)
 	if err != nil {
