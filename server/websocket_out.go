@@ -212,16 +212,12 @@ func (c *socket) settled() (wait func()) {
 	if !c.ended && c.lineUpLocked(outgoing{text: []byte(payload), ping: true}) {
 		c.wakeLocked()
 	}
+	time.AfterFunc(settleTime, func() { c.pong(payload) }) // also when nobody waits, or the client never answers
 	retiring, _ := c.s.retiring()
 	return func() {
-		late := time.NewTimer(settleTime)
-		defer late.Stop()
 		select {
 		case <-pong:
 		case <-retiring: // a restart waits for nobody's sign
-			c.pong(payload)
-		case <-late.C:
-			c.pong(payload)
 		case <-c.ctx.Done():
 		}
 	}

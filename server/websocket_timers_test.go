@@ -127,7 +127,12 @@ func TestARunIsToldOnceItsClientHasReadTheAnswer(t *testing.T) {
 
 		c.settled()() // the client does not read
 		require.Equal(t, settleTime, time.Since(began))
+		synctest.Wait()
 		require.Empty(t, c.pongs)
+		c.settled() // nobody waits, as for a run that is told already
+		time.Sleep(settleTime)
+		synctest.Wait()
+		require.Empty(t, c.pongs, "what is never answered is forgotten")
 		c.finish()
 		require.NoError(t, theirs.Close())
 	})
