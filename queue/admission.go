@@ -2,6 +2,7 @@ package queue
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 
 	"github.com/rs/xid"
@@ -48,6 +49,13 @@ func (s *scheduler) write(op operation) {
 	s.out = append(s.out, op)
 }
 
+// newID is the xid with the number of the generation where it has that of the process: the next image of a process has
+// the same number, and counts on from anywhere, so that within a second it could make ids that are there already.
+func newID(id xid.ID, epoch int64) string {
+	binary.BigEndian.PutUint16(id[7:9], uint16(epoch))
+	return id.String()
+}
+
 // admit reserves a place for the turn and has it written down. Turns are numbered in the order in which
 // they are admitted, which is the order in which they are committed.
 func (s *scheduler) admit(op *acceptTurn) {
@@ -55,7 +63,7 @@ func (s *scheduler) admit(op *acceptTurn) {
 		s.refuse(op, err)
 		return
 	}
-	op.turn.ID = xid.New().String()
+	op.turn.ID = newID(xid.New(), s.stats.Epoch)
 	op.turn.CreatedAt = now()
 	op.turn.Mode = cmp.Or(op.turn.Mode, s.settings[op.turn.Session].mode, op.mode, Followup)
 	if op.turn.IdempotencyKey == "" {

@@ -4,14 +4,13 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/rs/xid"
 
 	"gateway/queue"
 )
@@ -141,7 +140,7 @@ func (s *Server) gated(h handler) http.HandlerFunc {
 		c := connOf(r.Context())
 		insert := ""
 		if r.Method == http.MethodPost && r.Header.Get(idempotencyHeader) == "" {
-			key := "auto-" + xid.New().String()
+			key := "auto-" + rand.Text()
 			r.Header.Set(idempotencyHeader, key)
 			insert = idempotencyHeader + ": " + key + "\r\n"
 		}

@@ -3,6 +3,7 @@ package server
 import (
 	"container/list"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -12,7 +13,6 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
-	"github.com/rs/xid"
 )
 
 // The WebSocket protocol is that of OpenClaw's gateway; docs/websocket.md says which part of it. Each connection has
@@ -117,7 +117,7 @@ var anySocket = &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/"}}
 // openSocket upgrades the connection and serves it until it ends.
 func (s *Server) openSocket(w http.ResponseWriter, r *http.Request, b *Backend) error {
 	c := &socket{
-		s: s, b: b, request: r, id: xid.New().String(), nonce: newNonce(), greeted: make(chan struct{}),
+		s: s, b: b, request: r, id: rand.Text(), nonce: newNonce(), greeted: make(chan struct{}),
 		calls: make(chan struct{}, maxRequests), awaits: make(chan struct{}, maxAwaited),
 	}
 	// It ends when the gateway retires, not with the request that it began as.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,7 +12,6 @@ import (
 
 	"charm.land/bubbles/v2/textarea"
 	tea "charm.land/bubbletea/v2"
-	"github.com/rs/xid"
 	"github.com/spf13/cobra"
 
 	"gateway/queue"
@@ -215,7 +215,7 @@ func (m *chat) send() {
 	m.up = 0
 	m.past = append(m.past, text)
 	m.at = len(m.past)
-	m.open = append(m.open, &exchange{key: "chat-" + xid.New().String(), input: text})
+	m.open = append(m.open, &exchange{key: "chat-" + rand.Text(), input: text})
 	m.begin()
 	m.submitNext()
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"io"
 	"net"
 	"os"
@@ -10,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/rs/xid"
 	"github.com/rs/zerolog"
 
 	"gateway/fsm"
@@ -84,7 +84,7 @@ func newDaemon(source config.Source, loaded config.Loaded, inherited *process.Ha
 		return nil, err
 	}
 	d := &daemon{
-		source: source, argv: argv, executable: executable, bootID: xid.New().String(), version: version(), out: out, log: log,
+		source: source, argv: argv, executable: executable, bootID: rand.Text(), version: version(), out: out, log: log,
 		inherited: inherited, restarted: inherited != nil, supervisor: process.NewSupervisor(),
 		hurry: make(chan time.Duration, 1),
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,7 +16,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/rs/xid"
 	"github.com/spf13/cobra"
 	sse "github.com/tmaxmax/go-sse"
 	"golang.org/x/term"
@@ -182,7 +182,7 @@ func kept(id string, err error) error {
 func (c *client) submit(ctx context.Context, f *sending, input string) (id string, err error) {
 	key := f.key
 	if key == "" {
-		key = "send-" + xid.New().String()
+		key = "send-" + rand.Text()
 	}
 	header := http.Header{"X-Session-Id": {f.session}, "Idempotency-Key": {key}}
 	if f.lane != "" {

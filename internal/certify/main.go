@@ -55,12 +55,21 @@ type plan struct {
 	between, chaos                            time.Duration
 }
 
-func certify(ctx context.Context, p plan, write string) error {
+// errLost is what must not be.
+var errLost = errors.New("lost something")
+
+func certify(ctx context.Context, p plan, write string) (err error) {
 	dir, err := os.MkdirTemp("", "certify-")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
+	defer func() {
+		if errors.Is(err, errLost) { // the gateway's log may say why
+			fmt.Fprintln(os.Stderr, "what it left is kept in", dir)
+			return
+		}
+		_ = os.RemoveAll(dir)
+	}()
 	built, err := build(ctx, dir)
 	if err != nil {
 		return err
@@ -91,7 +100,7 @@ func certify(ctx context.Context, p plan, write string) error {
 	}
 	for _, r := range results {
 		if r.ours && r.tally.lost() > 0 {
-			return fmt.Errorf("%s lost something: %s", r.title, r.summary())
+			return fmt.Errorf("%s %w: %s", r.title, errLost, r.summary())
 		}
 	}
 	return nil
@@ -125,7 +134,7 @@ func rampage(ctx context.Context, p plan, dir string, built []string, write stri
 		}
 	}
 	if broken > 0 {
-		failed = errors.Join(failed, fmt.Errorf("%d promises were broken", broken))
+		failed = errors.Join(failed, fmt.Errorf("%d times %w", broken, errLost))
 	}
 	return failed
 }
