@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"runtime/pprof"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,7 +56,10 @@ type daemon struct {
 	forwarded   sync.WaitGroup       // its last connections
 	restarted   bool                 // this image or generation comes from a restart
 	lock        *process.Lock
-	owns        bool // the lock, the files beside it and the connections are this process's own
+	lockErr     error         // why the lock of the gateway before this one could not be taken over
+	opening     *storeOpening // nil when no store is being opened
+	unclaimed   bool          // the files that name the owner of the lock are those of the gateway before this one
+	owns        bool          // the lock, the files beside it and the connections are this process's own
 	listener    net.Listener
 	listens     string       // the configured address that listener serves
 	served      bool         // the server knows listener
@@ -84,11 +88,12 @@ func newDaemon(source config.Source, loaded config.Loaded, inherited *process.Ha
 		return nil, err
 	}
 	d := &daemon{
-		source: source, argv: argv, executable: executable, bootID: rand.Text(), version: version(), out: out, log: log,
+		source: source, argv: argv, executable: executable, bootID: strings.ToLower(rand.Text()), version: version(), out: out, log: log,
 		inherited: inherited, restarted: inherited != nil, supervisor: process.NewSupervisor(),
 		hurry: make(chan time.Duration, 1),
 	}
 	d.use(loaded)
+	d.inherit()
 	d.metrics = newMetrics(d)
 	previous, err := historyOf(inherited)
 	if err != nil {

@@ -42,11 +42,17 @@ const (
 
 // open makes Running what its name says.
 func (d *daemon) open(_ context.Context, e fsm.Entry) fsm.Outcome {
-	d.startEnded(e.Hop)
 	d.queue.Load().Resume()
 	d.takeBacklog()
 	d.server.Resume(d.carried)
 	d.carried = nil
+	// No client waits any more: now comes what is for people.
+	d.startEnded(e.Hop)
+	if d.unclaimed {
+		if err := d.claim(); err != nil {
+			d.log.Warn().Err(err).Msg("the files that name this process are not up to date")
+		}
+	}
 	if d.retired != nil {
 		_ = d.retired.Close()
 		d.retired = nil
@@ -187,6 +193,10 @@ func (d *daemon) closeQueue(ctx context.Context, forGood bool) error {
 	ctx, cancel := context.WithTimeout(ctx, closeStep)
 	defer cancel()
 	var errs []error
+	if d.opening != nil { // the start ended before it was needed
+		_, err := d.opened(ctx)
+		errs = append(errs, err)
+	}
 	if q := d.queue.Load(); q != nil {
 		end := q.HandOver
 		if forGood {

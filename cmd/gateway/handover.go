@@ -41,6 +41,11 @@ func (d *daemon) prepare() *preparation {
 		if p.err = process.Room(about.StateDir); p.err != nil {
 			return
 		}
+		if d.mode.Load().Mode != process.ModeInPlace {
+			if err := process.Shed(); err != nil {
+				d.log.Debug().Err(err).Msg("the pages of the program are kept")
+			}
+		}
 		switch d.mode.Load().Mode {
 		case process.ModeInPlace:
 			p.next, p.err = candidate(d.source, about)

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -23,7 +22,8 @@ import (
 	"gateway/server"
 )
 
-// start takes the lock and the port first, before any work, and posts started once all is there.
+// start takes the lock and the port first, before any work, and posts started once all is there. A process that was
+// handed both has begun to open the store already; see inherit.
 func (d *daemon) start(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	for _, step := range []struct {
 		name string
@@ -80,15 +80,14 @@ func (d *daemon) startFailed(err error) fsm.Outcome {
 func (d *daemon) takeLock(_ context.Context, e fsm.Entry) (err error) {
 	dir := d.config().StateDir
 	switch {
-	case d.lock != nil:
+	case d.lockErr != nil:
+		return d.lockErr
+	case d.lock == nil:
+		if d.lock, err = process.Acquire(dir); err != nil {
+			return err
+		}
+	case d.inherited == nil: // restarted in place
 		return nil
-	case d.inherited != nil:
-		d.lock, err = process.Adopt(dir, d.inherited.LockFile())
-	default:
-		d.lock, err = process.Acquire(dir)
-	}
-	if err != nil {
-		return err
 	}
 	d.owns = d.predecessor == nil
 	journal := process.OpenJournal(dir)
@@ -152,15 +151,16 @@ func (d *daemon) listen(ctx context.Context, _ fsm.Entry) (err error) {
 	}
 	address := d.listener.Addr().String()
 	d.address.Store(&address)
-	if d.owns {
+	if d.inherited == nil {
 		return d.claim()
 	}
+	d.unclaimed = true // the files name the gateway before this one, which does until no client waits any more
 	return nil
 }
 
 // claim puts the name of this process to the state folder.
 func (d *daemon) claim() error {
-	d.owns = true
+	d.unclaimed = false
 	if err := d.lock.Claim(); err != nil {
 		return err
 	}
@@ -181,9 +181,7 @@ func (d *daemon) takeOver(ctx context.Context, _ fsm.Entry) error {
 		return err
 	}
 	d.forwarded.Go(func() { p.Forwarded(d.takeForwarded) })
-	if err := d.claim(); err != nil { // nobody else serves now, so this process does
-		d.log.Warn().Err(err).Msg("the files that name this process are not up to date")
-	}
+	d.owns = true // nobody else serves now
 	return nil
 }
 
@@ -227,34 +225,24 @@ func inheritedListener[L net.Listener](fd int, name string) (l L, err error) {
 	return l, nil
 }
 
-func (d *daemon) openQueue(ctx context.Context, _ fsm.Entry) (err error) {
-	c := d.config()
-	if d.agents, err = agent.New(c.Agents, c.StateDir, d.subsystem("agent")); err != nil {
-		return err
+func (d *daemon) openQueue(ctx context.Context, _ fsm.Entry) error {
+	if d.opening == nil {
+		d.opening = d.beginOpening(ctx)
 	}
-	lanes := make(map[string]int)
-	for name, l := range c.Lanes {
-		lanes[name] = l.Concurrency
-	}
-	q, err := queue.Open(ctx, filepath.Join(c.StateDir, storeName), queue.Config{
-		Runner: d.agents, Lanes: lanes, MaxAttempts: c.Turns.MaxAttempts, OnInterrupt: queue.OnInterrupt(c.Turns.OnInterrupt),
-		MaxQueued: c.Turns.MaxQueued, MaxQueuedPerSession: c.Turns.MaxQueuedPerSession, MaxOutput: int(c.Turns.MaxOutput),
-		MaxInput: int(c.Turns.MaxInput), RetryBackoff: c.Turns.RetryBackoff,
-		Retention: c.Turns.Retention, CancelGrace: cancelGrace, Ended: d.metrics.turnEnded, Log: d.subsystem("queue"),
-	})
+	before, err := d.opened(ctx)
 	if err != nil {
 		return err
 	}
-	if q.Crashed() {
+	if d.queue.Load().Crashed() {
 		log := d.subsystem("agent")
-		switch killed, err := agent.EndLeftovers(c.StateDir); {
+		switch killed, err := agent.EndLeftovers(d.config().StateDir); {
 		case err != nil:
 			log.Warn().Err(err).Msg("some programs of the last gateway may still run")
 		case killed > 0:
 			log.Warn().Int("processes", killed).Msg("ended what programs of the last gateway had left running")
 		}
 	}
-	if before := d.queue.Swap(q); before != nil { // restarted in place: the store is open again
+	if before != nil { // restarted in place: the store is open again
 		if err := before.Close(ctx); err != nil {
 			d.log.Warn().Err(err).Msg("the generation before did not close cleanly")
 		}

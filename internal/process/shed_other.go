@@ -1,0 +1,6 @@
+//go:build !linux
+
+package process
+
+// Shed is for Linux only.
+func Shed() error { return nil }
