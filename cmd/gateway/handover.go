@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"syscall"
 	"time"
 
@@ -42,9 +43,7 @@ func (d *daemon) prepare() *preparation {
 			return
 		}
 		if d.mode.Load().Mode != process.ModeInPlace {
-			if err := process.Shed(); err != nil {
-				d.log.Debug().Err(err).Msg("the pages of the program are kept")
-			}
+			d.shed()
 		}
 		switch d.mode.Load().Mode {
 		case process.ModeInPlace:
@@ -57,6 +56,13 @@ func (d *daemon) prepare() *preparation {
 		}
 	}()
 	return p
+}
+
+// shed makes room for the next generation, which comes to be beside this one.
+func (d *daemon) shed() {
+	if err := process.Shed(); err != nil {
+		d.log.Debug().Err(err).Msg("the pages of the program are kept")
+	}
 }
 
 // prepareTimeout is shorter than any drain: a successor that hangs is noticed before anything is torn down.
@@ -158,7 +164,10 @@ func (d *daemon) handToSuccessor(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	doc, kept, err := d.handover(process.Duplicate)
 	defer func() { process.Drop(kept...) }()
 	if err == nil {
+		var shed sync.WaitGroup
+		shed.Go(d.shed) // there is little to do but wait
 		err = s.Go(ctx, doc)
+		shed.Wait()
 	}
 	if err == nil {
 		then := fsm.Outcome{Event: fsm.Respawned, Reason: fmt.Sprintf("the successor serves, pid %d", s.PID)}
