@@ -193,9 +193,10 @@ func (d *daemon) closeQueue(ctx context.Context, forGood bool) error {
 	ctx, cancel := context.WithTimeout(ctx, closeStep)
 	defer cancel()
 	var errs []error
-	if d.opening != nil { // the start ended before it was needed
-		_, err := d.opened(ctx)
-		errs = append(errs, err)
+	if d.opening != nil { // the start ended before it was needed; one that was not opened leaves nothing to close
+		if _, err := d.opened(ctx); d.opening != nil {
+			errs = append(errs, err)
+		}
 	}
 	if q := d.queue.Load(); q != nil {
 		end := q.HandOver

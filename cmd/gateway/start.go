@@ -154,7 +154,7 @@ func (d *daemon) listen(ctx context.Context, _ fsm.Entry) (err error) {
 	if d.inherited == nil {
 		return d.claim()
 	}
-	d.unclaimed = true // the files name the gateway before this one, which does until no client waits any more
+	d.unclaimed = true // they name the gateway before this one; writing them can wait, and clients do not
 	return nil
 }
 

@@ -10,8 +10,8 @@ import (
 )
 
 // Shed gives back the pages of the program's file that are mapped into this process: most were needed for the start
-// only, and those that are needed again are read again from the page cache. An image that is replaced is faster to take
-// down without them, and the next one, when it is another program, brings its own.
+// only, and those that are needed again come from the page cache. So there is room for the next generation, which brings
+// pages of its own when it is another program.
 func Shed() error {
 	f, err := os.Open("/proc/self/smaps")
 	if err != nil {
@@ -20,7 +20,8 @@ func Shed() error {
 	defer func() { _ = f.Close() }()
 	var start, end uintptr
 	program := false // whether the lines are about a part of the program's file that cannot be written to
-	for lines := bufio.NewScanner(f); lines.Scan(); {
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
 		line := lines.Text()
 		if key, value, _ := strings.Cut(line, ":"); !strings.Contains(key, " ") && value != "" {
 			// What is anonymous was written to in this process, as by a loader that relocates it, and is nowhere else.
@@ -35,6 +36,9 @@ func Shed() error {
 		var inode uint64
 		_, err := fmt.Sscanf(line, "%x-%x %s %s %s %d %s", &start, &end, &access, &offset, &device, &inode, &path)
 		program = err == nil && inode != 0 && (access == "r-xp" || access == "r--p")
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("process: giving pages back: %w", err)
 	}
 	return nil
 }
