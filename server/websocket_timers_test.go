@@ -129,8 +129,8 @@ func TestARunIsToldOnceItsClientHasReadTheAnswer(t *testing.T) {
 		require.Equal(t, settleTime, time.Since(began))
 		synctest.Wait()
 		require.Empty(t, c.pongs)
-		c.settled() // nobody waits, as for a run that is told already
-		time.Sleep(settleTime)
+		c.settled()            // nobody waits, as for a run that is told already
+		time.Sleep(settleTime) // of the bubble
 		synctest.Wait()
 		require.Empty(t, c.pongs, "what is never answered is forgotten")
 		c.finish()
