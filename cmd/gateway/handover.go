@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync"
 	"syscall"
 	"time"
 
@@ -164,10 +163,9 @@ func (d *daemon) handToSuccessor(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	doc, kept, err := d.handover(process.Duplicate)
 	defer func() { process.Drop(kept...) }()
 	if err == nil {
-		var shed sync.WaitGroup
-		shed.Go(d.shed) // there is little to do but wait
+		d.shed()
 		err = s.Go(ctx, doc)
-		shed.Wait()
+		d.shed() // again: some were needed to wait
 	}
 	if err == nil {
 		then := fsm.Outcome{Event: fsm.Respawned, Reason: fmt.Sprintf("the successor serves, pid %d", s.PID)}

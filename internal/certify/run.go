@@ -24,8 +24,14 @@ type result struct {
 	steady, peak, upgraded int
 }
 
-// weighed is how many restarts memory is watched for at least. Every other one is to another binary.
-const weighed = 4
+// Memory is watched for a tenth of the restarts, within these limits; every other one is to another binary. They are so
+// far apart that the gateway that is replaced has the memory of one in use, and is looked at so often.
+const (
+	weighedLeast = 4
+	weighedMost  = 30
+	weighedApart = time.Second
+	weighedEvery = 5 * time.Millisecond
+)
 
 // after is how long after a restart the answers still count for its gap.
 const after = 50 * time.Millisecond
@@ -97,13 +103,14 @@ func (r *result) weigh(ctx context.Context, t trial) error {
 		enough()
 		<-watch
 	}()
-	for range max(t.restarts/10, weighed) {
+	for range min(max(t.restarts/10, weighedLeast), weighedMost) {
+		pause(ctx, weighedApart)
 		if err := t.subject.restart(ctx); err != nil {
 			return err
 		}
 		r.restarts++
-		pause(ctx, max(t.between, after))
 	}
+	pause(ctx, weighedApart)
 	return nil
 }
 
@@ -125,7 +132,7 @@ func (r *result) watchMemory(ctx context.Context, s subject) <-chan struct{} {
 				r.upgraded = max(r.upgraded, n)
 				samples = append(samples, time.Duration(n))
 			}
-			pause(ctx, 20*time.Millisecond)
+			pause(ctx, weighedEvery)
 		}
 		r.steady = int(percentile(samples, 0.5))
 	}()

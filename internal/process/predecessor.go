@@ -22,6 +22,12 @@ type Predecessor struct {
 // ErrDismissed says that the predecessor does not need this process.
 var ErrDismissed = errors.New("process: the predecessor goes on without this process")
 
+// IsAsked reports whether a gateway asks this process whether it could take over; see [Asked].
+func IsAsked() bool {
+	_, ok := os.LookupEnv(questionEnv)
+	return ok
+}
+
 // Asked returns the gateway that asks this process whether it could take over; nil when none does. The
 // environment no longer names it.
 func Asked() (*Predecessor, error) {
