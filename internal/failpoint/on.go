@@ -4,6 +4,7 @@ package failpoint
 
 import (
 	"os"
+	"os/signal"
 	"strings"
 	"time"
 
@@ -19,11 +20,16 @@ func At(moment string) {
 	if name != moment || os.Remove(os.Getenv(EnvOnce)) != nil {
 		return
 	}
-	sig := unix.SIGKILL
-	if act == "stop" {
-		sig = unix.SIGSTOP
+	if act != "stop" {
+		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+		return
 	}
-	_ = unix.Kill(os.Getpid(), sig)
+	// Any thread may be the one that stops all others, so this one might get far beyond the mark.
+	goesOn := make(chan os.Signal, 1)
+	signal.Notify(goesOn, unix.SIGCONT)
+	_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
+	<-goesOn
+	signal.Stop(goesOn)
 }
 
 // Now is the wall clock.
