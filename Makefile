@@ -12,7 +12,7 @@ help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
 
 build: ## build the program as bin/gateway
-	go build -trimpath -ldflags '-X main.stamped=$(VERSION)' -o bin/gateway ./cmd/gateway
+	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.stamped=$(VERSION)' -o bin/gateway ./cmd/gateway
 
 generate: ## write docs/states.md, and the picture in the README, from the table in fsm/; and the manual pages from the commands
 	go run ./cmd/gateway states --format markdown > docs/states.md.new

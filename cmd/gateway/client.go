@@ -82,6 +82,9 @@ func (e *apiError) Error() string {
 	return e.Message
 }
 
+// noToken is the code of a gateway that asks for a token, or for another one.
+const noToken = "invalid_api_key"
+
 // passing reports whether the refusal is one of a moment: the gateway, or a proxy before it, is on its way.
 func (e *apiError) passing() bool {
 	switch e.status {
@@ -167,7 +170,7 @@ func (c *client) request(ctx context.Context, method, path string, body any, hea
 	if json.Unmarshal(text, &doc) != nil || doc.Error.Message == "" {
 		doc.Error.Message = fmt.Sprintf("%s answered %s, which is no gateway's answer\nTry: another --url", c.name(), resp.Status)
 	}
-	if resp.StatusCode == http.StatusUnauthorized && doc.Error.Code == "invalid_api_key" {
+	if resp.StatusCode == http.StatusUnauthorized && doc.Error.Code == noToken {
 		doc.Error.Message = c.base + " asks for a token"
 		if c.token != "" {
 			doc.Error.Message = c.base + " does not accept this token"

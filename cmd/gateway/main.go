@@ -8,7 +8,9 @@ import (
 )
 
 func main() {
-	if process.IsAsked() { // the gateway that asks is there, too; most pages were for what packages do before main
+	// A process that is asked whether it could take over is in memory beside the gateway that asks, and most pages of
+	// the program that it has so far were only for what packages do before main.
+	if process.IsAsked() {
 		_ = process.Shed()
 	}
 	err := newRootCommand(os.Stdin, os.Stdout, os.Stderr).Execute()

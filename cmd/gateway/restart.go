@@ -132,8 +132,8 @@ func (c *client) restart(cmd *cobra.Command, f *lifecycleFlags) error {
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case errors.As(err, &refused) && refused.status == http.StatusUnauthorized: // it took the token before
-			return errors.New("the gateway has another token now, with which it can be asked how the restart ended\nTry: gateway status, with that as GATEWAY_TOKEN or --token")
+		case errors.As(err, &refused) && refused.Code == noToken: // it needed none, or took this one, when it was asked to restart
+			return fmt.Errorf("the restart was begun, but how it ends cannot be asked: now %w", err)
 		case errors.As(err, &refused) && !refused.passing():
 			return err
 		case err != nil && before.RespawnMode == process.ModeSupervisor && os.Getenv("MAINPID") != "":

@@ -73,7 +73,7 @@ func TestRestartThatIsOutrankedOrRefusedOrLateIsNoSuccess(t *testing.T) {
 	}{
 		"outranked": {restartable(t, granted, before, drains, document(http.StatusOK, stops)), "a stop outranks a restart"},
 		"refused":   {restartable(t, map[string]any{"outcome": "ignored", "state": "Stopped", "message": "the process ends"}, before), "refused while Stopped: the process ends"},
-		"locked":    {restartable(t, granted, before, drains, refusal(http.StatusUnauthorized, "who are you?")), "the gateway has another token now"},
+		"locked":    {restartable(t, granted, before, drains, document(http.StatusUnauthorized, map[string]any{"error": map[string]any{"message": "no", "code": noToken}})), "how it ends cannot be asked: now "},
 		"late":      {restartable(t, granted, before, drains), "has not ended within 100ms"},
 	} {
 		t.Run(name, func(t *testing.T) {

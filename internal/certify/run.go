@@ -24,13 +24,13 @@ type result struct {
 	steady, peak, upgraded int
 }
 
-// Memory is watched for a tenth of the restarts, within these limits; every other one is to another binary. They are so
-// far apart that the gateway that is replaced has the memory of one in use, and is looked at so often.
+// Memory is watched for a tenth as many further restarts, within these limits; of ours every other one is to another
+// binary.
 const (
 	weighedLeast = 4
 	weighedMost  = 30
-	weighedApart = time.Second
-	weighedEvery = 5 * time.Millisecond
+	weighedApart = time.Second          // so that what is replaced has the memory of a server in use
+	weighedEvery = 5 * time.Millisecond // is it read
 )
 
 // after is how long after a restart the answers still count for its gap.

@@ -11,14 +11,18 @@ import (
 )
 
 // Shed gives back the pages of the program's file that are mapped into this process: most were needed for the start
-// only, and those that are needed again come from the page cache. So there is room for the other generation, which has
-// pages of its own when it is another program.
+// only, and those that are needed again are mapped again at the next touch, as a rule from the page cache. So there is
+// room for the other generation, which has pages of its own when it is another program.
 func Shed() error {
-	spans, err := ownFile()
-	if err != nil {
-		return fmt.Errorf("process: giving pages back: %w", err)
+	ownFile.Lock()
+	defer ownFile.Unlock()
+	if ownFile.spans == nil {
+		var err error
+		if ownFile.spans, err = findOwnFile(); err != nil {
+			return fmt.Errorf("process: giving pages back: %w", err)
+		}
 	}
-	for _, s := range spans {
+	for _, s := range ownFile.spans {
 		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, s.start, s.length, unix.MADV_DONTNEED); errno != 0 {
 			return fmt.Errorf("process: giving pages back: %w", errno)
 		}
@@ -29,29 +33,45 @@ func Shed() error {
 // span is a part of the address space.
 type span struct{ start, length uintptr }
 
-// ownFile lists the parts of the program's file, and of its libraries', that cannot be written to. They stay the same.
-var ownFile = sync.OnceValues(func() (spans []span, err error) {
+// ownFile is found once, for it takes half a millisecond while requests may wait. What the kernel and the loader have
+// mapped of the program before main stays where it is. (Libraries come and go, so they are left alone.)
+var ownFile struct {
+	sync.Mutex
+	spans []span
+}
+
+// findOwnFile lists the parts of the program's file that are mapped as they are: none can be written to, and none was,
+// as by a loader that relocates it, which would be nowhere else. A breakpoint or uprobe that is set later is lost.
+func findOwnFile() (spans []span, err error) {
+	path, err := os.Readlink("/proc/self/exe") // spelt as in the map, also once the file has been replaced
+	if err != nil {
+		return nil, err
+	}
 	f, err := os.Open("/proc/self/smaps")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	var start, end uintptr
-	program := false // whether the lines are about such a part
+	var part span
+	asIs := false // whether that part is one to list
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		line := lines.Text()
-		if key, value, _ := strings.Cut(line, ":"); !strings.Contains(key, " ") && value != "" {
-			// What is anonymous was written to in this process, as by a loader that relocates it, and is nowhere else.
-			if program && key == "Anonymous" && strings.TrimSpace(value) == "0 kB" {
-				spans = append(spans, span{start, end - start})
+		switch key, value, _ := strings.Cut(line, ":"); key {
+		case "Anonymous":
+			asIs = asIs && strings.TrimSpace(value) == "0 kB"
+		case "Swap": // comes after; what is anonymous may be there
+			if asIs && strings.TrimSpace(value) == "0 kB" {
+				spans = append(spans, part)
 			}
-			continue
+		default:
+			var start, end uintptr
+			var access string
+			if n, _ := fmt.Sscanf(line, "%x-%x %s", &start, &end, &access); n == 3 { // the next part
+				part = span{start, end - start}
+				asIs = strings.HasSuffix(line, " "+path) && (access == "r-xp" || access == "r--p")
+			}
 		}
-		var access, offset, device, path string
-		var inode uint64
-		_, err := fmt.Sscanf(line, "%x-%x %s %s %s %d %s", &start, &end, &access, &offset, &device, &inode, &path)
-		program = err == nil && inode != 0 && (access == "r-xp" || access == "r--p")
 	}
 	return spans, lines.Err()
-})
+}
