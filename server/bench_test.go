@@ -47,8 +47,10 @@ func benchGateway(b *testing.B) string {
 	s.Resume(nil)
 	b.Cleanup(func() {
 		s.Retire(Notice{Reason: "gateway stopping"})
-		require.NoError(b, q.Close(b.Context()))
-		require.NoError(b, s.Close(b.Context()))
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(b.Context()), 10*time.Second) // that of b has ended by now
+		defer cancel()
+		require.NoError(b, q.Close(ctx))
+		require.NoError(b, s.Close(ctx))
 		require.NoError(b, <-served)
 	})
 	return ln.Addr().String()
