@@ -30,7 +30,7 @@ const (
 	weighedLeast = 4
 	weighedMost  = 30
 	weighedApart = time.Second          // so that what is replaced has the memory of a server in use
-	weighedEvery = 5 * time.Millisecond // is it read
+	weighedEvery = 5 * time.Millisecond // one reading
 )
 
 // after is how long after a restart the answers still count for its gap.
