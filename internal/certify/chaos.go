@@ -34,8 +34,10 @@ const (
 	// shortest and longest bound how long a process is stopped, or the disk full. The longest is longer than the
 	// deadlines that are configured.
 	shortest, longest = 10 * time.Millisecond, 2500 * time.Millisecond
-	chaosDisk         = 1 << 30 // bytes
-	fillTries         = 3       // with a piece of each size
+	// steadyTime is longer than a signal takes to be taken, and than each deadline that is configured.
+	steadyTime = 2 * time.Second
+	chaosDisk  = 1 << 30 // bytes
+	fillTries  = 3       // with a piece of each size
 )
 
 // chaos is a gateway with a supervisor, and everything that can happen to it.
@@ -90,25 +92,49 @@ agents: { short: { type: command, command: [sh, -c, "sleep 0.03; cat"] } }
 	c.rage(rage)
 	calm()
 	c.inquiry.Wait()
-	// Peace: it has to come back by itself, whatever was done to it.
-	err = eventually(ctx, "the gateway runs again", func() bool {
-		s, err := g.status(ctx)
-		return err == nil && s.State == "Running"
-	})
+	// Peace: it has to come back, whatever was done to it, and then to go on by itself.
+	peace, err := c.steady(ctx)
 	enough()
 	senders.Wait()
+	if err == nil {
+		err = g.judge(ctx, seen)
+	}
+	if err == nil {
+		err = g.still(ctx, peace)
+	}
 	stopSupervisor()
 	supervisor.Wait()
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	if err == nil {
-		err = g.judge(ctx, seen)
-	}
 	if err != nil { // the worst that can happen, and the page must say so
 		seen.lose(notFound, fmt.Sprintf("%v; the end of its log: %s", err, c.lastWords()))
 	}
 	return newSlice(mode, lasts, c, seen), nil
+}
+
+// steady returns once the gateway has run for steadyTime without another start: a signal that was sent to a process
+// which was stopped is taken late.
+func (c *chaos) steady(ctx context.Context) (s status, err error) {
+	since := time.Now()
+	err = eventually(ctx, "the gateway runs, and goes on", func() bool {
+		now, err := c.status(ctx)
+		if err != nil || now.State != "Running" || now != s {
+			s, since = now, time.Now()
+			return false
+		}
+		return time.Since(since) >= steadyTime
+	})
+	return s, err
+}
+
+// still says when the gateway is another than it was, though nothing was done to it.
+func (g *gateway) still(ctx context.Context, was status) error {
+	now, err := g.status(ctx)
+	if err == nil && now != was {
+		err = fmt.Errorf("it did not go on by itself: it was %+v and is %+v", was, now)
+	}
+	return err
 }
 
 // lastWords is the end of the gateway's log.

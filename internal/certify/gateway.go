@@ -217,12 +217,14 @@ func (t turn) became() string {
 
 // judge asks the gateway for every turn that was ever accepted, and compares them with what the clients were told.
 func (g *gateway) judge(ctx context.Context, t *tally) error {
+	var open struct{ Turns []json.RawMessage }
+	var asked error
 	if err := eventually(ctx, "every turn has ended", func() bool {
-		var open struct{ Turns []turn }
-		err := g.call(ctx, http.MethodGet, "/v1/turns?status=queued,running&limit=1", "", &open)
-		return err == nil && len(open.Turns) == 0
+		open.Turns = nil
+		asked = g.call(ctx, http.MethodGet, "/v1/turns?status=queued,running&limit=10", "", &open)
+		return asked == nil && len(open.Turns) == 0
 	}); err != nil {
-		t.lose(notFound, err.Error())
+		return fmt.Errorf("%w; asked last: %w, %s", err, cmp.Or(asked, errors.New("open")), open.Turns)
 	}
 	seen := make(map[string]bool)  // by id
 	made := make(map[string]turn)  // by tag

@@ -174,7 +174,7 @@ func (p plan) subjects(dir string, built []string) (all []trial) {
 	ours("spawn", p.calm, 30*time.Second, "echo", rest)
 	peers := []subject{}
 	for _, kind := range []string{"stop-start", "reuseport", "handover"} {
-		peers = append(peers, &recipe{kind: kind, dir: filepath.Join(dir, kind)})
+		peers = append(peers, &recipe{kind: kind})
 	}
 	for path, make := range map[string][]func(string) *daemon{"/usr/sbin/nginx": {nginx, nginxUpgrade}, "/usr/sbin/haproxy": {haproxy}} {
 		if _, err := exec.LookPath(path); err != nil {

@@ -34,7 +34,7 @@ var recipes = map[string]string{
 
 // recipe is the subject.
 type recipe struct {
-	kind, dir string
+	kind      string
 	address   string
 	inherited *os.File // the listener, for the recipe that hands it over
 	mu        sync.Mutex
@@ -52,9 +52,6 @@ func (r *recipe) now() *program {
 }
 
 func (r *recipe) start(ctx context.Context) (string, error) {
-	if err := os.MkdirAll(r.dir, 0o700); err != nil {
-		return "", err
-	}
 	var err error
 	if r.address, err = freeAddress(); err != nil {
 		return "", err
@@ -92,11 +89,7 @@ func (r *recipe) launch() error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	log, err := os.Create(filepath.Join(r.dir, "log"))
-	if err != nil {
-		return err
-	}
-	p := &program{cmd: cmd, log: log, done: make(chan struct{})}
+	p := &program{cmd: cmd, done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
 		_ = cmd.Wait()

@@ -65,6 +65,7 @@ type socketFrame struct {
 	Type, ID, Event string
 	OK              bool
 	Seq             int64
+	Error           struct{ Code, Message string }
 	Payload         struct {
 		RunID, State, Status string
 		Message              struct{ Content []struct{ Text string } }
@@ -114,6 +115,13 @@ func (s *socket) read() (f socketFrame, err error) {
 	return f, nil
 }
 
+// refusal is a response that says no.
+type refusal struct{ method, code, message string }
+
+func (r *refusal) Error() string {
+	return fmt.Sprintf("%s was refused: %s %s", r.method, r.code, r.message)
+}
+
 // call returns once the request was answered.
 func (s *socket) call(method string, params any) error {
 	text, err := json.Marshal(map[string]any{"type": "req", "id": method, "method": method, "params": params})
@@ -132,9 +140,11 @@ func (s *socket) call(method string, params any) error {
 			return err
 		case f.Type == "res" && f.ID == method && f.OK:
 			return nil
-		case f.Type == "res" && f.ID == method:
+		case f.Type == "res" && f.ID == method && method == "connect":
 			_, err := s.read() // how it is closed says why
-			return errors.Join(fmt.Errorf("%s was refused", method), err)
+			return errors.Join(&refusal{method, f.Error.Code, f.Error.Message}, err)
+		case f.Type == "res" && f.ID == method:
+			return &refusal{method, f.Error.Code, f.Error.Message}
 		}
 	}
 }

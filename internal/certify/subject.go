@@ -35,7 +35,6 @@ const startLimit = 30 * time.Second
 // program is a process that a subject runs.
 type program struct {
 	cmd  *exec.Cmd
-	log  *os.File
 	done chan struct{}
 }
 
@@ -45,6 +44,7 @@ func launch(dir string, env []string, argv ...string) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer func() { _ = log.Close() }()        // the program has its own
 	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it is stopped by its own means
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
@@ -52,7 +52,7 @@ func launch(dir string, env []string, argv ...string) (*program, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", argv[0], err)
 	}
-	p := &program{cmd: cmd, log: log, done: make(chan struct{})}
+	p := &program{cmd: cmd, done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
 		_ = cmd.Wait()
@@ -65,7 +65,6 @@ func (p *program) end() error {
 	if p == nil {
 		return nil
 	}
-	defer func() { _ = p.log.Close() }()
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:

@@ -93,7 +93,12 @@ func (t *tally) comeBack() {
 // failure counts an error of a connection.
 func (t *tally) failure(err error) {
 	var timeout net.Error
+	var no *refusal
 	switch {
+	case errors.As(err, &no) && no.code == "UNAVAILABLE":
+		t.lose(failed, err.Error())
+	case errors.As(err, &no):
+		t.lose(wrong, err.Error())
 	case errors.Is(err, syscall.ECONNREFUSED):
 		t.lose(refused, err.Error())
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
