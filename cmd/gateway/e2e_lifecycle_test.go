@@ -411,9 +411,17 @@ func (h *house) send(agent, input string) string {
 	return strings.TrimSpace(out)
 }
 
+// waitRunning returns once so many turns run, and that is written down: each has its attempt, whatever comes.
 func (h *house) waitRunning(n int) {
 	h.t.Helper()
-	h.eventually("turns run", func() bool { s, err := h.status(); return err == nil && s.Turns.Running == n })
+	h.eventually("turns run", func() bool {
+		if s, err := h.status(); err != nil || s.Turns.Running != n {
+			return false
+		}
+		var written struct{ Turns []turnJSON }
+		status, body := h.tryGet("/v1/turns?status=running")
+		return status == http.StatusOK && json.Unmarshal(body, &written) == nil && len(written.Turns) == n
+	})
 }
 
 func (h *house) probe(address, path string) int {
