@@ -205,11 +205,11 @@ func TestASuccessorThatHangsIsCalledOff(t *testing.T) {
 }
 
 func TestARestartMayWaitLessOrLongerForTurns(t *testing.T) {
-	h := newHouse(t, "lifecycle: { drain_timeout: 300ms }"+slowAgents)
+	h := newHouse(t, "lifecycle: { drain_timeout: 2s }"+slowAgents)
 	h.start()
 	running := func() string {
 		before := h.waitState("Running")
-		id := h.send("slow", "1")
+		id := h.send("slow", "4") // seconds, longer than the drain
 		h.waitRunning(1)
 		require.Equal(t, before.BootID, h.waitState("Running").BootID)
 		return id

@@ -272,7 +272,7 @@ func TestSIGTERMDuringADrainStops(t *testing.T) {
 
 func TestADrainThatDoesNotEndIsCutAtDrainTimeout(t *testing.T) {
 	for _, mode := range []string{"exec", "in-process"} {
-		h := newHouse(t, "lifecycle: { drain_timeout: 500ms, respawn: "+mode+" }"+slowAgents)
+		h := newHouse(t, "lifecycle: { drain_timeout: 2s, respawn: "+mode+" }"+slowAgents)
 		h.start()
 		id := h.send("slow", "600")
 		h.waitRunning(1)

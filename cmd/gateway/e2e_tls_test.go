@@ -180,7 +180,7 @@ func askTLS(ctx context.Context, client *http.Client, address, session, agent, t
 // that has its connection stays for just that.
 func TestARequestByTLSOutlivesSeveralRestarts(t *testing.T) {
 	release := filepath.Join(t.TempDir(), "release")
-	h := newHouse(t, tlsConfig+"lifecycle: { drain_timeout: 200ms }\nagents: { held: { type: command, command: [sh, -c, \"until test -e "+release+"; do sleep 0.05; done; cat\"] } }\n")
+	h := newHouse(t, tlsConfig+"lifecycle: { drain_timeout: 2s }\nagents: { held: { type: command, command: [sh, -c, \"until test -e "+release+"; do sleep 0.05; done; cat\"] } }\n")
 	trusted := h.writePair("a")
 	h.start()
 	s := h.waitState("Running")
