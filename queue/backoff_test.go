@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	waitLimit = 10 * time.Second
+	waitLimit = time.Minute
 	waitTick  = time.Millisecond
 )
 

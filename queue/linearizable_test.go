@@ -190,7 +190,7 @@ func (w *watched) insist(do func(q *Queue) error) (repeated bool, err error) {
 		}
 		select {
 		case <-g.next:
-		case <-time.After(30 * time.Second):
+		case <-time.After(time.Minute):
 			return repeated, errors.New("there is no next generation")
 		}
 	}
@@ -257,7 +257,7 @@ func (w *watched) retry(turn Turn) {
 func (w *watched) end(turn Turn) {
 	var after Turn
 	_, err := w.insist(func(q *Queue) (err error) {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		after, err = q.Wait(ctx, turn.ID)
 		return err

@@ -61,7 +61,7 @@ func (g *gated) next(t testing.TB) *gatedTurn {
 	case turn := <-g.turns:
 		return turn
 	case <-t.Context().Done():
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 	}
 	t.Fatal("no turn ran")
 	return nil
@@ -89,7 +89,7 @@ func openQueue(t testing.TB, path string, cfg Config) *Queue {
 
 func closeQueue(t testing.TB, q *Queue) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	require.NoError(t, q.Close(ctx))
 }
@@ -148,7 +148,7 @@ func accept(t testing.TB, q *Queue, session, input string) Turn {
 
 func wait(t testing.TB, q *Queue, id string) Turn {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	turn, err := q.Wait(ctx, id)
 	require.NoError(t, err)

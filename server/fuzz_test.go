@@ -25,7 +25,7 @@ func quiet(f *testing.F) (s *Server, response string) {
 	})
 	require.NoError(f, err)
 	f.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		require.NoError(f, q.Close(ctx))
 	})

@@ -169,7 +169,7 @@ func newGateway(t *testing.T) *gateway {
 	t.Cleanup(func() {
 		g.http.CloseIdleConnections()
 		g.Retire(Notice{Reason: "gateway stopping"})
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		require.NoError(t, g.backend.Queue.Close(ctx))
 		g.machine.set(AdmissionRefused)

@@ -28,7 +28,7 @@ func shown(m *chat) string { return ansi.Strip(strings.Join(m.screen(), "\n")) }
 // pump gives the model what the gateway says until the screen has the text.
 func pump(t *testing.T, m *chat, text string) {
 	t.Helper()
-	for deadline := time.After(10 * time.Second); !strings.Contains(shown(m), text); {
+	for deadline := time.After(time.Minute); !strings.Contains(shown(m), text); {
 		select {
 		case msg := <-m.line.inbox:
 			m.Update(msg)
@@ -125,7 +125,7 @@ func TestChatQueuesMessagesInOrderAndCancelsTheFirst(t *testing.T) {
 	require.Contains(t, shown(m), "the gateway is away")
 	m.Update(fromGateway{id: "t2", status: "failed", why: "no"})
 	require.Empty(t, m.open)
-	require.Eventually(t, func() bool { return asked.has("POST /v1/turns/t1/cancel") }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return asked.has("POST /v1/turns/t1/cancel") }, time.Minute, time.Millisecond)
 }
 
 func TestNothingOfAnAgentMovesTheCursor(t *testing.T) {

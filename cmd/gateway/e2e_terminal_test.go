@@ -81,7 +81,7 @@ func (p *pane) await(texts ...string) string {
 
 func (p *pane) until(what string, is func(screen string) bool) string {
 	p.t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -245,7 +245,7 @@ func TestIdleTLSConnectionsEndPolitely(t *testing.T) {
 	idle, err := tls.Dial("tcp", s.Address, &tls.Config{RootCAs: trusted, NextProtos: []string{"http/1.1"}})
 	require.NoError(t, err)
 	defer func() { _ = idle.Close() }()
-	require.NoError(t, idle.SetDeadline(time.Now().Add(30*time.Second)))
+	require.NoError(t, idle.SetDeadline(time.Now().Add(time.Minute)))
 	_, err = io.WriteString(idle, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	require.NoError(t, err)
 	untouched, err := net.Dial("tcp", s.Address) // its handshake comes after the restart
@@ -254,7 +254,7 @@ func TestIdleTLSConnectionsEndPolitely(t *testing.T) {
 	require.Zero(t, code, "%s%s", out, stderr)
 	late := tls.Client(untouched, &tls.Config{RootCAs: trusted, ServerName: "127.0.0.1"})
 	defer func() { _ = late.Close() }()
-	require.NoError(t, late.SetDeadline(time.Now().Add(30*time.Second)))
+	require.NoError(t, late.SetDeadline(time.Now().Add(time.Minute)))
 	require.NoError(t, late.Handshake(), "it was carried over")
 	answer, err := io.ReadAll(idle)
 	require.NoError(t, err, "close_notify, and no reset")
@@ -271,7 +271,7 @@ func TestAWebSocketByTLSIsToldOfARestart(t *testing.T) {
 	s := h.waitState("Running")
 	client := tlsClient(trusted, false, false)
 	defer client.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	connect := func() *websocket.Conn {
 		ws, _, err := websocket.Dial(ctx, "wss://"+s.Address+"/", &websocket.DialOptions{HTTPClient: client}) //nolint:bodyclose // it is the connection

@@ -32,7 +32,7 @@ type wsFrame struct {
 
 func dialWebSocket(t *testing.T, address, token string) *wsClient {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	ws, _, err := websocket.Dial(ctx, "ws://"+address+"/", nil) //nolint:bodyclose // it is the connection
 	require.NoError(t, err)
@@ -46,7 +46,7 @@ func dialWebSocket(t *testing.T, address, token string) *wsClient {
 }
 
 func (c *wsClient) read() (f wsFrame, err error) {
-	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
 	defer cancel()
 	_, text, err := c.ws.Read(ctx)
 	if err == nil {

@@ -21,7 +21,7 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 2 {
 		status = append(status, "--state-dir", args[1])
 	}
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -252,7 +252,7 @@ func listening(t *testing.T, pid int) string {
 			}
 		}
 		return addr != ""
-	}, 10*time.Second, 10*time.Millisecond)
+	}, time.Minute, 10*time.Millisecond)
 	return addr
 }
 

@@ -62,7 +62,7 @@ func TestAProcessThatIsKilledIsOnItsWayOut(t *testing.T) {
 	require.NoError(t, cmd.Start())
 	require.False(t, dying(cmd.Process.Pid))
 	require.NoError(t, cmd.Process.Kill())
-	require.Eventually(t, func() bool { return dying(cmd.Process.Pid) }, 10*time.Second, time.Millisecond, "a zombie until it is waited for")
+	require.Eventually(t, func() bool { return dying(cmd.Process.Pid) }, time.Minute, time.Millisecond, "a zombie until it is waited for")
 	_ = cmd.Wait()
 	require.False(t, dying(cmd.Process.Pid), "there is no such process any more")
 }
