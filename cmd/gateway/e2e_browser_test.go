@@ -122,18 +122,21 @@ func (b *browser) accessible(view string) {
 
 const pageAgents = `
 agents:
-  slow: { type: command, command: [sh, -c, "for i in 1 2 3 4 5 6 7 8; do echo part $i; sleep 0.25; done; echo the end"] }
   never: { type: command, command: [sleep, "600"] }
 `
 
 func TestThePageShowsARestartAndMissesNothing(t *testing.T) {
 	b := newBrowser(t, 2*time.Minute)
-	h := newHouse(t, pageAgents)
+	release := filepath.Join(t.TempDir(), "release") // what the slow agent waits for
+	h := newHouse(t, `
+agents:
+  slow: { type: command, command: [sh, -c, "echo part 1; until test -e `+release+`; do sleep 0.05; done; echo the end"] }
+`)
 	h.start()
 	s := h.waitState("Running")
 	b.do(chromedp.Navigate("http://" + s.Address + "/#chat/desk"))
 	b.until(`document.querySelector("#state").textContent === "Running"`)
-	b.until(`document.querySelectorAll("#where option").length >= 3`)
+	b.until(`document.querySelectorAll("#where option").length >= 2`)
 
 	send := func(agent, text string) {
 		b.do(chromedp.SetValue(`#where select`, agent, chromedp.ByQuery), chromedp.SendKeys("#text", text+"\r", chromedp.ByQuery))
@@ -149,6 +152,7 @@ func TestThePageShowsARestartAndMissesNothing(t *testing.T) {
 	b.until(says("#state", "Draining"))
 	b.until(says("#countdown", "desk (slow)"))
 	b.until(`document.querySelector("#state-Draining.here.passing") !== null`)
+	require.NoError(t, os.WriteFile(release, nil, 0o600))
 	b.until(`document.querySelector("#state").textContent === "Running" && document.querySelector("#hops").innerText.includes("Respawning")`)
 	hops := b.text("#hops")
 	for _, hop := range []string{"Running → Draining", "Draining → ShuttingDown", "ShuttingDown → Respawning", "Starting → Running", "to see it"} {
@@ -161,10 +165,12 @@ func TestThePageShowsARestartAndMissesNothing(t *testing.T) {
 	b.accessible("chat")
 
 	// A turn that is lost sight of while the gateway is away comes back by itself.
+	require.NoError(t, os.Remove(release))
 	send("slow", "another")
 	b.until(`[...document.querySelectorAll("#messages .message")].at(-1).innerText.includes("part 1")`)
 	_, stderr, code := h.gateway("restart", "--force")
 	require.Zero(t, code, stderr)
+	require.NoError(t, os.WriteFile(release, nil, 0o600))
 	b.until(`[...document.querySelectorAll("#messages .message.completed")].at(-1).innerText.includes("the end")`)
 	b.until(`[...document.querySelectorAll("#messages .message")].at(-1).innerText.split("part 1\n").length === 2`)
 }
@@ -233,7 +239,7 @@ func TestThePageTakesFewConnectionsAndNoneWhileNobodySeesIt(t *testing.T) {
 	h.start()
 	s := h.waitState("Running")
 	b.do(chromedp.Navigate("http://" + s.Address + "/#chat/desk"))
-	b.until(`document.querySelectorAll("#where option").length >= 3`)
+	b.until(`document.querySelectorAll("#where option").length >= 2`)
 	b.do(chromedp.SetValue(`#where select`, "never", chromedp.ByQuery))
 	for i := range 9 {
 		b.do(chromedp.SendKeys("#text", "600\r", chromedp.ByQuery))
@@ -334,7 +340,7 @@ func TestThePageSaysWhatATokenMayNotDo(t *testing.T) {
 	b.until(`!document.querySelector("#chat").hidden`)
 	b.do(chromedp.SendKeys(`#say [name=text]`, "hello\r", chromedp.ByQuery))
 	refused("write")
-	b.until(`document.querySelector("#say").text.value === "hello"`)
+	b.until(`document.querySelector("#say").text.value.trim() === "hello"`) // the key's own character may come later
 	require.Equal(t, "Running", h.waitState("Running").State)
 	require.NotContains(t, b.text("body"), "the-token-of-the-monitor")
 }

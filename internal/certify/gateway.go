@@ -90,7 +90,9 @@ state_dir: %s
 lifecycle: { respawn: %s, drain_timeout: %s, %sallow_signal_restart: true }
 lanes: { main: { concurrency: %d } }
 %s`, cmp.Or(g.listen, "127.0.0.1:0"), filepath.Join(g.dir, "state"), g.mode, g.drain, g.timeouts, 64+g.round%2, cmp.Or(g.more, g.usual()))
-	return os.WriteFile(filepath.Join(g.dir, "gateway.yaml"), []byte(text), 0o600)
+	path := filepath.Join(g.dir, "gateway.yaml")
+	beside := path + ".new" // a gateway that starts meanwhile must not find half of it
+	return errors.Join(os.WriteFile(beside, []byte(text), 0o600), os.Rename(beside, path))
 }
 
 // install puts the next binary in the place of the one that runs, before every other restart.

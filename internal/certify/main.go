@@ -140,7 +140,7 @@ func rampage(ctx context.Context, p plan, dir string, built []string, write stri
 }
 
 // slowTurn is how long a turn of the agent slow takes.
-const slowTurn = time.Second
+const slowTurn = 2 * time.Second
 
 // rest is how long a client that rests does.
 const rest = 20 * time.Millisecond
@@ -169,7 +169,7 @@ func (p plan) subjects(dir string, built []string) (all []trial) {
 	ours("exec", p.exec, 30*time.Second, "echo", 0)
 	ours("spawn", p.spawn, 30*time.Second, "echo", 0)
 	ours("in-process", p.inProcess, 30*time.Second, "echo", 0)
-	ours("exec", p.slow, 300*time.Millisecond, "slow", 0)
+	ours("exec", p.slow, time.Second, "slow", 0) // three quarters of it are for preparing the successor
 	ours("exec", p.calm, 30*time.Second, "echo", rest)
 	ours("spawn", p.calm, 30*time.Second, "echo", rest)
 	peers := []subject{}
