@@ -25,8 +25,9 @@ const (
 	// writes nothing but pongs and closes through the other.
 	socketReadBuffer    = 512
 	socketControlBuffer = 256
-	// settleTime is how long what happens to a run is kept back at most, until who began it has read the answer.
-	settleTime = 100 * time.Millisecond
+	// settleTime is how long what happens to a run is kept back at most, until who began it has read the answer. A client
+	// on a busy machine may take a while; one that never answers a ping waits as long for each of its runs.
+	settleTime = 2 * time.Second
 )
 
 // The first bytes of frames, each of which is a whole message.
