@@ -31,6 +31,8 @@ type Backend struct {
 	// Config is the configuration in force for GET /v1/config, as JSON encodes it. It holds no secrets. It is called
 	// when somebody asks, so that a start need not wait for it; nil for none.
 	Config func() (any, error)
+	// Check asks whether the next gateway could take over, and changes nothing. It ends with ctx, and by itself.
+	Check func(ctx context.Context) (Successor, error)
 	// Identity is the public key that names the gateway, the same after each restart; nil for none.
 	Identity func() (ed25519.PublicKey, error)
 }
@@ -78,6 +80,17 @@ const (
 type Request struct {
 	Event, Actor, Reason, Turn string
 	Drain                      *time.Duration
+}
+
+// Successor is what the executable on disk, with the configuration on disk, says to the question whether it could take
+// over. Version is its own; Reason why it could not. Warnings are of what it could do but badly, such as run an agent
+// whose program is missing. Each says what to try.
+type Successor struct {
+	Ready    bool     `json:"ready"`
+	Mode     string   `json:"respawn_mode"`
+	Version  string   `json:"version,omitempty"`
+	Reason   string   `json:"reason,omitempty"`
+	Warnings []string `json:"warnings"`
 }
 
 // Decision is the machine's answer to a request.

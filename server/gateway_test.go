@@ -191,6 +191,9 @@ func (g *gateway) open() {
 	g.backend = &Backend{
 		Callers: g.callers, Queue: q, Agents: []string{"echo", "other"}, DefaultAgent: "echo", Lanes: []string{"cron", "main"},
 		DefaultLane: "main", MaxInput: 1000, Tools: map[string]bool{"echo": true},
+		Check: func(context.Context) (Successor, error) {
+			return Successor{Ready: true, Mode: "exec", Version: "next"}, nil
+		},
 		Config: func() (any, error) {
 			return map[string]any{"file": "", "config": map[string]any{"store": "sqlite"}, "origins": map[string]string{}}, nil
 		},

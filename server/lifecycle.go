@@ -151,6 +151,18 @@ func (s *Server) requestEvent(event string) func(http.ResponseWriter, *http.Requ
 	}
 }
 
+// checkSuccessor says whether a restart would work.
+func (s *Server) checkSuccessor(w http.ResponseWriter, r *http.Request, b *Backend) error {
+	found, err := b.Check(r.Context())
+	if err != nil {
+		return fmt.Errorf("server: checking the successor: %w", err)
+	}
+	if found.Warnings == nil {
+		found.Warnings = []string{}
+	}
+	return reply(w, http.StatusOK, found)
+}
+
 // actor says in the history who asked.
 func actor(r *http.Request) string {
 	if trusted(r.Context()) {

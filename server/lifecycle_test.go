@@ -1,6 +1,8 @@
 package server
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -109,4 +111,22 @@ func TestTheTableIsServedInEveryForm(t *testing.T) {
 	}
 	status, _, _ := g.do("GET", "/v1/states?format=png", "")
 	require.Equal(t, http.StatusBadRequest, status)
+}
+
+func TestASuccessorIsAskedAndTheAnswerTold(t *testing.T) {
+	g := newGateway(t)
+	status, _, body := g.do("POST", "/v1/lifecycle/check", "")
+	require.Equal(t, http.StatusOK, status)
+	require.JSONEq(t, `{"ready":true,"respawn_mode":"exec","version":"next","warnings":[]}`, body)
+
+	g.backend.Check = func(context.Context) (Successor, error) {
+		return Successor{Mode: "spawn", Reason: "the file is no program\nTry: another", Warnings: []string{"one"}}, nil
+	}
+	_, _, body = g.do("POST", "/v1/lifecycle/check", "")
+	require.JSONEq(t, `{"ready":false,"respawn_mode":"spawn","reason":"the file is no program\nTry: another","warnings":["one"]}`, body)
+
+	g.backend.Check = func(ctx context.Context) (Successor, error) { return Successor{}, errors.New("no more processes") }
+	status, _, body = g.do("POST", "/v1/lifecycle/check", "")
+	require.Equal(t, http.StatusInternalServerError, status)
+	require.NotContains(t, body, "no more processes", "that is for the log")
 }

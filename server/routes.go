@@ -39,6 +39,7 @@ func (s *Server) routes() routes {
 			"POST /v1/turns/{id}/retry":          {Write, s.retryTurn},
 			"GET /v1/lanes":                      {Read, s.listLanes},
 			"GET /v1/config":                     {Admin, s.showConfig},
+			"POST /v1/lifecycle/check":           {Admin, s.checkSuccessor},
 			"PATCH /v1/lanes/{lane}":             {Admin, s.changeLane},
 			"GET /v1/sessions":                   {Read, s.listSessions},
 			"GET /v1/sessions/{session}":         {Read, s.showSession},

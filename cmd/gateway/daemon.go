@@ -70,6 +70,7 @@ type daemon struct {
 	carried     []server.Parked // connections that the next open hands to the server
 	successor   *preparation
 	hurry       chan time.Duration   // a shorter time for the drain that is under way
+	checking    chan struct{}        // holds one while a successor is only asked
 	before      process.FailedStarts // what counted against this start
 	lingers     bool                 // connections are left that could not be handed over
 	failure     error                // why the exit code is not 0, for people
@@ -90,7 +91,7 @@ func newDaemon(source config.Source, loaded config.Loaded, inherited *process.Ha
 	d := &daemon{
 		source: source, argv: argv, executable: executable, bootID: strings.ToLower(rand.Text()), version: version(), out: out, log: log,
 		inherited: inherited, restarted: inherited != nil, supervisor: process.NewSupervisor(),
-		hurry: make(chan time.Duration, 1),
+		hurry: make(chan time.Duration, 1), checking: make(chan struct{}, 1),
 	}
 	d.use(loaded)
 	d.inherit()

@@ -41,8 +41,9 @@ func newDoctorCommand(o *options) *cobra.Command {
 		Use:   "doctor",
 		Short: "Look for what is wrong, and say how to mend it",
 		Long: `Look at the configuration, the state folder, its disk and its lock, the address, the agents' programs, the
-token, the supervisor, the clock and the store, and say what is wrong and how to mend it. It changes nothing, whether
-a gateway runs or not. Exits with 1 when something does not work; warnings are no failure.`,
+token, the supervisor, the clock and the store, and say what is wrong and how to mend it. A gateway that runs is asked
+whether a restart would work, with its own configuration and environment. It changes nothing, whether a gateway runs
+or not. Exits with 1 when something does not work; warnings are no failure.`,
 		Example: `  gateway doctor
   gateway doctor --json | jq '.[] | select(.health != "ok")'`,
 		Args: cobra.NoArgs,

@@ -41,7 +41,8 @@ type examination struct {
 	findings []finding
 	config   config.Loaded
 	dir      string
-	running  *snapshot // nil when no gateway answers
+	client   *client
+	running  *snapshot // nil when no gateway answers to client
 }
 
 func (x *examination) add(check string, h health, what, try string) {
@@ -70,11 +71,16 @@ func (x *examination) examine(ctx context.Context) {
 	if !x.configuration() {
 		return // all else depends on it
 	}
-	x.programs()
 	x.token()
-	if x.folder() {
+	folder := x.folder()
+	if folder {
 		x.disk()
 		x.gateway(ctx)
+	}
+	if !x.successor(ctx) {
+		x.programs()
+	}
+	if folder {
 		x.starts()
 		x.clock()
 		x.store(ctx)
@@ -234,6 +240,7 @@ func (x *examination) gateway(ctx context.Context) {
 		x.fault("gateway", broken, err, "gateway check")
 		return
 	}
+	x.client = local
 	s, err := local.snapshot(ctx)
 	_, absent := errors.AsType[*absentError](err)
 	switch {
@@ -261,6 +268,35 @@ func (x *examination) gateway(ctx context.Context) {
 			x.add("gateway", healthy, what, "")
 		}
 	}
+}
+
+// successor has the gateway that runs say what the next one would find: it may have another file, other flags and
+// other variables than this command. It reports whether that is known.
+func (x *examination) successor(ctx context.Context) bool {
+	if x.running == nil {
+		return false
+	}
+	next, silence, err := x.client.checkSuccessor(ctx)
+	switch {
+	case err != nil:
+		x.fault("successor", warning, fmt.Errorf("not known: %w", err), "gateway restart --explain")
+		return false
+	case silence != "":
+		x.add("successor", healthy, "not known: "+silence, "")
+		return false
+	case !next.Ready:
+		x.fault("successor", broken, fmt.Errorf("a restart would be called off: %s", next.Reason), "gateway restart --explain")
+		return true
+	}
+	for _, w := range next.Warnings {
+		x.fault("successor", warning, errors.New(w), "gateway check")
+	}
+	what := "version " + next.Version + " could take over"
+	if len(next.Warnings) == 0 {
+		what += "; the agents' programs are there"
+	}
+	x.add("successor", healthy, what, "")
+	return true
 }
 
 func (x *examination) starts() {

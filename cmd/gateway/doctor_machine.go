@@ -18,7 +18,9 @@ func (x *examination) address(ctx context.Context) {
 	listen := x.config.Config.Listen
 	if x.running != nil {
 		x.add("address", healthy, "the gateway listens on "+x.running.Address, "")
-		if _, port, err := net.SplitHostPort(listen); err == nil && port != "0" && listen != x.running.Address && !strings.HasSuffix(x.running.Address, ":"+port) {
+		// One that is not in the file may be in the gateway's environment, or among its flags.
+		inFile := strings.HasPrefix(x.config.Origins["listen"], "file")
+		if _, port, err := net.SplitHostPort(listen); inFile && err == nil && port != "0" && listen != x.running.Address && !strings.HasSuffix(x.running.Address, ":"+port) {
 			x.add("address", warning, "the configuration says "+listen+" by now", "gateway restart")
 		}
 		return

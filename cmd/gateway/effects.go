@@ -117,7 +117,7 @@ func (d *daemon) drain(ctx context.Context, e fsm.Entry) fsm.Outcome {
 			}
 			drained = nil
 			end = fsm.Outcome{Event: fsm.Drained, Reason: "nothing runs"}
-			if d.successor.stale() && time.Until(d.machine.Snapshot().Deadline) > d.prepareTimeout() {
+			if d.successor.stale() && time.Until(d.machine.Snapshot().Deadline) > d.config().Lifecycle.PrepareTimeout() {
 				d.successor.dismiss()
 				d.successor = d.prepare() // the file or the executable may have changed while the turns ran
 				prepared = d.successor.done

@@ -31,8 +31,8 @@ type preparation struct {
 // prepare asks in the background. The answer outlives the drain that asked: it counts until the restart
 // has ended one way or the other.
 func (d *daemon) prepare() *preparation {
-	timeout := d.prepareTimeout()
-	ctx, cancel := context.WithTimeoutCause(context.Background(), timeout, fmt.Errorf("no answer within %s\nTry: see what %s does on its own, or raise lifecycle.drain_timeout", timeout, d.executable))
+	timeout := d.config().Lifecycle.PrepareTimeout()
+	ctx, cancel := context.WithTimeoutCause(context.Background(), timeout, d.noAnswer(timeout))
 	p := &preparation{asked: time.Now(), cancel: cancel, done: make(chan struct{})}
 	about := d.question()
 	go func() {
@@ -51,10 +51,58 @@ func (d *daemon) prepare() *preparation {
 			about.Stay = true
 			p.successor, p.err = process.Spawn(ctx, d.executable, d.argv, about)
 		case process.ModeExec, process.ModeSupervisor:
-			_, p.err = process.Prepare(ctx, d.executable, d.argv, about)
+			_, _, p.err = process.Prepare(ctx, d.executable, d.argv, about)
 		}
 	}()
 	return p
+}
+
+// check asks whoever would be next, as a restart does first, and changes nothing. One asks at a time.
+func (d *daemon) check(ctx context.Context) (server.Successor, error) {
+	select {
+	case d.checking <- struct{}{}:
+		defer func() { <-d.checking }()
+	case <-ctx.Done():
+		return server.Successor{}, ctx.Err()
+	}
+	timeout := d.config().Lifecycle.PrepareTimeout()
+	asked, cancel := context.WithTimeoutCause(ctx, timeout, d.noAnswer(timeout))
+	defer cancel()
+	about, mode := d.question(), d.mode.Load().Mode
+	about.Warn = true
+	s := server.Successor{Mode: string(mode)}
+	err := process.Room(about.StateDir)
+	switch {
+	case err != nil:
+	case mode == process.ModeInPlace:
+		var next config.Loaded
+		if next, err = candidate(d.source, about); err == nil {
+			s.Version, s.Warnings = d.version, warnings(next)
+		}
+	default:
+		s.Version, s.Warnings, err = process.Prepare(asked, d.executable, d.argv, about)
+	}
+	if ctx.Err() != nil {
+		return server.Successor{}, ctx.Err()
+	}
+	if err != nil {
+		s.Reason = err.Error()
+	}
+	s.Ready = err == nil
+	return s, nil
+}
+
+// warnings are texts, each with what to try.
+func warnings(l config.Loaded) (texts []string) {
+	for _, w := range l.Warnings() {
+		texts = append(texts, w.Error())
+	}
+	return texts
+}
+
+// noAnswer is why a question ends.
+func (d *daemon) noAnswer(timeout time.Duration) error {
+	return fmt.Errorf("no answer within %s\nTry: see what %s does on its own, or raise lifecycle.drain_timeout", timeout, d.executable)
 }
 
 // shed makes room for the next generation, which comes to be beside this one.
@@ -62,12 +110,6 @@ func (d *daemon) shed() {
 	if err := process.Shed(); err != nil {
 		d.log.Debug().Err(err).Msg("the pages of the program are kept")
 	}
-}
-
-// prepareTimeout is shorter than any drain: a successor that hangs is noticed before anything is torn down.
-func (d *daemon) prepareTimeout() time.Duration {
-	l := d.config().Lifecycle
-	return min(l.RespawnTimeout, l.DrainTimeout*3/4)
 }
 
 func (d *daemon) question() process.Question {

@@ -96,7 +96,7 @@ restart. Both also shorten a restart that is under way.`,
 	cmd.Flags().BoolVar(&wait, "wait", true, "wait until the restart has ended, and say how")
 	cmd.MarkFlagsMutuallyExclusive("drain-timeout", "force")
 	cmd.MarkFlagsMutuallyExclusive("wait", "no-wait")
-	cmd.Flags().BoolVar(&explain, "explain", false, "do not restart, but say what a restart would wait for now, and how it would hand over")
+	cmd.Flags().BoolVar(&explain, "explain", false, "do not restart, but say what a restart would wait for now, and whether and how the next gateway could take over")
 	cmd.Flags().BoolVar(&authorize, "authorize-signal", false, "do not restart, but permit one restart by SIGUSR1 within 5 s")
 	return cmd
 }
@@ -170,7 +170,21 @@ func since(s snapshot, hop uint64, event fsm.Event) (why string, found bool) {
 	return "", false
 }
 
-// explainRestart says what a restart would do, and for whom it would wait.
+// checkSuccessor asks whether a restart would work. silence is why the gateway does not say: it is older than the
+// question, or the token permits less.
+func (c *client) checkSuccessor(ctx context.Context) (found server.Successor, silence string, err error) {
+	err = c.call(ctx, http.MethodPost, "/v1/lifecycle/check", nil, &found, nil)
+	var refused *apiError
+	switch {
+	case errors.As(err, &refused) && refused.status == http.StatusNotFound:
+		return found, "the gateway that runs is older than this question", nil
+	case errors.As(err, &refused) && refused.status == http.StatusForbidden:
+		return found, refused.Error(), nil
+	}
+	return found, "", err
+}
+
+// explainRestart says what a restart would do, and for whom it would wait. One that would be called off is an error.
 func (c *client) explainRestart(cmd *cobra.Command, asJSON bool) error {
 	s, err := c.snapshot(cmd.Context())
 	if err != nil {
@@ -182,21 +196,41 @@ func (c *client) explainRestart(cmd *cobra.Command, asJSON bool) error {
 	if err := c.call(cmd.Context(), http.MethodGet, "/v1/turns?status=running&limit=1000", nil, &running, nil); err != nil {
 		return err
 	}
+	next, silence, err := c.checkSuccessor(cmd.Context())
+	if err != nil {
+		return err
+	}
+	if silence == "" && !next.Ready {
+		err = fmt.Errorf("a restart would be called off: %s\nTry: mend that, then gateway restart", next.Reason)
+	}
 	if asJSON {
-		return printJSON(cmd.OutOrStdout(), map[string]any{
+		doc := map[string]any{
 			"respawn_mode": s.RespawnMode, "respawn_reason": s.RespawnReason, "queued": s.Turns.Queued, "waits_for": running.Turns,
-		})
+		}
+		if silence == "" {
+			doc["successor"] = next
+		}
+		return errors.Join(printJSON(cmd.OutOrStdout(), doc), err)
 	}
 	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "a restart would hand over by %s (%s)\n", s.RespawnMode, s.RespawnReason)
+	if silence != "" {
+		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "gateway: whether the next gateway could take over is not known: %s\n", silence)
+	}
+	if next.Ready {
+		_, _ = fmt.Fprintf(cmd.OutOrStdout(), "version %s says that it could take over\n", next.Version)
+	}
+	for _, w := range next.Warnings {
+		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "gateway: warning: %s\n", w)
+	}
 	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "it would wait for %d turns, at most lifecycle.drain_timeout; %d more wait in line and go on after it\n", len(running.Turns), s.Turns.Queued)
 	if len(running.Turns) == 0 {
-		return nil
+		return err
 	}
 	w := table(cmd.OutOrStdout(), "TURN", "SESSION", "AGENT", "RUNS FOR", "INPUT")
 	for _, t := range running.Turns {
 		w.row(t.ID, t.Session, t.Agent, age(*t.StartedAt), firstLine(t.Input))
 	}
-	return w.Flush()
+	return errors.Join(w.Flush(), err)
 }
 
 func newStopCommand(o *options) *cobra.Command {

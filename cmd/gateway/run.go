@@ -96,7 +96,11 @@ func collectLater() {
 func runSuccessor(source config.Source, predecessor *process.Predecessor, stdout, stderr io.Writer) error {
 	defer predecessor.Close()
 	loaded, err := candidate(source, predecessor.Question)
-	if err := predecessor.Answer(version(), err); err != nil {
+	var warned []string
+	if err == nil && predecessor.Warn {
+		warned = warnings(loaded)
+	}
+	if err := predecessor.Answer(version(), warned, err); err != nil {
 		return err
 	}
 	inherited, err := predecessor.AwaitGo()

@@ -294,7 +294,7 @@ func (d *daemon) publish(context.Context, fsm.Entry) error {
 		Modes: modes, Tools: tools,
 		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Callers: callers(loaded), Certificate: loaded.Certificate,
 		Limits: d.limits(), Config: func() (any, error) { return loaded.Document() },
-		Identity: func() (ed25519.PublicKey, error) { return process.Identity(c.StateDir) },
+		Check: d.check, Identity: func() (ed25519.PublicKey, error) { return process.Identity(c.StateDir) },
 	})
 	return nil
 }

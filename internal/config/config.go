@@ -62,6 +62,10 @@ type Lifecycle struct {
 	AllowSignalRestart bool `yaml:"allow_signal_restart" env:"ALLOW_SIGNAL_RESTART"`
 }
 
+// PrepareTimeout is how long a successor has to say that it could take over: shorter than any drain, so that one that
+// hangs is noticed before anything is torn down.
+func (l *Lifecycle) PrepareTimeout() time.Duration { return min(l.RespawnTimeout, l.DrainTimeout*3/4) }
+
 // Lane caps how many of its sessions run at once.
 type Lane struct {
 	Concurrency int `yaml:"concurrency"`

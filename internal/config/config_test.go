@@ -375,3 +375,20 @@ func FuzzFile(f *testing.F) {
 		}
 	})
 }
+
+func TestADrainThatLeavesASuccessorNoTimeIsWarnedOf(t *testing.T) {
+	for text, want := range map[string]string{
+		"lifecycle: { drain_timeout: 400ms }":                      "gateway.yaml:1:29: lifecycle.drain_timeout: a successor has only 300ms",
+		"lifecycle: { respawn_timeout: 100ms }":                    "lifecycle.respawn_timeout: a successor has only 100ms",
+		"lifecycle: { drain_timeout: 1s, respawn_timeout: 750ms }": "",
+	} {
+		l, err := load(t, text)
+		require.NoError(t, err)
+		if want == "" {
+			require.Empty(t, l.Warnings())
+			continue
+		}
+		require.ErrorContains(t, l.Warnings(), want)
+		require.ErrorContains(t, l.Warnings(), "Try: 1s or more")
+	}
+}

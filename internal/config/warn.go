@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"net"
 	"os"
@@ -12,6 +13,9 @@ import (
 	"time"
 )
 
+// scarcelyPrepared is less than a program needs to start and to read its configuration on a busy machine, now and then.
+const scarcelyPrepared = 750 * time.Millisecond
+
 // Warnings are what is valid but cannot work on this machine as it is now: the configuration may have been
 // written for another one, or before a program is installed.
 func (l Loaded) Warnings() Problems {
@@ -20,6 +24,16 @@ func (l Loaded) Warnings() Problems {
 		found = append(found, Problem{
 			l.at("listen"), "listen", l.Config.Listen + " can be reached from other machines, and the token travels as it is",
 			"tls: { cert: FILE, key: FILE }, or listen on 127.0.0.1 behind a proxy that speaks TLS",
+		})
+	}
+	if l.Config.Lifecycle.PrepareTimeout() < scarcelyPrepared {
+		key := "lifecycle.drain_timeout"
+		if l.Config.Lifecycle.RespawnTimeout < scarcelyPrepared {
+			key = "lifecycle.respawn_timeout"
+		}
+		found = append(found, Problem{
+			l.at(key), key, fmt.Sprintf("a successor has only %s to say that it could take over; on a busy machine restarts will be called off", l.Config.Lifecycle.PrepareTimeout()),
+			"1s or more; gateway restart --force waits for no turn",
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.Config.Agents)) {

@@ -25,9 +25,9 @@ func candidateMain(role string) {
 	}
 	switch role {
 	case "prepared":
-		_ = p.Answer("v2 "+p.StateDir, nil)
+		_ = p.Answer("v2 "+p.StateDir, []string{"a program is missing", strings.Repeat("x", clipLimit)}, nil)
 	case "refuses":
-		_ = p.Answer("", errors.New("listen: no such address"))
+		_ = p.Answer("", nil, errors.New("listen: no such address"))
 	case "silent":
 		fmt.Fprintln(os.Stderr, "what is this?")
 	case "hangs":
@@ -44,23 +44,28 @@ func TestPrepareTellsWhyASuccessorCannotTakeOver(t *testing.T) {
 		"hangs":   "no answer within",
 	} {
 		t.Setenv("GATEWAY_TEST_ROLE", role)
-		ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Second, errors.New("no answer within 2s"))
-		_, err := Prepare(ctx, os.Args[0], []string{"gateway", "run"}, Question{StateDir: "/state"})
+		limit := time.Minute
+		if role == "hangs" {
+			limit = time.Second
+		}
+		ctx, cancel := context.WithTimeoutCause(t.Context(), limit, fmt.Errorf("no answer within %s", limit))
+		_, _, err := Prepare(ctx, os.Args[0], []string{"gateway", "run"}, Question{StateDir: "/state"})
 		cancel()
 		require.ErrorContains(t, err, want, role)
 	}
 	t.Setenv("GATEWAY_TEST_ROLE", "prepared")
-	v, err := Prepare(t.Context(), os.Args[0], []string{"gateway", "run"}, Question{StateDir: "/state"})
+	v, warnings, err := Prepare(t.Context(), os.Args[0], []string{"gateway", "run"}, Question{StateDir: "/state"})
 	require.NoError(t, err)
 	require.Equal(t, "v2 /state", v)
+	require.Equal(t, []string{"a program is missing"}, warnings, "what is too long for a message is left out")
 
 	broken := filepath.Join(t.TempDir(), "gateway")
 	require.NoError(t, os.WriteFile(broken, []byte("not a program"), 0o700))
-	_, err = Prepare(t.Context(), broken, []string{"gateway"}, Question{})
+	_, _, err = Prepare(t.Context(), broken, []string{"gateway"}, Question{})
 	require.ErrorContains(t, err, "cannot be started")
-	_, err = Prepare(t.Context(), filepath.Join(t.TempDir(), "gone"), []string{"gateway"}, Question{})
+	_, _, err = Prepare(t.Context(), filepath.Join(t.TempDir(), "gone"), []string{"gateway"}, Question{})
 	require.ErrorContains(t, err, "cannot be started")
-	_, err = Prepare(t.Context(), "/bin/true", []string{"gateway"}, Question{})
+	_, _, err = Prepare(t.Context(), "/bin/true", []string{"gateway"}, Question{})
 	require.ErrorContains(t, err, "is /bin/true this program?")
 }
 
@@ -151,7 +156,7 @@ func relayMain() {
 	asked, err := Asked()
 	fail(err)
 	if asked != nil {
-		fail(asked.Answer("", nil))
+		fail(asked.Answer("", nil, nil))
 		doc, err = asked.AwaitGo()
 		fail(err)
 	}

@@ -39,10 +39,11 @@ const (
 // message is one line of JSON. Its descriptors travel beside the bytes: the first with the line itself, the
 // others each with an empty line behind it.
 type message struct {
-	Say     string `json:"say"`
-	Version string `json:"version,omitempty"`
-	Error   string `json:"error,omitempty"`
-	Files   int    `json:"files,omitempty"`
+	Say      string   `json:"say"`
+	Version  string   `json:"version,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
+	Error    string   `json:"error,omitempty"`
+	Files    int      `json:"files,omitempty"`
 }
 
 // link is one end of a pair of connected sockets. One goroutine may send while another receives.

@@ -48,12 +48,19 @@ func Asked() (*Predecessor, error) {
 	return p, nil
 }
 
-// Answer says whether this process could take over; err says why not.
-func (p *Predecessor) Answer(version string, err error) error {
+// Answer says whether this process could take over; err says why not. Of very long warnings the last are left out.
+func (p *Predecessor) Answer(version string, warnings []string, err error) error {
 	if err != nil {
 		return p.link.send(message{Say: sayRefused, Error: clip(err.Error())})
 	}
-	sent := p.link.send(message{Say: sayPrepared, Version: version})
+	m, size := message{Say: sayPrepared, Version: version}, 0
+	for _, w := range warnings {
+		if size += len(w); size > clipLimit {
+			break
+		}
+		m.Warnings = append(m.Warnings, w)
+	}
+	sent := p.link.send(m)
 	failpoint.At("successor.prepared")
 	return sent
 }
@@ -163,11 +170,13 @@ func (p *Predecessor) Forwarded(take func([]HeldConn)) {
 // Close ends the conversation. A Forwarded that waits returns.
 func (p *Predecessor) Close() { p.once.Do(func() { _ = p.link.c.Close() }) }
 
+// clipLimit is how many bytes of text are said in one message: JSON may write one byte as six.
+const clipLimit = messageLimit / 8
+
 // clip bounds what is said over the link.
 func clip(s string) string {
-	const limit = messageLimit / 8 // JSON may write one byte as six
-	if len(s) > limit {
-		return s[:limit] + "…"
+	if len(s) > clipLimit {
+		return s[:clipLimit] + "…"
 	}
 	return s
 }

@@ -41,6 +41,8 @@ type Question struct {
 	Activated bool `json:"activated,omitempty"`
 	// Stay: once prepared, it stays and waits for Go. Otherwise only the answer is wanted.
 	Stay bool `json:"stay,omitempty"`
+	// Warn: it is also wanted what is valid but cannot work, which takes a look at the machine.
+	Warn bool `json:"warn,omitempty"`
 }
 
 // Successor is another process of this program that has said that it is prepared to take over. Until Go it
@@ -48,7 +50,9 @@ type Question struct {
 type Successor struct {
 	// Version is the successor's.
 	Version string
-	PID     int
+	// Warnings are those that it was asked for, each with what to try.
+	Warnings []string
+	PID      int
 
 	link   *link
 	ended  chan struct{} // closed when the process has ended and was waited for
@@ -105,7 +109,7 @@ func Spawn(ctx context.Context, path string, argv []string, q Question) (*Succes
 	Drop(files...)
 	switch {
 	case err == nil && m.Say == sayPrepared:
-		s.Version = m.Version
+		s.Version, s.Warnings = m.Version, m.Warnings
 		failpoint.At("predecessor.prepared")
 		return s, nil
 	case ctx.Err() != nil:
@@ -225,15 +229,15 @@ func (s *Successor) Kill() {
 	s.Leave()
 }
 
-// Prepare asks the executable whether it could take over, and ends it again. version is the candidate's.
-func Prepare(ctx context.Context, path string, argv []string, q Question) (version string, err error) {
+// Prepare asks the executable whether it could take over, and ends it again.
+func Prepare(ctx context.Context, path string, argv []string, q Question) (version string, warnings []string, err error) {
 	q.Stay = false
 	s, err := Spawn(ctx, path, argv, q)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	s.Dismiss()
-	return s.Version, nil
+	return s.Version, s.Warnings, nil
 }
 
 // tail keeps the last bytes written to it.

@@ -28,7 +28,7 @@ func successorMain(role string) {
 	if err != nil || p == nil {
 		os.Exit(9)
 	}
-	if err := p.Answer("v2", nil); err != nil {
+	if err := p.Answer("v2", nil, nil); err != nil {
 		os.Exit(8)
 	}
 	die("prepared")
