@@ -293,7 +293,7 @@ func (x *examination) successor(ctx context.Context) bool {
 	}
 	what := "version " + next.Version + " could take over"
 	if len(next.Warnings) == 0 {
-		what += "; the agents' programs are there"
+		what += "; it warns of nothing"
 	}
 	x.add("successor", healthy, what, "")
 	return true
