@@ -194,7 +194,7 @@ type ModeSpec struct {
 	Does string `json:"does"`
 }
 
-// SignalSpec says what a signal does. cmd/gateway listens to exactly these.
+// SignalSpec says what a signal does. internal/daemon listens to exactly these.
 type SignalSpec struct {
 	Name  string `json:"signal"`
 	Event Event  `json:"event"`

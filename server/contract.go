@@ -47,7 +47,7 @@ type Limits struct {
 	Rate, Burst int
 }
 
-// Lifecycle is the machine as the server sees it; cmd/gateway adapts it.
+// Lifecycle is the machine as the server sees it; internal/daemon adapts it.
 type Lifecycle interface {
 	// Admission says what happens to new work now, and returns a channel that is closed when that may have
 	// changed. It never waits.

@@ -18,6 +18,7 @@ import (
 	"gateway/fsm"
 	"gateway/internal/config"
 	"gateway/internal/process"
+	"gateway/server"
 )
 
 // answerLimit bounds what is read of one answer, in bytes.
@@ -199,7 +200,7 @@ func (c *client) call(ctx context.Context, method, path string, body, into any, 
 
 // snapshot is the answer of GET /v1/lifecycle.
 type snapshot struct {
-	statusDocument
+	server.StatusDocument
 	History []hopDocument `json:"history"`
 }
 

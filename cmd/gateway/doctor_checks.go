@@ -329,7 +329,7 @@ func (x *examination) clock() {
 
 // store looks it through when no gateway does.
 func (x *examination) store(ctx context.Context) {
-	path := filepath.Join(x.dir, storeName)
+	path := filepath.Join(x.dir, process.StoreName)
 	if x.running != nil {
 		x.add("store", healthy, "in use; a gateway looks it through by itself after every start that follows a crash", "")
 		return

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gateway/internal/config"
 )
 
 // address opens the port for an instant when no gateway has it: only that says whether one could.
@@ -54,7 +56,7 @@ func (x *examination) files() {
 		x.fault("open files", warning, err, "ulimit -n")
 		return
 	}
-	soft, needed := uint64(limit.Cur), uint64(x.config.Config.Limits.Connections+reservedFiles) //nolint:gosec,unconvert // the types differ from system to system
+	soft, needed := uint64(limit.Cur), uint64(x.config.Config.Limits.Connections+config.ReservedFiles) //nolint:gosec,unconvert // the types differ from system to system
 	who := "may be open"
 	if x.running != nil {
 		if its, ok := openFilesOf(x.running.PID); ok {

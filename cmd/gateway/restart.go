@@ -136,7 +136,7 @@ func (c *client) restart(cmd *cobra.Command, f *lifecycleFlags) error {
 			return fmt.Errorf("the restart was begun, but how it ends cannot be asked: now %w", err)
 		case errors.As(err, &refused) && !refused.passing():
 			return err
-		case err != nil && before.RespawnMode == process.ModeSupervisor && os.Getenv("MAINPID") != "":
+		case err != nil && before.RespawnMode == string(process.ModeSupervisor) && os.Getenv("MAINPID") != "":
 			// We are systemd's ExecReload: it starts the next one once this command has ended.
 			return report(cmd, f.asJSON, map[string]any{"outcome": "left to the supervisor"}, "left to the supervisor")
 		case err != nil: // on its way
@@ -145,7 +145,7 @@ func (c *client) restart(cmd *cobra.Command, f *lifecycleFlags) error {
 				return fmt.Errorf("the gateway has restarted in place, as it was before: the next one could not take over: %s\nTry: mend that, then gateway restart", why)
 			}
 			took := time.Since(began).Round(time.Millisecond)
-			return report(cmd, f.asJSON, map[string]any{"outcome": "restarted", "took_ms": took.Milliseconds(), "status": s.statusDocument},
+			return report(cmd, f.asJSON, map[string]any{"outcome": "restarted", "took_ms": took.Milliseconds(), "status": s.StatusDocument},
 				"restarted in %s: pid %d, boot %s, generation %d (%s)", took, s.PID, s.BootID, s.Generation, s.RespawnMode)
 		case s.State == fsm.Running:
 			if why, off := since(s, before.Hop, fsm.Resume); off {

@@ -1,19 +1,12 @@
 package main
 
 import (
-	"errors"
-	"io"
 	"os"
-	"runtime/debug"
-	"time"
 
-	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"gateway/fsm"
-	"gateway/internal/config"
-	"gateway/internal/process"
+	"gateway/internal/daemon"
 )
 
 func newRunCommand(o *options) *cobra.Command {
@@ -38,14 +31,13 @@ start until a person acts.`,
 					source.Flags[key] = value
 				}
 			}
-			predecessor, err := process.Asked()
-			if err != nil {
-				return err
+			code, err := daemon.Run(daemon.Options{
+				Source: source, Argv: os.Args, Version: version(), Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr(),
+			})
+			if code == fsm.ExitOK {
+				return nil
 			}
-			if predecessor != nil {
-				return runSuccessor(source, predecessor, cmd.OutOrStdout(), cmd.ErrOrStderr())
-			}
-			return runDaemon(source, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return &exitError{code, err}
 		},
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "address to listen on")
@@ -54,90 +46,4 @@ start until a person acts.`,
 	completeFlag(cmd, "log-level", choices("trace", "debug", "info", "warn", "error"))
 	completeFlag(cmd, "log-format", choices("auto", "console", "json"))
 	return cmd
-}
-
-func runDaemon(source config.Source, stdout, stderr io.Writer) error {
-	collectLater()
-	inherited, err := process.Inherit()
-	if err != nil {
-		return err
-	}
-	loaded, err := config.Load(source)
-	if err != nil {
-		if inherited != nil { // it was valid a moment ago: trying again may help
-			return err
-		}
-		return &exitError{fsm.ExitConfig, err}
-	}
-	d, err := newDaemon(source, loaded, inherited, os.Args, stdout, newLogger(loaded.Config.Log.Format, stderr))
-	if err != nil {
-		return err
-	}
-	return d.exit()
-}
-
-// While a gateway starts, and requests wait for it, garbage may be left until the heap has 16 MB instead of 4. A start
-// that takes longer than usual has much to load, and collects as it goes.
-const (
-	startingGOGC = 400
-	startedAfter = 100 * time.Millisecond
-)
-
-// collectLater lets a start do without the garbage collector, unless GOGC says when that is to work.
-func collectLater() {
-	if os.Getenv("GOGC") == "" {
-		usual := debug.SetGCPercent(startingGOGC)
-		time.AfterFunc(startedAfter, func() { debug.SetGCPercent(usual) })
-	}
-}
-
-// runSuccessor says whether this process could take over from the gateway that asks, and does so when it is
-// told to. What was checked is what runs.
-func runSuccessor(source config.Source, predecessor *process.Predecessor, stdout, stderr io.Writer) error {
-	defer predecessor.Close()
-	loaded, err := candidate(source, predecessor.Question)
-	var warned []string
-	if err == nil && predecessor.Warn {
-		warned = warnings(loaded)
-	}
-	if err := predecessor.Answer(version(), warned, err); err != nil {
-		return err
-	}
-	inherited, err := predecessor.AwaitGo()
-	if errors.Is(err, process.ErrDismissed) {
-		return nil
-	}
-	if err != nil {
-		predecessor.Failed(err.Error())
-		return err
-	}
-	collectLater()
-	d, err := newDaemon(source, loaded, inherited, os.Args, stdout, newLogger(loaded.Config.Log.Format, stderr))
-	if err != nil {
-		predecessor.Failed(err.Error())
-		return err
-	}
-	d.predecessor = predecessor
-	return d.exit()
-}
-
-// exit runs the daemon and turns its exit code into an error.
-func (d *daemon) exit() error {
-	code := d.run()
-	if code == fsm.ExitOK {
-		return nil
-	}
-	return &exitError{code, d.failure}
-}
-
-// newLogger writes for people at a terminal and JSON elsewhere, unless the format says which. The level is
-// that of the configuration in force; see use.
-func newLogger(format string, w io.Writer) zerolog.Logger {
-	f, isFile := w.(*os.File)
-	terminal := isFile && term.IsTerminal(int(f.Fd()))
-	if format == "console" || (format == "auto" && terminal) {
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !terminal || os.Getenv("NO_COLOR") != ""}
-	}
-	zerolog.TimeFieldFormat = time.RFC3339Nano
-	return zerolog.New(w).With().Timestamp().Logger()
 }

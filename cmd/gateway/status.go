@@ -78,7 +78,7 @@ func newStatusCommand(o *options) *cobra.Command {
 
 func printStatus(w io.Writer, s snapshot, asJSON bool) error {
 	if asJSON {
-		return printJSON(w, s.statusDocument)
+		return printJSON(w, s.StatusDocument)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, format string, args ...any) { _, _ = fmt.Fprintf(t, name+"\t"+format+"\n", args...) }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"gateway/queue"
+	"gateway/server"
 )
 
 // press sends keys to a model, each a character or the name of a key.
@@ -39,7 +40,7 @@ func shownTop(t *testing.T, c *client) *top {
 	m := newTop(t.Context(), c)
 	var s snapshot
 	s.State, s.BootID, s.Hop, s.Since = "Running", "b1", 2, time.Now()
-	s.Turns = turnCounts{Running: 1, Queued: 3}
+	s.Turns = server.TurnCounts{Running: 1, Queued: 3}
 	m.Update(topStatus{(&observer{}).see(s, time.Now()), s, nil})
 	turns := []queue.Turn{
 		{ID: "t1", Session: "desk", Agent: "echo", Status: queue.Running, Input: "\x1b[2Jred\nsecond \u202eline", CreatedAt: time.Now()},

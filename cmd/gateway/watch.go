@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gateway/fsm"
+	"gateway/server"
 )
 
 // statusChange is a line of `status --watch`, and with --json its contract.
@@ -21,7 +22,7 @@ type statusChange struct {
 	BootID     string `json:"boot_id,omitempty"`
 	Generation int    `json:"generation"`
 	// Turns is left out of a state that had passed before it could be asked.
-	Turns *turnCounts `json:"turns,omitempty"`
+	Turns *server.TurnCounts `json:"turns,omitempty"`
 	// Event, Actor and Reason say why the state changed; empty when it did not.
 	Event  fsm.Event `json:"event,omitempty"`
 	Actor  string    `json:"actor,omitempty"`
@@ -71,7 +72,7 @@ type observer struct {
 	absent bool
 	boot   string
 	hop    uint64
-	turns  turnCounts
+	turns  server.TurnCounts
 }
 
 // path asks for the hops that were not seen.

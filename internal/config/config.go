@@ -44,6 +44,9 @@ type Limits struct {
 	Burst             int `yaml:"burst" env:"BURST"`
 }
 
+// ReservedFiles is how many descriptors clients leave to the store, the agents and their programs.
+const ReservedFiles = 256
+
 // Log says how much is logged and how it looks.
 type Log struct {
 	Level  string `yaml:"level" env:"LEVEL"`   // trace, debug, info, warn or error

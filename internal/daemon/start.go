@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -254,7 +254,7 @@ func (d *daemon) openQueue(ctx context.Context, _ fsm.Entry) error {
 // held. All wait until open.
 func (d *daemon) serve(_ context.Context, e fsm.Entry) error {
 	if d.server == nil {
-		d.server = server.New(server.Options{Lifecycle: lifecycle{d}, Version: d.version, Metrics: d.metrics.handler(), Log: d.subsystem("server")})
+		d.server = server.New(server.Options{Lifecycle: lifecycle{d}, Version: d.Version, Metrics: d.metrics.handler(), Log: d.subsystem("server")})
 		d.metrics.server.Store(d.server)
 		if err := d.serveOn(e, d.socket, true); err != nil {
 			return err

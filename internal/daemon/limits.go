@@ -1,13 +1,11 @@
-package main
+package daemon
 
 import (
 	"golang.org/x/sys/unix"
 
+	"gateway/internal/config"
 	"gateway/server"
 )
-
-// reservedFiles is how many descriptors clients leave to the store, the agents and their programs.
-const reservedFiles = 256
 
 // limits is what clients may take. Connections that left no descriptors would keep turns from running.
 func (d *daemon) limits() server.Limits {
@@ -17,7 +15,7 @@ func (d *daemon) limits() server.Limits {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) != nil {
 		return l
 	}
-	if room := int(min(files.Cur, 1<<30) - min(reservedFiles, files.Cur/2)); room < l.Connections {
+	if room := int(min(files.Cur, 1<<30) - min(config.ReservedFiles, files.Cur/2)); room < l.Connections {
 		d.log.Warn().Int("connections", room).Any("open_files", files.Cur).
 			Msg("fewer connections than limits.connections fit into the limit of open files. Try: ulimit -n, or LimitNOFILE= in the unit")
 		l.Connections = room

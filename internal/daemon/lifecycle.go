@@ -1,50 +1,20 @@
-package main
+package daemon
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
 	"gateway/fsm"
-	"gateway/internal/process"
 	"gateway/server"
 )
 
 // lifecycle is the machine as the server sees it.
 type lifecycle struct{ d *daemon }
-
-// statusDocument is the contract of `gateway status --json`.
-type statusDocument struct {
-	State         fsm.State     `json:"state"`
-	Since         time.Time     `json:"since"`
-	PID           int           `json:"pid"`
-	BootID        string        `json:"boot_id"`
-	Generation    int           `json:"generation"`
-	Address       string        `json:"address"`
-	TLS           bool          `json:"tls"`
-	StateDir      string        `json:"state_dir"`
-	Version       string        `json:"version"`
-	RespawnMode   process.Mode  `json:"respawn_mode"`
-	RespawnReason string        `json:"respawn_reason"`
-	Intent        fsm.Intent    `json:"intent"`
-	Deadline      time.Time     `json:"deadline,omitzero"`
-	Admission     fsm.Admission `json:"admission"`
-	Postponed     []fsm.Event   `json:"postponed,omitempty"`
-	Hop           uint64        `json:"hop"`
-	Turns         turnCounts    `json:"turns"`
-	Counters      fsm.Counters  `json:"counters"`
-}
-
-type turnCounts struct {
-	Running int `json:"running"`
-	Queued  int `json:"queued"`
-	Stuck   int `json:"stuck"`
-}
 
 func (l lifecycle) Admission() (server.Admission, <-chan struct{}) {
 	changed := l.d.machine.Changed()
@@ -53,15 +23,15 @@ func (l lifecycle) Admission() (server.Admission, <-chan struct{}) {
 
 func (l lifecycle) Status() server.Status {
 	s, d := l.d.machine.Snapshot(), l.d
-	doc := statusDocument{
+	doc := server.StatusDocument{
 		State: s.State, Since: s.Since, PID: os.Getpid(), BootID: s.BootID, Generation: s.Generation,
-		Address: d.listeningOn(), TLS: d.config().TLS.On(), StateDir: d.config().StateDir, Version: d.version,
-		RespawnMode: d.mode.Load().Mode, RespawnReason: d.mode.Load().why,
+		Address: d.listeningOn(), TLS: d.config().TLS.On(), StateDir: d.config().StateDir, Version: d.Version,
+		RespawnMode: string(d.mode.Load().Mode), RespawnReason: d.mode.Load().why,
 		Intent: s.Intent, Deadline: s.Deadline, Admission: s.Admission, Postponed: s.Postponed, Hop: s.Hop, Counters: s.Counters,
 	}
 	if q := d.queue.Load(); q != nil {
 		st := q.Stats()
-		doc.Turns = turnCounts{Running: st.Running, Queued: st.Queued, Stuck: st.Stuck}
+		doc.Turns = server.TurnCounts{Running: st.Running, Queued: st.Queued, Stuck: st.Stuck}
 	}
 	b, err := json.Marshal(doc)
 	if err != nil { // only plain fields; kept so that a change cannot fail in silence
@@ -126,7 +96,7 @@ func (d *daemon) signalled(sig os.Signal) {
 	case unix.SIGTERM, unix.SIGINT:
 		d.machine.Notify(fsm.Request{Event: fsm.Stop, Actor: name})
 	case unix.SIGHUP:
-		if _, err := candidate(d.source, d.question()); err != nil {
+		if _, err := candidate(d.Source, d.question()); err != nil {
 			d.metrics.signals.WithLabelValues(name).Inc()
 			d.log.Warn().Err(err).Msg("received SIGHUP; refused, the gateway goes on as it was")
 			return

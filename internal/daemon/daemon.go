@@ -1,9 +1,10 @@
-package main
+// Package daemon is the gateway that runs: it wires all rooms, and its effects do what the lifecycle of fsm decides. They
+// run one at a time on behalf of the machine.
+package daemon
 
 import (
 	"context"
 	"crypto/rand"
-	"io"
 	"net"
 	"os"
 	"runtime/pprof"
@@ -26,12 +27,10 @@ import (
 // daemon is everything that `gateway run` holds together. Its effects run one at a time on behalf of the
 // machine, so what only they touch needs no lock; what others read is atomic.
 type daemon struct {
-	source     config.Source
-	argv       []string
+	Options
+
 	executable string
 	bootID     string
-	version    string
-	out        io.Writer
 	log        zerolog.Logger
 
 	machine *fsm.Machine
@@ -83,13 +82,14 @@ type respawnMode struct {
 }
 
 // newDaemon wires a daemon that has loaded its configuration; run starts it.
-func newDaemon(source config.Source, loaded config.Loaded, inherited *process.Handover, argv []string, out io.Writer, log zerolog.Logger) (*daemon, error) {
-	executable, err := process.Executable(argv[0])
+func newDaemon(o Options, loaded config.Loaded, inherited *process.Handover) (*daemon, error) {
+	executable, err := process.Executable(o.Argv[0])
 	if err != nil {
 		return nil, err
 	}
+	log := newLogger(loaded.Config.Log.Format, o.Err)
 	d := &daemon{
-		source: source, argv: argv, executable: executable, bootID: strings.ToLower(rand.Text()), version: version(), out: out, log: log,
+		Options: o, executable: executable, bootID: strings.ToLower(rand.Text()), log: log,
 		inherited: inherited, restarted: inherited != nil, supervisor: process.NewSupervisor(),
 		hurry: make(chan time.Duration, 1), checking: make(chan struct{}, 1),
 	}

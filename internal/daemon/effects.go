@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -61,7 +61,7 @@ func (d *daemon) open(_ context.Context, e fsm.Entry) fsm.Outcome {
 	if d.config().TLS.On() {
 		scheme = "https"
 	}
-	_, _ = fmt.Fprintf(d.out, "gateway listens on %s://%s\nits state is kept in %s\n", scheme, d.listeningOn(), d.config().StateDir)
+	_, _ = fmt.Fprintf(d.Out, "gateway listens on %s://%s\nits state is kept in %s\n", scheme, d.listeningOn(), d.config().StateDir)
 	return fsm.Outcome{}
 }
 

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -26,12 +26,16 @@ func (d *daemon) holdOff(ctx context.Context, _ fsm.Entry) error {
 		hold := min(f.Hold(), d.config().Lifecycle.StartTimeout/2)
 		d.log.Warn().Int("failed", f.Count).Time("last", f.Last).Str("reason", f.Reason).Dur("wait_ms", hold).
 			Msg("the last starts have failed")
-		d.supervisor.Tell(fmt.Sprintf("STATUS=%s: %d starts have failed; the last one: %s", fsm.Starting, f.Count, firstLine(f.Reason)))
+		d.supervisor.Tell(fmt.Sprintf("STATUS=%s: %d starts have failed; the last one: %s", fsm.Starting, f.Count, statusLine(f.Reason)))
 		if hold > 0 {
 			waits := f
 			waits.Until = now.Add(hold)
 			d.count(waits)
-			if !pause(ctx, hold) {
+			held := time.NewTimer(hold)
+			defer held.Stop()
+			select {
+			case <-held.C:
+			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
 		}

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"net/http"
@@ -134,7 +134,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(m.late, s.Counters.Late)
 	counter(m.ignored, s.Counters.Ignored)
 	counter(m.impossible, s.Counters.Impossible)
-	gauge(m.build, 1, m.d.version, m.d.bootID)
+	gauge(m.build, 1, m.d.Version, m.d.bootID)
 	m.collectServer(gauge, counter)
 	q := m.d.queue.Load()
 	if q == nil {

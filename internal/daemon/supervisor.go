@@ -1,9 +1,11 @@
-package main
+package daemon
 
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
 
 	sdnotify "github.com/coreos/go-systemd/v22/daemon"
 
@@ -22,7 +24,7 @@ const extendSlack = 10 * time.Second
 func (d *daemon) tellSupervisor(h fsm.Hop) {
 	status := "STATUS=" + string(h.To)
 	if h.Reason != "" {
-		status += ": " + firstLine(h.Reason)
+		status += ": " + statusLine(h.Reason)
 	}
 	switch heir := d.heir.Load(); {
 	case h.Event == fsm.Respawned && heir != nil: // said by the main process, in one message: systemd listens to no other
@@ -66,4 +68,19 @@ func (d *daemon) attendSupervisor(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// statusLine is enough of a reason to recognise it, on the one line that a supervisor shows.
+func statusLine(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, s)
+	if r := []rune(s); len(r) > 50 {
+		return string(r[:49]) + "…"
+	}
+	return s
 }

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"cmp"
@@ -46,12 +46,12 @@ func (d *daemon) prepare() *preparation {
 		}
 		switch d.mode.Load().Mode {
 		case process.ModeInPlace:
-			p.next, p.err = candidate(d.source, about)
+			p.next, p.err = candidate(d.Source, about)
 		case process.ModeSpawn:
 			about.Stay = true
-			p.successor, p.err = process.Spawn(ctx, d.executable, d.argv, about)
+			p.successor, p.err = process.Spawn(ctx, d.executable, d.Argv, about)
 		case process.ModeExec, process.ModeSupervisor:
-			_, _, p.err = process.Prepare(ctx, d.executable, d.argv, about)
+			_, _, p.err = process.Prepare(ctx, d.executable, d.Argv, about)
 		}
 	}()
 	return p
@@ -76,11 +76,11 @@ func (d *daemon) check(ctx context.Context) (server.Successor, error) {
 	case err != nil:
 	case mode == process.ModeInPlace:
 		var next config.Loaded
-		if next, err = candidate(d.source, about); err == nil {
-			s.Version, s.Warnings = d.version, warnings(next)
+		if next, err = candidate(d.Source, about); err == nil {
+			s.Version, s.Warnings = d.Version, warnings(next)
 		}
 	default:
-		s.Version, s.Warnings, err = process.Prepare(asked, d.executable, d.argv, about)
+		s.Version, s.Warnings, err = process.Prepare(asked, d.executable, d.Argv, about)
 	}
 	if ctx.Err() != nil {
 		return server.Successor{}, ctx.Err()
@@ -301,7 +301,7 @@ func (d *daemon) replaceImage() error {
 		return err
 	}
 	failpoint.At("respawn.exec")
-	return process.Exec(d.executable, d.argv, doc)
+	return process.Exec(d.executable, d.Argv, doc)
 }
 
 // handover lists what goes over, as descriptors that keep has made and the caller drops. On an error nobody

@@ -1,0 +1,4 @@
+package process
+
+// StoreName is the file of the store in the state folder.
+const StoreName = "gateway.db"
