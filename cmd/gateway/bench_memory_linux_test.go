@@ -20,7 +20,7 @@ import (
 	"github.com/prometheus/procfs"
 	"github.com/stretchr/testify/require"
 
-	"gateway/internal/process"
+	"gateway/internal/statedir"
 )
 
 // benchConfig has an agent that answers at once and one that never does.
@@ -71,7 +71,7 @@ func runGateway(b *testing.B, concurrency int) (pid int, address string) {
 	})
 	control := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
-		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return process.DialSocket(ctx, state) },
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return statedir.DialSocket(ctx, state) },
 	}}
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

@@ -17,8 +17,8 @@ import (
 
 	"gateway/fsm"
 	"gateway/internal/config"
-	"gateway/internal/process"
 	"gateway/server"
+	"gateway/internal/statedir"
 )
 
 // answerLimit bounds what is read of one answer, in bytes.
@@ -56,7 +56,7 @@ func (o *options) connect() (*client, error) {
 	return &client{
 		base: "http://gateway", stateDir: dir,
 		http: &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return process.DialSocket(ctx, dir)
+			return statedir.DialSocket(ctx, dir)
 		}}},
 	}, nil
 }

@@ -14,14 +14,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"gateway/internal/process"
+	"gateway/internal/statedir"
 )
 
 // serveSocket serves canned answers on the control socket of a new state folder.
 func serveSocket(t *testing.T, h http.Handler) (dir string, srv *httptest.Server) {
 	t.Helper()
 	dir = t.TempDir()
-	ln, err := process.ListenSocket(t.Context(), dir)
+	ln, err := statedir.ListenSocket(t.Context(), dir)
 	require.NoError(t, err)
 	srv = httptest.NewUnstartedServer(h)
 	require.NoError(t, srv.Listener.Close())
@@ -128,7 +128,7 @@ func TestASocketOfSomebodyElseIsNotTakenForNone(t *testing.T) {
 		t.Skip("root may connect to every socket")
 	}
 	dir, _ := serveSocket(t, http.NotFoundHandler())
-	require.NoError(t, os.Chmod(process.SocketPath(dir), 0))
+	require.NoError(t, os.Chmod(statedir.SocketPath(dir), 0))
 	stdout, stderr, code := gatewayAt(t, dir, "status")
 	require.Equal(t, 1, code)
 	require.Empty(t, stdout)
@@ -151,6 +151,6 @@ func TestTheTableOfTurnsCannotBeBrokenByAnInput(t *testing.T) {
 // gone closes the control socket as a gateway does that stops.
 func gone(t *testing.T, dir string, ln net.Listener) {
 	t.Helper()
-	process.RemoveSocket(dir)
+	statedir.RemoveSocket(dir)
 	require.NoError(t, ln.Close())
 }

@@ -21,6 +21,7 @@ import (
 	"gateway/fsm"
 	"gateway/internal/config"
 	"gateway/internal/process"
+	"gateway/internal/statedir"
 	"gateway/queue"
 )
 
@@ -244,11 +245,11 @@ func (x *examination) gateway(ctx context.Context) {
 	s, err := local.snapshot(ctx)
 	_, absent := errors.AsType[*absentError](err)
 	switch {
-	case absent && process.Owned(x.dir):
+	case absent && statedir.Owned(x.dir):
 		x.add("gateway", broken, "none answers, but something holds the lock of the state folder", "see what: fuser -v "+filepath.Join(x.dir, "gateway.lock"))
 	case absent:
 		what := "none runs, and the lock is free"
-		if owner, err := process.ReadOwner(x.dir); err == nil && process.Left(x.dir) {
+		if owner, err := statedir.ReadOwner(x.dir); err == nil && statedir.Left(x.dir) {
 			what += fmt.Sprintf("; it was left by process %d, which died, and the next start takes over", owner.PID)
 		}
 		x.add("gateway", healthy, what, "")
@@ -300,7 +301,7 @@ func (x *examination) successor(ctx context.Context) bool {
 }
 
 func (x *examination) starts() {
-	if f := process.ReadFailedStarts(x.dir); f.Count > 0 {
+	if f := statedir.ReadFailedStarts(x.dir); f.Count > 0 {
 		x.add("starts", warning, fmt.Sprintf("the last %d failed, the latest on %s: %s", f.Count, f.Last.Local().Format(time.DateTime), f.Reason), "mend that, then gateway run")
 	}
 }
@@ -309,7 +310,7 @@ func (x *examination) starts() {
 func (x *examination) clock() {
 	now := time.Now()
 	var newest time.Time
-	err := process.ReadJournal(x.dir, func(line []byte) {
+	err := statedir.ReadJournal(x.dir, func(line []byte) {
 		var h struct{ Time time.Time }
 		if json.Unmarshal(line, &h) == nil && h.Time.After(newest) {
 			newest = h.Time
@@ -329,7 +330,7 @@ func (x *examination) clock() {
 
 // store looks it through when no gateway does.
 func (x *examination) store(ctx context.Context) {
-	path := filepath.Join(x.dir, process.StoreName)
+	path := filepath.Join(x.dir, statedir.StoreName)
 	if x.running != nil {
 		x.add("store", healthy, "in use; a gateway looks it through by itself after every start that follows a crash", "")
 		return
@@ -337,7 +338,7 @@ func (x *examination) store(ctx context.Context) {
 	began := time.Now()
 	found, err := queue.Inspect(ctx, path)
 	switch {
-	case process.Owned(x.dir):
+	case statedir.Owned(x.dir):
 		x.add("store", warning, "a gateway began to use it meanwhile", "gateway doctor again")
 	case errors.Is(err, queue.ErrNoIndex):
 		x.add("store", warning, "it was left by a crash, and cannot be looked through without writing beside it; the next start does both", "gateway run")

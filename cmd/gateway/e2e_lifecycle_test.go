@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"gateway/internal/process"
+	"gateway/internal/statedir"
 
 	"github.com/stretchr/testify/require"
 )
@@ -98,7 +98,7 @@ func TestTheJournalHasEveryHopOnce(t *testing.T) {
 			require.Zero(t, code, stderr)
 			h.eventually("it has ended", func() bool { return len(h.alive()) == 0 })
 			var all []int
-			require.NoError(t, process.ReadJournal(h.state(), func(line []byte) {
+			require.NoError(t, statedir.ReadJournal(h.state(), func(line []byte) {
 				var hop struct{ Seq int }
 				require.NoError(t, json.Unmarshal(line, &hop))
 				if hop.Seq > 0 { // the others say what was about to be done

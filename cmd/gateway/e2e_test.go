@@ -18,7 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"gateway/internal/process"
+	"gateway/internal/statedir"
 )
 
 // raceOptions keeps a race-enabled program from sleeping a second at its end.
@@ -70,7 +70,7 @@ func newHouse(t *testing.T, config string, env ...string) *house {
 	h := &house{t: t, dir: t.TempDir(), env: env}
 	h.configure(config)
 	h.http = &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return process.DialSocket(ctx, h.state()) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return statedir.DialSocket(ctx, h.state()) },
 	}}
 	t.Cleanup(func() {
 		h.http.CloseIdleConnections()

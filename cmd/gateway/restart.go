@@ -12,6 +12,7 @@ import (
 
 	"gateway/fsm"
 	"gateway/internal/process"
+	"gateway/internal/statedir"
 	"gateway/queue"
 	"gateway/server"
 )
@@ -261,7 +262,7 @@ the state folder is free.`,
 				c.http.CloseIdleConnections()
 				var nobody *absentError
 				err := c.call(ctx, http.MethodGet, "/healthz", nil, nil, nil)
-				if errors.As(err, &nobody) && (c.stateDir == "" || !process.Owned(c.stateDir)) {
+				if errors.As(err, &nobody) && (c.stateDir == "" || !statedir.Owned(c.stateDir)) {
 					took := time.Since(began).Round(time.Millisecond)
 					return report(cmd, f.asJSON, map[string]any{"outcome": "stopped", "took_ms": took.Milliseconds()}, "stopped in %s", took)
 				}

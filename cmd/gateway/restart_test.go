@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"gateway/internal/process"
+	"gateway/internal/statedir"
 )
 
 // restartable answers a restart as the decision says, and GET /v1/lifecycle with the snapshots in turn.
@@ -107,7 +107,7 @@ func TestStopWaitsUntilTheStateFolderIsFree(t *testing.T) {
 	}
 
 	dir := stoppable(t)
-	lock, err := process.Acquire(dir)
+	lock, err := statedir.Acquire(dir)
 	require.NoError(t, err)
 	_, stderr, code := gatewayAt(t, dir, "stop", "--timeout", "200ms")
 	require.Equal(t, 1, code, "the lock of the folder is held")

@@ -11,7 +11,7 @@ import (
 
 	"gateway/fsm"
 	"gateway/internal/config"
-	"gateway/internal/process"
+	"gateway/internal/statedir"
 )
 
 func newStatesCommand(o *options) *cobra.Command {
@@ -53,7 +53,7 @@ func printHistory(out io.Writer, dir string, asJSON bool) error {
 	if asJSON {
 		w = table(io.Discard)
 	}
-	err := process.ReadJournal(dir, func(line []byte) {
+	err := statedir.ReadJournal(dir, func(line []byte) {
 		var h hopDocument
 		if json.Unmarshal(line, &h) != nil || h.To == "" {
 			return

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gateway/fsm"
-	"gateway/internal/process"
+	"gateway/internal/statedir"
 )
 
 const (
@@ -128,7 +128,7 @@ func (c *client) printAbsence(w io.Writer, asJSON bool) error {
 	}
 	var last *hopDocument
 	seen := make(map[string]bool) // boots
-	if err := process.ReadJournal(c.stateDir, func(line []byte) {
+	if err := statedir.ReadJournal(c.stateDir, func(line []byte) {
 		var h hopDocument
 		if json.Unmarshal(line, &h) != nil || h.To == "" {
 			return
@@ -141,7 +141,7 @@ func (c *client) printAbsence(w io.Writer, asJSON bool) error {
 	}); err != nil {
 		return err
 	}
-	failed := process.ReadFailedStarts(c.stateDir)
+	failed := statedir.ReadFailedStarts(c.stateDir)
 	if asJSON {
 		doc := map[string]any{"state": "not running", "state_dir": c.stateDir, "last_hop": last}
 		if failed.Count > 0 {
@@ -152,7 +152,7 @@ func (c *client) printAbsence(w io.Writer, asJSON bool) error {
 	if failed.Count > 0 {
 		_, _ = fmt.Fprintf(w, "the last start has failed: %s\n", failed.Reason)
 		_, _ = fmt.Fprintf(w, "failed starts, one after another: %d, the last at %s\n", failed.Count, failed.Last.Local().Format(time.DateTime))
-		if process.Owned(c.stateDir) && failed.Until.After(time.Now()) {
+		if statedir.Owned(c.stateDir) && failed.Until.After(time.Now()) {
 			_, _ = fmt.Fprintf(w, "the next one waits until %s\n", failed.Until.Local().Format(time.TimeOnly))
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"gateway/internal/child"
 	"gateway/internal/config"
 	"gateway/internal/process"
+	"gateway/internal/statedir"
 	"gateway/queue"
 	"gateway/server"
 )
@@ -46,7 +47,7 @@ type daemon struct {
 	mode      atomic.Pointer[respawnMode]
 	address   atomic.Pointer[string]
 	activated atomic.Bool                       // the listener belongs to the supervisor, whatever the configuration says
-	journal   atomic.Pointer[process.Journal]   // nil until the lock is taken: the folder may be another gateway's
+	journal   atomic.Pointer[statedir.Journal]  // nil until the lock is taken: the folder may be another gateway's
 	heir      atomic.Pointer[process.Successor] // who this process has handed over to
 
 	// Touched by effects only.
@@ -54,7 +55,7 @@ type daemon struct {
 	predecessor *process.Predecessor // who hands over to this process, until it has
 	forwarded   sync.WaitGroup       // its last connections
 	restarted   bool                 // this image or generation comes from a restart
-	lock        *process.Lock
+	lock        *statedir.Lock
 	lockErr     error         // why the lock of the gateway before this one could not be taken over
 	opening     *storeOpening // nil when no store is being opened
 	unclaimed   bool          // the files that name the owner of the lock are those of the gateway before this one
@@ -68,12 +69,12 @@ type daemon struct {
 	server      *server.Server
 	carried     []server.Parked // connections that the next open hands to the server
 	successor   *preparation
-	hurry       chan time.Duration   // a shorter time for the drain that is under way
-	checking    chan struct{}        // holds one while a successor is only asked
-	before      process.FailedStarts // what counted against this start
-	lingers     bool                 // connections are left that could not be handed over
-	failure     error                // why the exit code is not 0, for people
-	broken      atomic.Bool          // the server failed on the TCP listener
+	hurry       chan time.Duration    // a shorter time for the drain that is under way
+	checking    chan struct{}         // holds one while a successor is only asked
+	before      statedir.FailedStarts // what counted against this start
+	lingers     bool                  // connections are left that could not be handed over
+	failure     error                 // why the exit code is not 0, for people
+	broken      atomic.Bool           // the server failed on the TCP listener
 }
 
 type respawnMode struct {

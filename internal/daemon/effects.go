@@ -12,6 +12,7 @@ import (
 	"gateway/fsm"
 	"gateway/internal/failpoint"
 	"gateway/internal/process"
+	"gateway/internal/statedir"
 	"gateway/server"
 )
 
@@ -221,7 +222,7 @@ func (d *daemon) closeServer(ctx context.Context) error {
 			d.server.Refuse(d.carried)
 		}
 		if d.socket != nil {
-			process.RemoveSocket(d.config().StateDir)
+			statedir.RemoveSocket(d.config().StateDir)
 		}
 	}
 	d.dropCarried()

@@ -14,6 +14,7 @@ import (
 	"gateway/internal/config"
 	"gateway/internal/failpoint"
 	"gateway/internal/process"
+	"gateway/internal/statedir"
 	"gateway/server"
 )
 
@@ -38,7 +39,7 @@ func (d *daemon) prepare() *preparation {
 	go func() {
 		defer close(p.done)
 		defer cancel()
-		if p.err = process.Room(about.StateDir); p.err != nil {
+		if p.err = statedir.Room(about.StateDir); p.err != nil {
 			return
 		}
 		if d.mode.Load().Mode != process.ModeInPlace {
@@ -71,7 +72,7 @@ func (d *daemon) check(ctx context.Context) (server.Successor, error) {
 	about, mode := d.question(), d.mode.Load().Mode
 	about.Warn = true
 	s := server.Successor{Mode: string(mode)}
-	err := process.Room(about.StateDir)
+	err := statedir.Room(about.StateDir)
 	switch {
 	case err != nil:
 	case mode == process.ModeInPlace:
@@ -230,7 +231,7 @@ func (d *daemon) handToSuccessor(ctx context.Context, e fsm.Entry) fsm.Outcome {
 func (d *daemon) leaveTo(ctx context.Context, heir *process.Successor) {
 	ctx, cancel := context.WithTimeout(ctx, closeStep)
 	defer cancel()
-	d.server.Relay(func(ctx context.Context) (net.Conn, error) { return process.DialSocket(ctx, d.config().StateDir) })
+	d.server.Relay(func(ctx context.Context) (net.Conn, error) { return statedir.DialSocket(ctx, d.config().StateDir) })
 	d.dropCarried()
 	for {
 		parked := d.server.ParkNext(ctx)
@@ -295,7 +296,7 @@ func (d *daemon) replaceImage() error {
 	doc, kept, err := d.handover(process.Keep)
 	defer func() {
 		process.Drop(kept...)
-		d.journal.Store(process.OpenJournal(d.config().StateDir))
+		d.journal.Store(statedir.OpenJournal(d.config().StateDir))
 	}()
 	if err != nil {
 		return err

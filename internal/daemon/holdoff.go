@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"gateway/fsm"
-	"gateway/internal/process"
+	"gateway/internal/statedir"
 )
 
 // holdOff makes a fresh process wait when the starts before it have failed, one after another, with the same
@@ -20,7 +20,7 @@ func (d *daemon) holdOff(ctx context.Context, _ fsm.Entry) error {
 		return nil
 	}
 	dir, now := d.config().StateDir, time.Now()
-	f := process.ReadFailedStarts(dir).Before(d.fingerprint(), now)
+	f := statedir.ReadFailedStarts(dir).Before(d.fingerprint(), now)
 	d.before = f
 	if f.Count > 0 {
 		hold := min(f.Hold(), d.config().Lifecycle.StartTimeout/2)
@@ -50,20 +50,20 @@ func (d *daemon) startEnded(h fsm.Hop) {
 	switch {
 	case d.lock == nil || !d.owns: // the folder is another gateway's
 	case h.Event == fsm.StartFailed:
-		f := process.ReadFailedStarts(d.config().StateDir).Before(d.fingerprint(), time.Now())
+		f := statedir.ReadFailedStarts(d.config().StateDir).Before(d.fingerprint(), time.Now())
 		if d.restarted {
 			f.Count++
 		}
 		f.Count, f.Last, f.Reason = max(f.Count, 1), time.Now(), h.Reason
 		d.count(f)
 	case h.To == fsm.Running:
-		d.count(process.FailedStarts{})
+		d.count(statedir.FailedStarts{})
 	case h.From == fsm.Starting: // it was called off: that says nothing about it
 		d.count(d.before)
 	}
 }
 
-func (d *daemon) count(f process.FailedStarts) {
+func (d *daemon) count(f statedir.FailedStarts) {
 	if err := f.Write(d.config().StateDir); err != nil {
 		d.log.Debug().Err(err).Msg("the starts are not counted")
 	}

@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 
 	"gateway/internal/agent"
-	"gateway/internal/process"
+	"gateway/internal/statedir"
 	"gateway/queue"
 )
 
@@ -24,7 +24,7 @@ func (d *daemon) inherit() {
 	if d.inherited == nil {
 		return
 	}
-	if d.lock, d.lockErr = process.Adopt(d.config().StateDir, d.inherited.LockFile()); d.lockErr == nil {
+	if d.lock, d.lockErr = statedir.Adopt(d.config().StateDir, d.inherited.LockFile()); d.lockErr == nil {
 		d.opening = d.beginOpening(context.Background())
 	}
 }
@@ -42,7 +42,7 @@ func (d *daemon) beginOpening(ctx context.Context) *storeOpening {
 		for name, l := range c.Lanes {
 			lanes[name] = l.Concurrency
 		}
-		o.queue, o.err = queue.Open(ctx, filepath.Join(c.StateDir, process.StoreName), queue.Config{
+		o.queue, o.err = queue.Open(ctx, filepath.Join(c.StateDir, statedir.StoreName), queue.Config{
 			Runner: o.agents, Lanes: lanes, MaxAttempts: c.Turns.MaxAttempts, OnInterrupt: queue.OnInterrupt(c.Turns.OnInterrupt),
 			MaxQueued: c.Turns.MaxQueued, MaxQueuedPerSession: c.Turns.MaxQueuedPerSession, MaxOutput: int(c.Turns.MaxOutput),
 			MaxInput: int(c.Turns.MaxInput), RetryBackoff: c.Turns.RetryBackoff,

@@ -18,6 +18,7 @@ import (
 	"gateway/internal/config"
 	"gateway/internal/failpoint"
 	"gateway/internal/process"
+	"gateway/internal/statedir"
 	"gateway/queue"
 	"gateway/server"
 )
@@ -54,8 +55,8 @@ func (d *daemon) start(ctx context.Context, e fsm.Entry) fsm.Outcome {
 
 // startFailed tells what a person must mend from what may pass by itself.
 func (d *daemon) startFailed(err error) fsm.Outcome {
-	held, heldByOther := errors.AsType[*process.HeldError](err)
-	_, noFolder := errors.AsType[*process.StateDirError](err)
+	held, heldByOther := errors.AsType[*statedir.HeldError](err)
+	_, noFolder := errors.AsType[*statedir.StateDirError](err)
 	code, try := fsm.ExitFailed, "read the reason above; the state folder is "+d.config().StateDir
 	switch {
 	case heldByOther:
@@ -83,14 +84,14 @@ func (d *daemon) takeLock(_ context.Context, e fsm.Entry) (err error) {
 	case d.lockErr != nil:
 		return d.lockErr
 	case d.lock == nil:
-		if d.lock, err = process.Acquire(dir); err != nil {
+		if d.lock, err = statedir.Acquire(dir); err != nil {
 			return err
 		}
 	case d.inherited == nil: // restarted in place
 		return nil
 	}
 	d.owns = d.predecessor == nil
-	journal := process.OpenJournal(dir)
+	journal := statedir.OpenJournal(dir)
 	hops := d.machine.Hops(0)
 	for i, h := range hops {
 		// What this image did before, and the end of the one that it replaced: a predecessor that lives writes its own.
@@ -145,7 +146,7 @@ func (d *daemon) listen(ctx context.Context, _ fsm.Entry) (err error) {
 		}
 	}
 	if d.socket == nil {
-		if d.socket, err = process.ListenSocket(ctx, d.config().StateDir); err != nil {
+		if d.socket, err = statedir.ListenSocket(ctx, d.config().StateDir); err != nil {
 			return err
 		}
 	}
@@ -164,7 +165,7 @@ func (d *daemon) claim() error {
 	if err := d.lock.Claim(); err != nil {
 		return err
 	}
-	return d.lock.Describe(process.Owner{PID: os.Getpid(), BootID: d.bootID, Address: d.listeningOn(), Since: time.Now()})
+	return d.lock.Describe(statedir.Owner{PID: os.Getpid(), BootID: d.bootID, Address: d.listeningOn(), Since: time.Now()})
 }
 
 // takeOver waits until the predecessor says that this process may serve. Until then it has touched nothing
@@ -294,7 +295,7 @@ func (d *daemon) publish(context.Context, fsm.Entry) error {
 		Modes: modes, Tools: tools,
 		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Callers: callers(loaded), Certificate: loaded.Certificate,
 		Limits: d.limits(), Config: func() (any, error) { return loaded.Document() },
-		Check: d.check, Identity: func() (ed25519.PublicKey, error) { return process.Identity(c.StateDir) },
+		Check: d.check, Identity: func() (ed25519.PublicKey, error) { return statedir.Identity(c.StateDir) },
 	})
 	return nil
 }

@@ -178,5 +178,5 @@ func without(env []string, names ...string) []string {
 	})
 }
 
-// LockFile is the inherited guard of the instance lock, for [Adopt].
-func (h *Handover) LockFile() *os.File { return os.NewFile(uintptr(h.Lock), guardName) }
+// LockFile is the inherited guard of the instance lock, for the state folder to adopt.
+func (h *Handover) LockFile() *os.File { return os.NewFile(uintptr(h.Lock), "instance lock") }

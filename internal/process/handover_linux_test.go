@@ -16,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"gateway/internal/statedir"
 )
 
 func candidateMain(role string) {
@@ -81,7 +83,7 @@ func imageMain() {
 	doc, err := Inherit()
 	fail(err)
 	if doc == nil {
-		lock, err := Acquire(dir)
+		lock, err := statedir.Acquire(dir)
 		fail(err)
 		ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test's child
 		fail(err)
@@ -100,9 +102,9 @@ func imageMain() {
 			Conns: []HeldConn{{FD: keep(held.(*net.TCPConn)), Read: []byte("read before")}},
 		}))
 	}
-	lock, err := Adopt(dir, doc.LockFile())
+	lock, err := statedir.Adopt(dir, doc.LockFile())
 	fail(err)
-	_, rival := Acquire(dir)
+	_, rival := statedir.Acquire(dir)
 	ln, err := net.FileListener(os.NewFile(uintptr(doc.Listener), "listener"))
 	fail(err)
 	held, err := net.FileConn(os.NewFile(uintptr(doc.Conns[0].FD), "held"))
@@ -160,12 +162,12 @@ func relayMain() {
 		doc, err = asked.AwaitGo()
 		fail(err)
 	}
-	var lock *Lock
+	var lock *statedir.Lock
 	if doc == nil {
-		lock, err = Acquire(dir)
+		lock, err = statedir.Acquire(dir)
 		fmt.Println("begun")
 	} else {
-		lock, err = Adopt(dir, doc.LockFile())
+		lock, err = statedir.Adopt(dir, doc.LockFile())
 	}
 	fail(err)
 	if asked != nil {
@@ -216,11 +218,13 @@ func TestAContenderNeverGetsTheLockDuringHandOvers(t *testing.T) {
 		lines.Scan()
 		over <- lines.Text()
 	}()
+	guard, err := os.OpenFile(filepath.Join(dir, "gateway.lock"), os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer func() { _ = guard.Close() }()
 	tries := 0
-	for end := ""; end == ""; tries++ {
-		_, err := tryAcquire(dir)
-		var held *HeldError
-		require.ErrorAs(t, err, &held, "the contender has the lock after %d tries", tries)
+	for end := ""; end == ""; tries++ { // as Acquire does, and more often
+		err := unix.Flock(int(guard.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		require.ErrorIs(t, err, unix.EWOULDBLOCK, "the contender has the lock after %d tries", tries)
 		select {
 		case end = <-over:
 			require.Equal(t, "handed over", end)
@@ -262,7 +266,8 @@ func listening(t *testing.T, pid int) string {
 }
 
 func TestExecThatFailsLeavesTheCallerAsItWas(t *testing.T) {
-	lock, err := Acquire(t.TempDir())
+	dir := t.TempDir()
+	lock, err := statedir.Acquire(dir)
 	require.NoError(t, err)
 	fd, err := Keep(lock)
 	require.NoError(t, err)
@@ -273,8 +278,8 @@ func TestExecThatFailsLeavesTheCallerAsItWas(t *testing.T) {
 	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &after))
 	require.Equal(t, before, after, "the limit of open files is what it was")
 	Drop(fd)
-	_, err = Acquire(lock.dir)
-	var held *HeldError
+	_, err = statedir.Acquire(dir)
+	var held *statedir.HeldError
 	require.ErrorAs(t, err, &held, "the lock is still held")
 	require.NoError(t, lock.Release())
 }

@@ -1,9 +1,6 @@
 package process
 
 import (
-	"encoding/json"
-	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -26,10 +23,6 @@ func TestMain(m *testing.M) {
 	switch os.Getenv("GATEWAY_TEST_ROLE") {
 	case "":
 		goleak.VerifyTestMain(m)
-	case "hold": // takes the lock, says so, waits for standard input to end
-		_, err := Acquire(os.Args[1])
-		fmt.Println(err)
-		_, _ = io.Copy(io.Discard, os.Stdin)
 	case "prepared", "refuses", "silent", "hangs":
 		candidateMain(os.Getenv("GATEWAY_TEST_ROLE"))
 	case "image":
@@ -47,26 +40,6 @@ func self(t *testing.T, role string, args ...string) *exec.Cmd {
 	cmd.Env = append(os.Environ(), "GATEWAY_TEST_ROLE="+role)
 	cmd.Stderr = os.Stderr
 	return cmd
-}
-
-func TestTheControlSocketWorksInADeepFolder(t *testing.T) {
-	for _, dir := range []string{t.TempDir(), filepath.Join(t.TempDir(), strings.Repeat("deep/", 30))} {
-		require.NoError(t, os.MkdirAll(dir, 0o700))
-		ln, err := ListenSocket(t.Context(), dir)
-		require.NoError(t, err)
-		st, err := os.Stat(SocketPath(dir))
-		require.NoError(t, err)
-		require.Equal(t, os.FileMode(0o600), st.Mode().Perm())
-		c, err := DialSocket(t.Context(), dir)
-		require.NoError(t, err)
-		require.NoError(t, c.Close())
-		require.NoError(t, ln.Close())
-		_, err = DialSocket(t.Context(), dir)
-		require.ErrorIs(t, err, syscall.ECONNREFUSED)
-		RemoveSocket(dir)
-		_, err = DialSocket(t.Context(), dir)
-		require.ErrorIs(t, err, os.ErrNotExist)
-	}
 }
 
 func TestAnAuthorizationIsUsedOnceAndLivesFiveSeconds(t *testing.T) {
@@ -147,33 +120,4 @@ func TestASupervisorThatDoesNotReadHoldsNobody(t *testing.T) {
 	s.Flush()
 	require.NoError(t, deaf.Close()) // and its writer goes with it
 	<-s.ended
-}
-
-func TestTheJournalIsBoundedAndSurvivesATornLine(t *testing.T) {
-	dir := t.TempDir()
-	j := OpenJournal(dir)
-	total := 0
-	for i := range 6000 {
-		j.Add(map[string]any{"n": i, "fill": strings.Repeat("x", 100)})
-		total++
-		if i%100 == 0 { // let the writer keep up, so that nothing is left out
-			j.Close()
-			j = OpenJournal(dir)
-		}
-	}
-	require.Zero(t, j.Close())
-	f, err := os.OpenFile(filepath.Join(dir, journalName), os.O_APPEND|os.O_WRONLY, 0)
-	require.NoError(t, err)
-	_, err = f.WriteString(`{"n": 60`)
-	require.NoError(t, err)
-	require.NoError(t, f.Close())
-	var last struct{ N int }
-	lines := 0
-	require.NoError(t, ReadJournal(dir, func(line []byte) {
-		lines++
-		require.NoError(t, json.Unmarshal(line, &last))
-	}))
-	require.Equal(t, 5999, last.N)
-	require.Less(t, lines, 6000)
-	require.NoError(t, ReadJournal(t.TempDir(), func([]byte) { t.Fatal("no journal, no lines") }))
 }

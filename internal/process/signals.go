@@ -1,3 +1,5 @@
+// Package process holds what ties the gateway to its operating system: signals, the supervisor, and the hand-over of a
+// restart.
 package process
 
 import (

@@ -15,6 +15,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"gateway/internal/statedir"
 )
 
 // successorMain is a small gateway that takes over: it answers each connection with what was read from it.
@@ -47,7 +49,7 @@ func successorMain(role string) {
 		p.Failed("the store is damaged")
 		os.Exit(1)
 	}
-	lock, err := Adopt(doc.StateDir, doc.LockFile())
+	lock, err := statedir.Adopt(doc.StateDir, doc.LockFile())
 	if err != nil {
 		os.Exit(5)
 	}
@@ -89,12 +91,12 @@ func pairs(t *testing.T, n int, read string) (ours []net.Conn, held []HeldConn) 
 	return ours, held
 }
 
-func spawn(t *testing.T, role string) (*Successor, *Lock, Handover, []net.Conn) {
+func spawn(t *testing.T, role string) (*Successor, *statedir.Lock, Handover, []net.Conn) {
 	t.Helper()
 	t.Setenv("GATEWAY_TEST_ROLE", role)
 	t.Setenv("GORACE", "atexit_sleep_ms=0")
 	dir := t.TempDir()
-	lock, err := Acquire(dir)
+	lock, err := statedir.Acquire(dir)
 	require.NoError(t, err)
 	s, err := Spawn(t.Context(), os.Args[0], []string{"gateway", "run"}, Question{StateDir: dir, Stay: true})
 	require.NoError(t, err)
@@ -111,7 +113,7 @@ func TestASuccessorTakesOverTheLockAndEveryConnection(t *testing.T) {
 	Drop(doc.descriptors()...)
 	require.NoError(t, s.Serve())
 	require.NoError(t, lock.Leave())
-	_, err := Acquire(doc.StateDir)
+	_, err := statedir.Acquire(doc.StateDir)
 	require.Error(t, err, "the successor has it")
 	late, held := pairs(t, 3, "late")
 	require.NoError(t, s.Forward(held))
@@ -130,7 +132,7 @@ func TestASuccessorTakesOverTheLockAndEveryConnection(t *testing.T) {
 	s.Leave() // it goes on alone; this one then ends
 	<-s.ended
 	require.NoError(t, s.err)
-	again, err := Acquire(doc.StateDir)
+	again, err := statedir.Acquire(doc.StateDir)
 	require.NoError(t, err)
 	require.NoError(t, again.Release())
 }
@@ -178,7 +180,7 @@ func TestASuccessorGoesOnWhenThePredecessorDies(t *testing.T) {
 	s, lock, doc, ours := spawn(t, "takes over")
 	require.NoError(t, s.Go(t.Context(), doc))
 	Drop(doc.descriptors()...)
-	require.NoError(t, lock.guard.Close()) // as the death of a process does
+	require.NoError(t, lock.Leave()) // as the death of a process does
 	s.Leave()
 	b, err := io.ReadAll(ours[3])
 	require.NoError(t, err)

@@ -1,7 +1,9 @@
-package process
+package statedir
 
 import (
 	"bufio"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,7 +14,28 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 )
+
+// The test binary is also the other process of these tests: GATEWAY_TEST_ROLE says which.
+func TestMain(m *testing.M) {
+	switch os.Getenv("GATEWAY_TEST_ROLE") {
+	case "":
+		goleak.VerifyTestMain(m)
+	case "hold": // takes the lock, prints the outcome, waits for standard input to end
+		_, err := Acquire(os.Args[1])
+		fmt.Println(err)
+		_, _ = io.Copy(io.Discard, os.Stdin)
+	}
+}
+
+func self(t *testing.T, role string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), "GATEWAY_TEST_ROLE="+role)
+	cmd.Stderr = os.Stderr
+	return cmd
+}
 
 func holdLock(t *testing.T, dir string) *exec.Cmd {
 	t.Helper()

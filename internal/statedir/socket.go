@@ -1,4 +1,4 @@
-package process
+package statedir
 
 import (
 	"context"
@@ -26,7 +26,7 @@ func SocketPath(dir string) string { return filepath.Join(dir, socketName) }
 // is there already is left over and is replaced.
 func ListenSocket(ctx context.Context, dir string) (*net.UnixListener, error) {
 	if err := os.Remove(SocketPath(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("process: control socket: %w", err)
+		return nil, fmt.Errorf("statedir: control socket: %w", err)
 	}
 	path, done, err := shortSocketPath(dir)
 	if err != nil {
@@ -35,13 +35,13 @@ func ListenSocket(ctx context.Context, dir string) (*net.UnixListener, error) {
 	defer done()
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("process: control socket: %w", err)
+		return nil, fmt.Errorf("statedir: control socket: %w", err)
 	}
 	unixLn := ln.(*net.UnixListener)
 	unixLn.SetUnlinkOnClose(false) // a successor may serve it; RemoveSocket takes it away
 	if err := os.Chmod(SocketPath(dir), 0o600); err != nil {
 		_ = ln.Close()
-		return nil, fmt.Errorf("process: control socket: %w", err)
+		return nil, fmt.Errorf("statedir: control socket: %w", err)
 	}
 	return unixLn, nil
 }
@@ -59,7 +59,7 @@ func DialSocket(ctx context.Context, dir string) (net.Conn, error) {
 	defer done()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	if err != nil {
-		return nil, fmt.Errorf("process: control socket of %s: %w", dir, err)
+		return nil, fmt.Errorf("statedir: control socket of %s: %w", dir, err)
 	}
 	return conn, nil
 }
@@ -71,11 +71,11 @@ func shortSocketPath(dir string) (path string, done func(), err error) {
 		return path, func() {}, nil
 	}
 	if runtime.GOOS != "linux" {
-		return "", nil, fmt.Errorf("process: the path of the state folder %s is too long for a socket: at most %d bytes", dir, maxSocketPath-len(socketName)-1)
+		return "", nil, fmt.Errorf("statedir: the path of the state folder %s is too long for a socket: at most %d bytes", dir, maxSocketPath-len(socketName)-1)
 	}
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return "", nil, fmt.Errorf("process: state folder %s: %w", dir, err)
+		return "", nil, fmt.Errorf("statedir: state folder %s: %w", dir, err)
 	}
 	return fmt.Sprintf("/proc/self/fd/%d/%s", fd, socketName), func() { _ = unix.Close(fd) }, nil
 }

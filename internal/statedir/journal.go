@@ -1,4 +1,4 @@
-package process
+package statedir
 
 import (
 	"bufio"
@@ -19,6 +19,8 @@ const (
 	journalLimit = 256 << 10
 	// journalBuffer is how many lines may wait for a slow disk before further ones are left out.
 	journalBuffer = 256
+	// journalFlush is how long Close waits for a disk that does not answer.
+	journalFlush = time.Second
 )
 
 // Journal is an append-only, bounded file of JSON lines that says after a crash what the process was
@@ -70,7 +72,7 @@ func (j *Journal) Close() int {
 	j.mu.Unlock()
 	select {
 	case <-j.ended:
-	case <-time.After(flushTime): // the disk hangs
+	case <-time.After(journalFlush): // the disk hangs
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -109,7 +111,7 @@ func ReadJournal(dir string, each func(line []byte)) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("process: reading the journal: %w", err)
+			return fmt.Errorf("statedir: reading the journal: %w", err)
 		}
 		for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
 			if json.Valid(lines.Bytes()) {

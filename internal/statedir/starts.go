@@ -1,4 +1,4 @@
-package process
+package statedir
 
 import (
 	"encoding/json"
@@ -66,7 +66,7 @@ func (f FailedStarts) Write(dir string) error {
 	path := filepath.Join(dir, startsName)
 	if f.Count == 0 && f.Until.IsZero() {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("process: counting starts: %w", err)
+			return fmt.Errorf("statedir: counting starts: %w", err)
 		}
 		return nil
 	}
@@ -78,7 +78,7 @@ func (f FailedStarts) Write(dir string) error {
 		err = os.Rename(path+".new", path)
 	}
 	if err != nil {
-		return fmt.Errorf("process: counting starts: %w", err)
+		return fmt.Errorf("statedir: counting starts: %w", err)
 	}
 	return nil
 }

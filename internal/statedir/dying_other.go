@@ -1,6 +1,6 @@
 //go:build !linux
 
-package process
+package statedir
 
 // dying cannot be told here.
 func dying(int) bool { return false }

@@ -1,4 +1,4 @@
-package process
+package statedir
 
 import (
 	"crypto/ed25519"
@@ -19,20 +19,20 @@ func Identity(dir string) (ed25519.PublicKey, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := makeIdentity(path); err != nil {
-			return nil, fmt.Errorf("process: making an identity: %w", err)
+			return nil, fmt.Errorf("statedir: making an identity: %w", err)
 		}
 		b, err = os.ReadFile(path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("process: reading the identity: %w", err)
+		return nil, fmt.Errorf("statedir: reading the identity: %w", err)
 	}
 	seed, err := hex.DecodeString(strings.TrimSpace(string(b)))
 	if err != nil || len(seed) != ed25519.SeedSize {
-		return nil, fmt.Errorf("process: %s is not a key. Try: restore it from a copy, or remove it, and the gateway has a new identity", path)
+		return nil, fmt.Errorf("statedir: %s is not a key. Try: restore it from a copy, or remove it, and the gateway has a new identity", path)
 	}
 	public, ok := ed25519.NewKeyFromSeed(seed).Public().(ed25519.PublicKey)
 	if !ok {
-		return nil, errors.New("process: not an Ed25519 key")
+		return nil, errors.New("statedir: not an Ed25519 key")
 	}
 	return public, nil
 }

@@ -1,9 +1,9 @@
-// Package process holds what ties the gateway to its operating system: the instance lock, the control
-// socket, signals, and the hand-over of a restart.
+// Package statedir is the state folder and every file in it: the instance lock, the owner's name, the journal, the
+// count of failed starts, the control socket and the identity.
 //
-// The invariant: for one state folder there is at most one gateway that holds the instance lock, and a
-// hand-over never lets go of it.
-package process
+// The invariant: for one state folder there is at most one gateway that holds the instance lock, and a restart never
+// releases the lock.
+package statedir
 
 import (
 	"encoding/json"
@@ -110,7 +110,7 @@ func tryAcquire(dir string) (*Lock, error) {
 				owner, _ := ReadOwner(dir)
 				return nil, &HeldError{dir, owner}
 			}
-			return nil, fmt.Errorf("process: instance lock: %w", err)
+			return nil, fmt.Errorf("statedir: instance lock: %w", err)
 		}
 		if !sameFile(guard, path) { // somebody removed the file in between: this lock guards nothing
 			_ = guard.Close()
@@ -132,10 +132,10 @@ func tryAcquire(dir string) (*Lock, error) {
 // still names that one until Claim.
 func Adopt(dir string, guard *os.File) (*Lock, error) {
 	if err := flock(guard); err != nil { // a no-op on a description that holds the lock
-		return nil, fmt.Errorf("process: the inherited instance lock is not held: %w", err)
+		return nil, fmt.Errorf("statedir: the inherited instance lock is not held: %w", err)
 	}
 	if !sameFile(guard, filepath.Join(dir, guardName)) {
-		return nil, fmt.Errorf("process: the inherited instance lock is not that of %s", dir)
+		return nil, fmt.Errorf("statedir: the inherited instance lock is not that of %s", dir)
 	}
 	return &Lock{dir: dir, guard: guard}, nil
 }
@@ -145,7 +145,7 @@ func (l *Lock) Claim() error {
 	path := filepath.Join(l.dir, pidName)
 	pid, err := lockfile.New(path)
 	if err != nil {
-		return fmt.Errorf("process: instance lock: %w", err)
+		return fmt.Errorf("statedir: instance lock: %w", err)
 	}
 	err = pid.TryLock()
 	if errors.Is(err, lockfile.ErrBusy) || errors.Is(err, lockfile.ErrNotExist) {
@@ -155,7 +155,7 @@ func (l *Lock) Claim() error {
 		err = pid.TryLock()
 	}
 	if err != nil {
-		return fmt.Errorf("process: naming the owner of the instance lock: %w", err)
+		return fmt.Errorf("statedir: naming the owner of the instance lock: %w", err)
 	}
 	l.pid = pid
 	return nil
@@ -165,14 +165,14 @@ func (l *Lock) Claim() error {
 func (l *Lock) Describe(o Owner) error {
 	b, err := json.Marshal(o)
 	if err != nil {
-		return fmt.Errorf("process: describing the owner: %w", err)
+		return fmt.Errorf("statedir: describing the owner: %w", err)
 	}
 	path := filepath.Join(l.dir, ownerName)
 	if err := os.WriteFile(path+".new", append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("process: describing the owner: %w", err)
+		return fmt.Errorf("statedir: describing the owner: %w", err)
 	}
 	if err := os.Rename(path+".new", path); err != nil {
-		return fmt.Errorf("process: describing the owner: %w", err)
+		return fmt.Errorf("statedir: describing the owner: %w", err)
 	}
 	return nil
 }
@@ -182,10 +182,10 @@ func ReadOwner(dir string) (Owner, error) {
 	var o Owner
 	b, err := os.ReadFile(filepath.Join(dir, ownerName))
 	if err != nil {
-		return o, fmt.Errorf("process: reading the owner: %w", err)
+		return o, fmt.Errorf("statedir: reading the owner: %w", err)
 	}
 	if err := json.Unmarshal(b, &o); err != nil {
-		return o, fmt.Errorf("process: reading the owner: %w", err)
+		return o, fmt.Errorf("statedir: reading the owner: %w", err)
 	}
 	return o, nil
 }
@@ -206,11 +206,7 @@ func (l *Lock) Release() error {
 func (l *Lock) Leave() error { return l.guard.Close() }
 
 func flock(f *os.File) error {
-	var err error
-	if ctl := control(f, func(fd int) { err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) }); ctl != nil {
-		return ctl
-	}
-	return err
+	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 }
 
 func sameFile(f *os.File, path string) bool {
@@ -222,5 +218,5 @@ func sameFile(f *os.File, path string) bool {
 	return err == nil && os.SameFile(held, named)
 }
 
-// SyscallConn gives [Keep] the descriptor that carries the lock.
+// SyscallConn gives a hand-over the descriptor that carries the lock.
 func (l *Lock) SyscallConn() (syscall.RawConn, error) { return l.guard.SyscallConn() }

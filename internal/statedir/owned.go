@@ -1,4 +1,4 @@
-package process
+package statedir
 
 import (
 	"errors"
@@ -23,9 +23,7 @@ func Owned(dir string) bool {
 		return false
 	}
 	defer func() { _ = guard.Close() }() // which lets go of it
-	var held error
-	err = control(guard, func(fd int) { held = unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) })
-	return err == nil && errors.Is(held, unix.EWOULDBLOCK)
+	return errors.Is(unix.Flock(int(guard.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
 // Left reports whether the lockfile of a state folder is there although nobody holds the lock: its gateway died.
