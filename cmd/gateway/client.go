@@ -17,8 +17,8 @@ import (
 
 	"gateway/fsm"
 	"gateway/internal/config"
-	"gateway/server"
 	"gateway/internal/statedir"
+	"gateway/server"
 )
 
 // answerLimit bounds what is read of one answer, in bytes.

@@ -20,7 +20,7 @@ import (
 
 	"gateway/fsm"
 	"gateway/internal/config"
-	"gateway/internal/process"
+	"gateway/internal/handoff"
 	"gateway/internal/statedir"
 	"gateway/queue"
 )
@@ -360,7 +360,7 @@ func (x *examination) supervisor() {
 		x.add("restart", healthy, fmt.Sprintf("by %s (%s)", x.running.RespawnMode, x.running.RespawnReason), "")
 		return
 	}
-	around := process.Look()
+	around := handoff.Look()
 	around.TLS = x.config.Config.TLS.On()
 	mode, why := around.Choose(x.config.Config.Lifecycle.Respawn)
 	x.add("restart", healthy, fmt.Sprintf("run from here, by %s (%s)", mode, why), "")
@@ -371,7 +371,7 @@ func (x *examination) supervisor() {
 
 // supervised warns of a mode of restarting that leaves nobody to start the next gateway.
 func (x *examination) supervised() {
-	if x.config.Config.Lifecycle.Respawn != string(process.ModeSupervisor) || (x.running == nil && process.Look().Supervisor != "") {
+	if x.config.Config.Lifecycle.Respawn != string(handoff.ModeSupervisor) || (x.running == nil && handoff.Look().Supervisor != "") {
 		return
 	}
 	if x.running == nil || !strings.Contains(x.running.RespawnReason, "supervised by") {

@@ -4,13 +4,14 @@ package main
 import (
 	"os"
 
+	"gateway/internal/handoff"
 	"gateway/internal/process"
 )
 
 func main() {
 	// A process that is asked whether it could take over is in memory beside the gateway that asks, and most pages of
 	// the program that it has so far were only for what packages do before main.
-	if process.IsAsked() {
+	if handoff.IsAsked() {
 		_ = process.Shed()
 	}
 	err := newRootCommand(os.Stdin, os.Stdout, os.Stderr).Execute()

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gateway/fsm"
-	"gateway/internal/process"
+	"gateway/internal/handoff"
 	"gateway/internal/statedir"
 	"gateway/queue"
 	"gateway/server"
@@ -137,7 +137,7 @@ func (c *client) restart(cmd *cobra.Command, f *lifecycleFlags) error {
 			return fmt.Errorf("the restart was begun, but how it ends cannot be asked: now %w", err)
 		case errors.As(err, &refused) && !refused.passing():
 			return err
-		case err != nil && before.RespawnMode == string(process.ModeSupervisor) && os.Getenv("MAINPID") != "":
+		case err != nil && before.RespawnMode == string(handoff.ModeSupervisor) && os.Getenv("MAINPID") != "":
 			// We are systemd's ExecReload: it starts the next one once this command has ended.
 			return report(cmd, f.asJSON, map[string]any{"outcome": "left to the supervisor"}, "left to the supervisor")
 		case err != nil: // on its way

@@ -18,7 +18,7 @@ import (
 
 	"gateway/internal/child"
 	"gateway/internal/config"
-	"gateway/internal/process"
+	"gateway/internal/handoff"
 	"gateway/internal/service"
 )
 
@@ -133,7 +133,7 @@ that connections wait even while no gateway runs.`,
 // unit describes the service of this executable with the configuration on disk, which must be valid, and names
 // the variables that decide something here and will not there.
 func (o *options) unit(f *serviceFlags, runAs string, socket bool) (u service.Unit, elsewhere []string, err error) {
-	executable, err := process.Executable(os.Args[0])
+	executable, err := handoff.Executable(os.Args[0])
 	if err != nil {
 		return u, nil, err
 	}

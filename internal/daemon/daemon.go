@@ -19,6 +19,7 @@ import (
 	"gateway/internal/agent"
 	"gateway/internal/child"
 	"gateway/internal/config"
+	"gateway/internal/handoff"
 	"gateway/internal/process"
 	"gateway/internal/statedir"
 	"gateway/queue"
@@ -48,11 +49,11 @@ type daemon struct {
 	address   atomic.Pointer[string]
 	activated atomic.Bool                       // the listener belongs to the supervisor, whatever the configuration says
 	journal   atomic.Pointer[statedir.Journal]  // nil until the lock is taken: the folder may be another gateway's
-	heir      atomic.Pointer[process.Successor] // who this process has handed over to
+	heir      atomic.Pointer[handoff.Successor] // who this process has handed over to
 
 	// Touched by effects only.
-	inherited   *process.Handover    // until the first start has taken it over
-	predecessor *process.Predecessor // who hands over to this process, until it has
+	inherited   *handoff.Handover    // until the first start has taken it over
+	predecessor *handoff.Predecessor // who hands over to this process, until it has
 	forwarded   sync.WaitGroup       // its last connections
 	restarted   bool                 // this image or generation comes from a restart
 	lock        *statedir.Lock
@@ -78,13 +79,13 @@ type daemon struct {
 }
 
 type respawnMode struct {
-	process.Mode
+	handoff.Mode
 	why string
 }
 
 // newDaemon wires a daemon that has loaded its configuration; run starts it.
-func newDaemon(o Options, loaded config.Loaded, inherited *process.Handover) (*daemon, error) {
-	executable, err := process.Executable(o.Argv[0])
+func newDaemon(o Options, loaded config.Loaded, inherited *handoff.Handover) (*daemon, error) {
+	executable, err := handoff.Executable(o.Argv[0])
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +152,7 @@ func (d *daemon) run() int {
 // use puts a configuration in force.
 func (d *daemon) use(loaded config.Loaded) {
 	d.loaded.Store(&loaded)
-	around := process.Look()
+	around := handoff.Look()
 	around.TLS = loaded.Config.TLS.On()
 	mode, why := around.Choose(loaded.Config.Lifecycle.Respawn)
 	d.mode.Store(&respawnMode{mode, why})

@@ -11,7 +11,7 @@ import (
 
 	"gateway/fsm"
 	"gateway/internal/failpoint"
-	"gateway/internal/process"
+	"gateway/internal/handoff"
 	"gateway/internal/statedir"
 	"gateway/server"
 )
@@ -170,7 +170,7 @@ func (d *daemon) close(ctx context.Context, e fsm.Entry) fsm.Outcome {
 		d.server.Retire(notice)
 	}
 	d.endForwarding()
-	if p := d.successor; !stop && p.stale() && d.mode.Load().Mode != process.ModeSpawn { // the drain's deadline passed
+	if p := d.successor; !stop && p.stale() && d.mode.Load().Mode != handoff.ModeSpawn { // the drain's deadline passed
 		p.dismiss()
 		d.successor = d.prepare()
 	}
@@ -253,7 +253,7 @@ func (d *daemon) reset(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	p := d.successor
 	p.dismiss()
 	d.successor, d.restarted = nil, true
-	if p != nil && p.err == nil && d.mode.Load().Mode == process.ModeInPlace {
+	if p != nil && p.err == nil && d.mode.Load().Mode == handoff.ModeInPlace {
 		d.use(p.next)
 	}
 	if p != nil && p.err != nil {

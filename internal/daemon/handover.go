@@ -13,6 +13,7 @@ import (
 	"gateway/fsm"
 	"gateway/internal/config"
 	"gateway/internal/failpoint"
+	"gateway/internal/handoff"
 	"gateway/internal/process"
 	"gateway/internal/statedir"
 	"gateway/server"
@@ -25,7 +26,7 @@ type preparation struct {
 	done   chan struct{}
 	// Valid once done is closed.
 	next      config.Loaded      // for a restart in place
-	successor *process.Successor // in mode spawn
+	successor *handoff.Successor // in mode spawn
 	err       error
 }
 
@@ -42,17 +43,17 @@ func (d *daemon) prepare() *preparation {
 		if p.err = statedir.Room(about.StateDir); p.err != nil {
 			return
 		}
-		if d.mode.Load().Mode != process.ModeInPlace {
+		if d.mode.Load().Mode != handoff.ModeInPlace {
 			d.shed()
 		}
 		switch d.mode.Load().Mode {
-		case process.ModeInPlace:
+		case handoff.ModeInPlace:
 			p.next, p.err = candidate(d.Source, about)
-		case process.ModeSpawn:
+		case handoff.ModeSpawn:
 			about.Stay = true
-			p.successor, p.err = process.Spawn(ctx, d.executable, d.Argv, about)
-		case process.ModeExec, process.ModeSupervisor:
-			_, _, p.err = process.Prepare(ctx, d.executable, d.Argv, about)
+			p.successor, p.err = handoff.Spawn(ctx, d.executable, d.Argv, about)
+		case handoff.ModeExec, handoff.ModeSupervisor:
+			_, _, p.err = handoff.Prepare(ctx, d.executable, d.Argv, about)
 		}
 	}()
 	return p
@@ -75,13 +76,13 @@ func (d *daemon) check(ctx context.Context) (server.Successor, error) {
 	err := statedir.Room(about.StateDir)
 	switch {
 	case err != nil:
-	case mode == process.ModeInPlace:
+	case mode == handoff.ModeInPlace:
 		var next config.Loaded
 		if next, err = candidate(d.Source, about); err == nil {
 			s.Version, s.Warnings = d.Version, warnings(next)
 		}
 	default:
-		s.Version, s.Warnings, err = process.Prepare(asked, d.executable, d.Argv, about)
+		s.Version, s.Warnings, err = handoff.Prepare(asked, d.executable, d.Argv, about)
 	}
 	if ctx.Err() != nil {
 		return server.Successor{}, ctx.Err()
@@ -113,8 +114,8 @@ func (d *daemon) shed() {
 	}
 }
 
-func (d *daemon) question() process.Question {
-	return process.Question{StateDir: d.config().StateDir, ListenAddress: d.config().Listen, Activated: d.activated.Load()}
+func (d *daemon) question() handoff.Question {
+	return handoff.Question{StateDir: d.config().StateDir, ListenAddress: d.config().Listen, Activated: d.activated.Load()}
 }
 
 // stale reports whether the answer is older than it is trusted.
@@ -139,7 +140,7 @@ func (p *preparation) dismiss() {
 }
 
 // candidate decides whether this program, with the configuration on disk, could take over from p.
-func candidate(source config.Source, p process.Question) (config.Loaded, error) {
+func candidate(source config.Source, p handoff.Question) (config.Loaded, error) {
 	loaded, err := config.Load(source)
 	if err != nil {
 		return loaded, err
@@ -170,13 +171,13 @@ func (d *daemon) respawn(ctx context.Context, e fsm.Entry) fsm.Outcome {
 		return fsm.Outcome{Event: fsm.RespawnFailed, Reason: err.Error()}
 	}
 	switch mode := d.mode.Load(); mode.Mode {
-	case process.ModeInPlace:
+	case handoff.ModeInPlace:
 		return fsm.Outcome{Event: fsm.RespawnDeclined, Reason: "restart in place: " + mode.why}
-	case process.ModeSupervisor:
+	case handoff.ModeSupervisor:
 		return fsm.Outcome{Event: fsm.Respawned, Reason: "the supervisor starts the next process", Exit: fsm.ExitSupervisor}
-	case process.ModeSpawn:
+	case handoff.ModeSpawn:
 		return d.handToSuccessor(ctx, e)
-	case process.ModeExec:
+	case handoff.ModeExec:
 	}
 	return d.handToNextImage(ctx, e)
 }
@@ -203,8 +204,8 @@ func (d *daemon) handToSuccessor(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	d.carried = append(d.carried, d.server.Park(parkCtx)...)
 	cancel()
 	d.journal.Load().Add(map[string]any{"intent": "spawn", "boot_id": d.bootID, "time": time.Now(), "path": d.executable, "pid": s.PID})
-	doc, kept, err := d.handover(process.Duplicate)
-	defer func() { process.Drop(kept...) }()
+	doc, kept, err := d.handover(handoff.Duplicate)
+	defer func() { handoff.Drop(kept...) }()
 	if err == nil {
 		d.shed()
 		err = s.Go(ctx, doc)
@@ -228,7 +229,7 @@ func (d *daemon) handToSuccessor(ctx context.Context, e fsm.Entry) fsm.Outcome {
 
 // leaveTo ends a process that has handed over: what it still answers ends here, and each connection follows
 // as its answer is done.
-func (d *daemon) leaveTo(ctx context.Context, heir *process.Successor) {
+func (d *daemon) leaveTo(ctx context.Context, heir *handoff.Successor) {
 	ctx, cancel := context.WithTimeout(ctx, closeStep)
 	defer cancel()
 	d.server.Relay(func(ctx context.Context) (net.Conn, error) { return statedir.DialSocket(ctx, d.config().StateDir) })
@@ -266,15 +267,15 @@ func (d *daemon) linger() {
 	d.log.Info().Err(err).Dur("lasted_ms", time.Since(began)).Msg("the last TLS connections have ended; the successor has all others")
 }
 
-func (d *daemon) forward(heir *process.Successor, parked []server.Parked) {
-	var conns []process.HeldConn
+func (d *daemon) forward(heir *handoff.Successor, parked []server.Parked) {
+	var conns []handoff.HeldConn
 	var kept []int
-	defer func() { process.Drop(kept...) }()
+	defer func() { handoff.Drop(kept...) }()
 	for _, p := range parked {
 		if c, ok := p.Conn.(syscall.Conn); ok {
-			if fd, err := process.Duplicate(c); err == nil {
+			if fd, err := handoff.Duplicate(c); err == nil {
 				kept = append(kept, fd)
-				conns = append(conns, process.HeldConn{FD: fd, Local: p.Local, TLS: p.TLS, Parted: p.Parted, Read: p.Read})
+				conns = append(conns, handoff.HeldConn{FD: fd, Local: p.Local, TLS: p.TLS, Parted: p.Parted, Read: p.Read})
 			}
 		}
 	}
@@ -293,21 +294,21 @@ func (d *daemon) replaceImage() error {
 	d.journal.Load().Close()
 	syscall.ForkLock.RLock() // a child that is started now would inherit what is kept
 	defer syscall.ForkLock.RUnlock()
-	doc, kept, err := d.handover(process.Keep)
+	doc, kept, err := d.handover(handoff.Keep)
 	defer func() {
-		process.Drop(kept...)
+		handoff.Drop(kept...)
 		d.journal.Store(statedir.OpenJournal(d.config().StateDir))
 	}()
 	if err != nil {
 		return err
 	}
 	failpoint.At("respawn.exec")
-	return process.Exec(d.executable, d.Argv, doc)
+	return handoff.Exec(d.executable, d.Argv, doc)
 }
 
 // handover lists what goes over, as descriptors that keep has made and the caller drops. On an error nobody
 // is left behind: this process goes on with all of them.
-func (d *daemon) handover(keep func(syscall.Conn) (int, error)) (doc process.Handover, kept []int, err error) {
+func (d *daemon) handover(keep func(syscall.Conn) (int, error)) (doc handoff.Handover, kept []int, err error) {
 	var failed error
 	add := func(c syscall.Conn) int {
 		fd, err := keep(c)
@@ -323,20 +324,20 @@ func (d *daemon) handover(keep func(syscall.Conn) (int, error)) (doc process.Han
 	if err != nil {
 		return doc, nil, err
 	}
-	doc = process.Handover{
+	doc = handoff.Handover{
 		BootID: d.bootID, StateDir: d.config().StateDir, ListenAddress: d.listens, Activated: d.activated.Load(), History: history,
 		Lock: add(d.lock), Listener: add(d.listener.(syscall.Conn)), Socket: add(d.socket),
 	}
 	for _, p := range d.carried {
 		if c, ok := p.Conn.(syscall.Conn); ok {
-			doc.Conns = append(doc.Conns, process.HeldConn{FD: add(c), Local: p.Local, TLS: p.TLS, Parted: p.Parted, Read: p.Read})
+			doc.Conns = append(doc.Conns, handoff.HeldConn{FD: add(c), Local: p.Local, TLS: p.TLS, Parted: p.Parted, Read: p.Read})
 		}
 	}
 	return doc, kept, failed
 }
 
 // historyOf reads what the image before this one did, and adds that it has handed over.
-func historyOf(h *process.Handover) ([]fsm.Hop, error) {
+func historyOf(h *handoff.Handover) ([]fsm.Hop, error) {
 	if h == nil {
 		return nil, nil
 	}

@@ -12,7 +12,7 @@ import (
 
 	"gateway/fsm"
 	"gateway/internal/config"
-	"gateway/internal/process"
+	"gateway/internal/handoff"
 )
 
 // Options are what a gateway is given.
@@ -30,7 +30,7 @@ type Options struct {
 // Run runs a gateway until it has stopped or handed over, and returns the exit code of the process. The error is for
 // people; it is nil when nothing is left to explain. A process that a predecessor started asks it first what to do.
 func Run(o Options) (code int, err error) {
-	predecessor, err := process.Asked()
+	predecessor, err := handoff.Asked()
 	if err != nil {
 		return fsm.ExitFailed, err
 	}
@@ -42,7 +42,7 @@ func Run(o Options) (code int, err error) {
 
 func runDaemon(o Options) (code int, err error) {
 	collectLater()
-	inherited, err := process.Inherit()
+	inherited, err := handoff.Inherit()
 	if err != nil {
 		return fsm.ExitFailed, err
 	}
@@ -78,7 +78,7 @@ func collectLater() {
 
 // runSuccessor says whether this process could take over from the gateway that asks, and does so when it is
 // told to. What was checked is what runs.
-func runSuccessor(o Options, predecessor *process.Predecessor) (code int, err error) {
+func runSuccessor(o Options, predecessor *handoff.Predecessor) (code int, err error) {
 	defer predecessor.Close()
 	loaded, err := candidate(o.Source, predecessor.Question)
 	var warned []string
@@ -89,7 +89,7 @@ func runSuccessor(o Options, predecessor *process.Predecessor) (code int, err er
 		return fsm.ExitFailed, err
 	}
 	inherited, err := predecessor.AwaitGo()
-	if errors.Is(err, process.ErrDismissed) {
+	if errors.Is(err, handoff.ErrDismissed) {
 		return fsm.ExitOK, nil
 	}
 	if err != nil {

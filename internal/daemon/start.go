@@ -17,6 +17,7 @@ import (
 	"gateway/internal/agent"
 	"gateway/internal/config"
 	"gateway/internal/failpoint"
+	"gateway/internal/handoff"
 	"gateway/internal/process"
 	"gateway/internal/statedir"
 	"gateway/queue"
@@ -196,7 +197,7 @@ func (d *daemon) endForwarding() {
 }
 
 // takeForwarded serves connections whose answers have just ended in the predecessor.
-func (d *daemon) takeForwarded(conns []process.HeldConn) {
+func (d *daemon) takeForwarded(conns []handoff.HeldConn) {
 	for _, held := range conns {
 		if nc, err := inheritedConn(held.FD); err == nil {
 			d.server.Adopt(server.Parked{Conn: nc, Local: held.Local, TLS: held.TLS, Parted: held.Parted, Read: held.Read})

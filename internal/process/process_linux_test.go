@@ -3,7 +3,6 @@ package process
 import (
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -18,29 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The test binary is also the other process of these tests: GATEWAY_TEST_ROLE says which.
-func TestMain(m *testing.M) {
-	switch os.Getenv("GATEWAY_TEST_ROLE") {
-	case "":
-		goleak.VerifyTestMain(m)
-	case "prepared", "refuses", "silent", "hangs":
-		candidateMain(os.Getenv("GATEWAY_TEST_ROLE"))
-	case "image":
-		imageMain()
-	case "relay":
-		relayMain()
-	case "takes over", "fails", "dies prepared", "dies going", "dies ready", "dies told", "hangs going":
-		successorMain(os.Getenv("GATEWAY_TEST_ROLE"))
-	}
-}
-
-func self(t *testing.T, role string, args ...string) *exec.Cmd {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
-	cmd.Env = append(os.Environ(), "GATEWAY_TEST_ROLE="+role)
-	cmd.Stderr = os.Stderr
-	return cmd
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestAnAuthorizationIsUsedOnceAndLivesFiveSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,5 +1,7 @@
-// Package process holds what ties the gateway to its operating system: signals, the supervisor, and the hand-over of a
-// restart.
+// Package process holds what ties one process of the gateway to its operating system: signals, the supervisor, and the
+// memory that it can do without.
+//
+// The invariant: whatever the supervisor or a signal does, no caller waits for either.
 package process
 
 import (

@@ -1,4 +1,4 @@
-package process
+package handoff
 
 import (
 	"bytes"
@@ -29,6 +29,8 @@ const (
 	linkFD      = 3
 	// dismissTime is how long a successor that is not needed has to end by itself.
 	dismissTime = 200 * time.Millisecond
+	// forwardTime is how long Forward waits for a successor that does not read.
+	forwardTime = time.Second
 	// tailLimit is how much of a successor's standard error is kept, in bytes.
 	tailLimit = 2048
 )
@@ -69,7 +71,7 @@ type Successor struct {
 func Spawn(ctx context.Context, path string, argv []string, q Question) (*Successor, error) {
 	about, err := json.Marshal(q)
 	if err != nil {
-		return nil, fmt.Errorf("process: preparing the successor: %w", err)
+		return nil, fmt.Errorf("handoff: preparing the successor: %w", err)
 	}
 	ours, theirs, err := newLink()
 	if err != nil {
@@ -197,7 +199,7 @@ func (s *Successor) Forward(conns []HeldConn) error {
 		return err
 	}
 	defer func() { _ = f.Close() }()
-	_ = s.link.c.SetWriteDeadline(time.Now().Add(flushTime))
+	_ = s.link.c.SetWriteDeadline(time.Now().Add(forwardTime))
 	return s.link.send(message{Say: sayMore}, slices.Concat([]int{int(f.Fd())}, doc.descriptors())...)
 }
 
@@ -278,18 +280,18 @@ func lookPath(name string) (string, error) {
 func (h *Handover) file() (*os.File, error) {
 	b, err := json.Marshal(h)
 	if err != nil {
-		return nil, fmt.Errorf("process: hand-over: %w", err)
+		return nil, fmt.Errorf("handoff: hand-over: %w", err)
 	}
 	if len(b) > handoverLimit {
-		return nil, fmt.Errorf("process: hand-over: the document is larger than %d bytes", handoverLimit)
+		return nil, fmt.Errorf("handoff: hand-over: the document is larger than %d bytes", handoverLimit)
 	}
 	f, err := memoryFile()
 	if err != nil {
-		return nil, fmt.Errorf("process: hand-over: %w", err)
+		return nil, fmt.Errorf("handoff: hand-over: %w", err)
 	}
 	if _, err := f.Write(b); err != nil {
 		_ = f.Close()
-		return nil, fmt.Errorf("process: hand-over: %w", err)
+		return nil, fmt.Errorf("handoff: hand-over: %w", err)
 	}
 	return f, nil
 }
@@ -298,11 +300,11 @@ func (h *Handover) file() (*os.File, error) {
 func readHandover(f *os.File) (*Handover, error) {
 	defer func() { _ = f.Close() }()
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, fmt.Errorf("process: hand-over: %w", err)
+		return nil, fmt.Errorf("handoff: hand-over: %w", err)
 	}
 	var doc Handover
 	if err := json.NewDecoder(io.LimitReader(f, handoverLimit)).Decode(&doc); err != nil {
-		return nil, fmt.Errorf("process: hand-over: %w", err)
+		return nil, fmt.Errorf("handoff: hand-over: %w", err)
 	}
 	return &doc, nil
 }

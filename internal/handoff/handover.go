@@ -1,4 +1,10 @@
-package process
+// Package handoff is how one process of the gateway passes everything to the next: the mode of a restart, the link
+// between the two processes, the hand-over document, and the descriptors of the instance lock, the listeners and the
+// connections.
+//
+// The invariant: at each moment exactly one of the two processes may serve, and both can find out which, even when the
+// other one dies or hangs.
+package handoff
 
 import (
 	"encoding/json"
@@ -62,7 +68,7 @@ func Executable(argv0 string) (string, error) {
 		if !strings.HasPrefix(argv0, string(os.PathSeparator)) {
 			wd, err := os.Getwd()
 			if err != nil {
-				return "", fmt.Errorf("process: path of the executable: %w", err)
+				return "", fmt.Errorf("handoff: path of the executable: %w", err)
 			}
 			argv0 = wd + string(os.PathSeparator) + argv0
 		}
@@ -71,7 +77,7 @@ func Executable(argv0 string) (string, error) {
 	path, err := lookPath(argv0)
 	if err != nil {
 		if path, err = os.Executable(); err != nil {
-			return "", fmt.Errorf("process: path of the executable: %w", err)
+			return "", fmt.Errorf("handoff: path of the executable: %w", err)
 		}
 	}
 	return path, nil
@@ -96,7 +102,7 @@ func Exec(path string, argv []string, doc Handover) error {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
 		defer func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &files) }()
 	}
-	return fmt.Errorf("process: replacing the image by %s: %w", path, syscall.Exec(path, argv, env))
+	return fmt.Errorf("handoff: replacing the image by %s: %w", path, syscall.Exec(path, argv, env))
 }
 
 // Inherit returns what the image before this one left, or nil when there was none. The descriptors are
@@ -109,7 +115,7 @@ func Inherit() (*Handover, error) {
 	_ = os.Unsetenv(handoverEnv)
 	fd, err := strconv.Atoi(value)
 	if err != nil || fd < 3 {
-		return nil, fmt.Errorf("process: hand-over: %s=%q is not a descriptor", handoverEnv, value)
+		return nil, fmt.Errorf("handoff: hand-over: %s=%q is not a descriptor", handoverEnv, value)
 	}
 	unix.CloseOnExec(fd)
 	doc, err := readHandover(os.NewFile(uintptr(fd), "hand-over"))
@@ -148,7 +154,7 @@ func duplicate(c syscall.Conn, how int) (int, error) {
 	var dupErr error
 	err := control(c, func(fd int) { dup, dupErr = unix.FcntlInt(uintptr(fd), how, 3) })
 	if err := errors.Join(err, dupErr); err != nil {
-		return -1, fmt.Errorf("process: keeping a descriptor: %w", err)
+		return -1, fmt.Errorf("handoff: keeping a descriptor: %w", err)
 	}
 	return dup, nil
 }

@@ -1,4 +1,4 @@
-package process
+package handoff
 
 import (
 	"bufio"
@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -15,10 +16,35 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"gateway/internal/statedir"
 )
+
+// The test binary is also the other process of these tests: GATEWAY_TEST_ROLE says which.
+func TestMain(m *testing.M) {
+	switch os.Getenv("GATEWAY_TEST_ROLE") {
+	case "":
+		goleak.VerifyTestMain(m)
+	case "prepared", "refuses", "silent", "hangs":
+		candidateMain(os.Getenv("GATEWAY_TEST_ROLE"))
+	case "image":
+		imageMain()
+	case "relay":
+		relayMain()
+	case "takes over", "fails", "dies prepared", "dies going", "dies ready", "dies told", "hangs going":
+		successorMain(os.Getenv("GATEWAY_TEST_ROLE"))
+	}
+}
+
+func self(t *testing.T, role string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), "GATEWAY_TEST_ROLE="+role)
+	cmd.Stderr = os.Stderr
+	return cmd
+}
 
 func candidateMain(role string) {
 	p, err := Asked()

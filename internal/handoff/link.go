@@ -1,4 +1,4 @@
-package process
+package handoff
 
 import (
 	"bytes"
@@ -63,7 +63,7 @@ func newLink() (ours *link, theirs *os.File, err error) {
 	}
 	syscall.ForkLock.RUnlock()
 	if err != nil {
-		return nil, nil, fmt.Errorf("process: link to the successor: %w", err)
+		return nil, nil, fmt.Errorf("handoff: link to the successor: %w", err)
 	}
 	theirs = os.NewFile(uintptr(fds[1]), "successor's end")
 	if ours, err = openLink(fds[0]); err != nil {
@@ -79,12 +79,12 @@ func openLink(fd int) (*link, error) {
 	defer func() { _ = f.Close() }()
 	c, err := net.FileConn(f)
 	if err != nil {
-		return nil, fmt.Errorf("process: link between gateways: %w", err)
+		return nil, fmt.Errorf("handoff: link between gateways: %w", err)
 	}
 	u, ok := c.(*net.UnixConn)
 	if !ok {
 		_ = c.Close()
-		return nil, fmt.Errorf("process: link between gateways: a %T", c)
+		return nil, fmt.Errorf("handoff: link between gateways: a %T", c)
 	}
 	return &link{c: u}, nil
 }
@@ -93,7 +93,7 @@ func (l *link) send(m message, files ...int) error {
 	m.Files = len(files)
 	line, err := json.Marshal(m)
 	if err != nil {
-		return fmt.Errorf("process: saying %s: %w", m.Say, err)
+		return fmt.Errorf("handoff: saying %s: %w", m.Say, err)
 	}
 	line = append(line, '\n')
 	for {
@@ -107,7 +107,7 @@ func (l *link) send(m message, files ...int) error {
 			_, err = l.c.Write(line[n:])
 		}
 		if err != nil {
-			return fmt.Errorf("process: saying %s: %w", m.Say, err)
+			return fmt.Errorf("handoff: saying %s: %w", m.Say, err)
 		}
 		if files = files[len(now):]; len(files) == 0 {
 			return nil
@@ -126,10 +126,10 @@ func (l *link) receive() (m message, files []int, err error) {
 				continue
 			}
 			if err := json.Unmarshal(line, &m); err != nil {
-				return m, nil, fmt.Errorf("process: link between gateways: %w", err)
+				return m, nil, fmt.Errorf("handoff: link between gateways: %w", err)
 			}
 			if m.Files < 0 || m.Files > filesLimit {
-				return m, nil, fmt.Errorf("process: link between gateways: %d descriptors announced", m.Files)
+				return m, nil, fmt.Errorf("handoff: link between gateways: %d descriptors announced", m.Files)
 			}
 			known = true
 		}
@@ -138,7 +138,7 @@ func (l *link) receive() (m message, files []int, err error) {
 			return m, files, nil
 		}
 		if len(l.read) > messageLimit {
-			return m, nil, fmt.Errorf("process: link between gateways: a message of more than %d bytes", messageLimit)
+			return m, nil, fmt.Errorf("handoff: link between gateways: a message of more than %d bytes", messageLimit)
 		}
 		if err := l.more(); err != nil {
 			return m, nil, err
@@ -153,7 +153,7 @@ func (l *link) more() error {
 	if oobn > 0 {
 		controls, err := unix.ParseSocketControlMessage(oob[:oobn])
 		if err != nil {
-			return fmt.Errorf("process: link between gateways: %w", err)
+			return fmt.Errorf("handoff: link between gateways: %w", err)
 		}
 		for _, c := range controls {
 			if fds, err := unix.ParseUnixRights(&c); err == nil {
@@ -163,13 +163,13 @@ func (l *link) more() error {
 	}
 	switch {
 	case flags&unix.MSG_CTRUNC != 0:
-		return errors.New("process: link between gateways: descriptors are missing. Try: a higher limit of open files")
+		return errors.New("handoff: link between gateways: descriptors are missing. Try: a higher limit of open files")
 	case n > 0 || oobn > 0:
 		return nil
 	case err == nil || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET):
 		return io.EOF
 	}
-	return fmt.Errorf("process: link between gateways: %w", err)
+	return fmt.Errorf("handoff: link between gateways: %w", err)
 }
 
 // wake makes a receive that waits return with a time-out; later ones too.

@@ -1,4 +1,4 @@
-package process
+package handoff
 
 import (
 	"context"
@@ -20,7 +20,7 @@ type Predecessor struct {
 }
 
 // ErrDismissed says that the predecessor does not need this process.
-var ErrDismissed = errors.New("process: the predecessor goes on without this process")
+var ErrDismissed = errors.New("handoff: the predecessor goes on without this process")
 
 // IsAsked reports whether a gateway asks this process whether it could take over; see [Asked].
 func IsAsked() bool {
@@ -38,7 +38,7 @@ func Asked() (*Predecessor, error) {
 	_ = os.Unsetenv(questionEnv)
 	p := &Predecessor{}
 	if err := json.Unmarshal([]byte(value), &p.Question); err != nil {
-		return nil, fmt.Errorf("process: the predecessor's question: %w", err)
+		return nil, fmt.Errorf("handoff: the predecessor's question: %w", err)
 	}
 	var err error
 	if p.link, err = openLink(linkFD); err != nil {
@@ -76,7 +76,7 @@ func (p *Predecessor) AwaitGo() (*Handover, error) {
 		return nil, err
 	case m.Say != sayGo:
 		Drop(files...)
-		return nil, fmt.Errorf("process: hand-over: the predecessor says %q instead of %q", m.Say, sayGo)
+		return nil, fmt.Errorf("handoff: hand-over: the predecessor says %q instead of %q", m.Say, sayGo)
 	}
 	failpoint.At("successor.go")
 	return received(files)
@@ -85,7 +85,7 @@ func (p *Predecessor) AwaitGo() (*Handover, error) {
 // received reads a document whose descriptors came over the link, the first of which is the document's own.
 func received(files []int) (*Handover, error) {
 	if len(files) == 0 {
-		return nil, errors.New("process: hand-over: no document")
+		return nil, errors.New("handoff: hand-over: no document")
 	}
 	doc, err := readHandover(os.NewFile(uintptr(files[0]), "hand-over"))
 	if err == nil {
@@ -110,7 +110,7 @@ func (h *Handover) renumber(files []int) error {
 		places = append(places, &h.Conns[i].FD)
 	}
 	if len(files) != len(places) {
-		return fmt.Errorf("process: hand-over: %d descriptors for %d places", len(files), len(places))
+		return fmt.Errorf("handoff: hand-over: %d descriptors for %d places", len(files), len(places))
 	}
 	for i, fd := range places {
 		*fd = files[i]
@@ -136,9 +136,9 @@ func (p *Predecessor) Ready(ctx context.Context) error {
 		failpoint.At("successor.serve")
 		return nil
 	case err == nil:
-		return fmt.Errorf("process: hand-over: the predecessor says %q instead of %q", m.Say, sayServe)
+		return fmt.Errorf("handoff: hand-over: the predecessor says %q instead of %q", m.Say, sayServe)
 	case ctx.Err() != nil:
-		return fmt.Errorf("process: hand-over: the predecessor did not let go: %w", context.Cause(ctx))
+		return fmt.Errorf("handoff: hand-over: the predecessor did not let go: %w", context.Cause(ctx))
 	default:
 		return nil // it is dead
 	}
