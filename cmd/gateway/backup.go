@@ -34,8 +34,8 @@ To restore: gateway stop, put the file in the place of gateway.db in the state f
 			ctx, stop := interruptible(cmd)
 			defer stop()
 			telling, stopTelling := context.WithCancel(ctx)
-			wait := copyProgress(telling, newProgress(cmd.ErrOrStderr()), filepath.Join(dir, statedir.StoreName), queue.BackupPart(args[0]))
-			turns, err := queue.Backup(ctx, filepath.Join(dir, statedir.StoreName), args[0], force)
+			wait := copyProgress(telling, newProgress(cmd.ErrOrStderr()), filepath.Join(dir, statedir.StoreFile), queue.BackupPart(args[0]))
+			turns, err := queue.Backup(ctx, filepath.Join(dir, statedir.StoreFile), args[0], force)
 			stopTelling()
 			wait()
 			if err != nil {

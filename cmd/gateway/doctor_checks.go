@@ -246,7 +246,7 @@ func (x *examination) gateway(ctx context.Context) {
 	_, absent := errors.AsType[*absentError](err)
 	switch {
 	case absent && statedir.Owned(x.dir):
-		x.add("gateway", broken, "none answers, but something holds the lock of the state folder", "see what: fuser -v "+filepath.Join(x.dir, "gateway.lock"))
+		x.add("gateway", broken, "none answers, but something holds the lock of the state folder", "see what: fuser -v "+filepath.Join(x.dir, statedir.LockFile))
 	case absent:
 		what := "none runs, and the lock is free"
 		if owner, err := statedir.ReadOwner(x.dir); err == nil && statedir.Left(x.dir) {
@@ -330,7 +330,7 @@ func (x *examination) clock() {
 
 // store looks it through when no gateway does.
 func (x *examination) store(ctx context.Context) {
-	path := filepath.Join(x.dir, statedir.StoreName)
+	path := filepath.Join(x.dir, statedir.StoreFile)
 	if x.running != nil {
 		x.add("store", healthy, "in use; a gateway looks it through by itself after every start that follows a crash", "")
 		return

@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"gateway/internal/statedir"
 )
 
 // alone makes the command process 1 of a process namespace, with a /proc of its own: what it is in a
@@ -141,7 +143,7 @@ func TestAsProcess1ItRestartsAndStops(t *testing.T) {
 // ownedByAnyone reports whether the instance lock is held, asked of the kernel.
 func ownedByAnyone(h *house) bool {
 	h.t.Helper()
-	guard, err := os.Open(filepath.Join(h.state(), "gateway.lock"))
+	guard, err := os.Open(filepath.Join(h.state(), statedir.LockFile))
 	require.NoError(h.t, err)
 	defer func() { require.NoError(h.t, guard.Close()) }()
 	return syscall.Flock(int(guard.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil
@@ -253,7 +255,7 @@ func TestAContainerStartsAgainOverAStaleLockfile(t *testing.T) {
 	for range 3 {
 		h.signal(syscall.SIGKILL)
 		h.wait()
-		b, err := os.ReadFile(filepath.Join(h.state(), "gateway.pid"))
+		b, err := os.ReadFile(filepath.Join(h.state(), statedir.PIDFile))
 		require.NoError(t, err)
 		require.Equal(t, "1", strings.TrimSpace(string(b)))
 		out, _, code := h.gateway("status")

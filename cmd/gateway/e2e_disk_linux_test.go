@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"gateway/internal/statedir"
 )
 
 // newDiskHouse is a house whose state folder is a small disk of its own.
@@ -94,7 +96,7 @@ func TestADamagedStoreIsNotTouched(t *testing.T) {
 	}
 	h.signal(syscall.SIGTERM)
 	require.Equal(t, 0, h.wait())
-	store := filepath.Join(h.state(), "gateway.db")
+	store := filepath.Join(h.state(), statedir.StoreFile)
 	f, err := os.OpenFile(store, os.O_RDWR, 0)
 	require.NoError(t, err)
 	_, err = f.WriteAt([]byte(strings.Repeat("torn", 1024)), 0)

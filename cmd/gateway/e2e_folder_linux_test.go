@@ -80,13 +80,13 @@ func TestAStateFolderThatCannotBeUsedIsRefused(t *testing.T) {
 			require.NoError(t, os.Chmod(h.state(), 0o500))
 		}, "permission denied", 78},
 		{"nobody may write to the store", true, func(t *testing.T, h *house) {
-			require.NoError(t, os.Chmod(filepath.Join(h.state(), statedir.StoreName), 0o400))
+			require.NoError(t, os.Chmod(filepath.Join(h.state(), statedir.StoreFile), 0o400))
 		}, "permission denied", 78},
 		{"nobody may read the store", true, func(t *testing.T, h *house) {
-			require.NoError(t, os.Chmod(filepath.Join(h.state(), statedir.StoreName), 0))
+			require.NoError(t, os.Chmod(filepath.Join(h.state(), statedir.StoreFile), 0))
 		}, "permission denied", 78},
 		{"a folder is in the store's place", false, func(t *testing.T, h *house) {
-			require.NoError(t, os.Mkdir(filepath.Join(h.state(), statedir.StoreName), 0o700))
+			require.NoError(t, os.Mkdir(filepath.Join(h.state(), statedir.StoreFile), 0o700))
 		}, "is a directory", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -100,7 +100,7 @@ func TestAStateFolderThatCannotBeUsedIsRefused(t *testing.T) {
 				h.signal(syscall.SIGTERM)
 				require.Equal(t, 0, h.wait())
 			}
-			before, _ := os.ReadFile(filepath.Join(h.state(), statedir.StoreName)) // nil when there is none
+			before, _ := os.ReadFile(filepath.Join(h.state(), statedir.StoreFile)) // nil when there is none
 			c.spoil(t, h)
 			t.Cleanup(func() { // so that it can be removed
 				_ = os.Chmod(h.dir, 0o700)
@@ -118,8 +118,8 @@ func TestAStateFolderThatCannotBeUsedIsRefused(t *testing.T) {
 			require.NotContains(t, try, "address")
 			if before != nil && !strings.HasPrefix(c.name, "it was removed") {
 				_ = os.Chmod(h.state(), 0o700)
-				_ = os.Chmod(filepath.Join(h.state(), statedir.StoreName), 0o600)
-				after, err := os.ReadFile(filepath.Join(h.state(), statedir.StoreName))
+				_ = os.Chmod(filepath.Join(h.state(), statedir.StoreFile), 0o600)
+				after, err := os.ReadFile(filepath.Join(h.state(), statedir.StoreFile))
 				require.NoError(t, err)
 				require.True(t, bytes.Equal(before, after), "the store was changed")
 			}
@@ -207,7 +207,7 @@ func TestAStoreThatTakesNoWritesForAWhileRefusesAndForgetsNothing(t *testing.T) 
 		require.NoError(t, try("desk", "echo", fmt.Sprint(i), false))
 	}
 	require.NoError(t, try("other", "slow", "in the middle", true)) // it ends while nothing can be written
-	files := []string{filepath.Join(h.state(), statedir.StoreName), filepath.Join(h.state(), statedir.StoreName+"-wal")}
+	files := []string{filepath.Join(h.state(), statedir.StoreFile), filepath.Join(h.state(), statedir.StoreFile+"-wal")}
 	t.Cleanup(func() {
 		for _, path := range files {
 			_ = fixed(path, false)
@@ -332,7 +332,7 @@ func TestAFolderThatIsRemovedMeanwhileTakesNoMoreTurns(t *testing.T) {
 	require.NoError(t, try(12))
 	h.judge(&record)
 
-	require.NoError(t, os.Remove(filepath.Join(h.state(), statedir.StoreName+"-wal")))
+	require.NoError(t, os.Remove(filepath.Join(h.state(), statedir.StoreFile+"-wal")))
 	require.Error(t, try(13), "and so it is with the log alone")
 	require.NoError(t, os.RemoveAll(h.state()))
 	require.Error(t, try(14))

@@ -393,7 +393,7 @@ func TestStatusSaysWhatAKilledGatewayWasDoing(t *testing.T) {
 	h := newHouse(t, "")
 	h.start()
 	h.eventually("the hop is written down, which holds up nobody", func() bool {
-		journal, err := os.ReadFile(filepath.Join(h.state(), "lifecycle.jsonl"))
+		journal, err := os.ReadFile(filepath.Join(h.state(), statedir.JournalFile))
 		return err == nil && strings.Contains(string(journal), `"to":"Running"`)
 	})
 	h.signal(syscall.SIGKILL)
@@ -444,7 +444,7 @@ func copyFile(t *testing.T, from, to string) {
 // leftovers lists the files in the state folder that a clean stop should have removed.
 func leftovers(t *testing.T, dir string) (left []string) {
 	t.Helper()
-	for _, name := range []string{"gateway.sock", "gateway.pid"} {
+	for _, name := range []string{statedir.SocketFile, statedir.PIDFile} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
 			left = append(left, name)
 		}

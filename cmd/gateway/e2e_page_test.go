@@ -62,7 +62,7 @@ func TestATornPageAnywhereIsNamedAndNeverAWrongAnswer(t *testing.T) {
 	require.Zero(t, code, "%s%s", out, stderr)
 	h.signal(syscall.SIGTERM)
 	require.Equal(t, 0, h.wait())
-	whole, err := os.ReadFile(filepath.Join(h.state(), statedir.StoreName))
+	whole, err := os.ReadFile(filepath.Join(h.state(), statedir.StoreFile))
 	require.NoError(t, err)
 	var pages []int
 	for page := 1; page < len(whole)/pageSize; page++ {
@@ -80,7 +80,7 @@ func TestATornPageAnywhereIsNamedAndNeverAWrongAnswer(t *testing.T) {
 			copy(torn[page*pageSize:], strings.Repeat(fill, pageSize/len(fill)))
 			h := newHouse(t, "")
 			require.NoError(t, os.MkdirAll(h.state(), 0o700))
-			store := filepath.Join(h.state(), statedir.StoreName)
+			store := filepath.Join(h.state(), statedir.StoreFile)
 			require.NoError(t, os.WriteFile(store, torn, 0o600))
 			h.launch()
 			started := false

@@ -16,7 +16,7 @@ import (
 func TestFailingStartsBackOffAndSayWhyFirst(t *testing.T) {
 	h := newHouse(t, "")
 	require.NoError(t, os.MkdirAll(h.state(), 0o700))
-	store := filepath.Join(h.state(), "gateway.db")
+	store := filepath.Join(h.state(), statedir.StoreFile)
 	require.NoError(t, os.WriteFile(store, []byte("this is a diary, and no database at all"), 0o600))
 	for i := range 3 {
 		h.launch()

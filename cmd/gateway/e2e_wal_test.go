@@ -42,7 +42,7 @@ func killInTheMiddle(t *testing.T) (r remains) {
 	var record history
 	r.sent = make(map[string]bool)
 	var mu sync.Mutex
-	logPath := filepath.Join(h.state(), statedir.StoreName+"-wal")
+	logPath := filepath.Join(h.state(), statedir.StoreFile+"-wal")
 	say := func(address string, s, i int) error {
 		text, session := fmt.Sprintf("%d.%d", s, i), fmt.Sprintf("s%d", s)
 		mu.Lock()
@@ -86,7 +86,7 @@ func killInTheMiddle(t *testing.T) (r remains) {
 	h.wait()
 	clients.Wait()
 	var err error
-	r.db, err = os.ReadFile(filepath.Join(h.state(), statedir.StoreName))
+	r.db, err = os.ReadFile(filepath.Join(h.state(), statedir.StoreFile))
 	require.NoError(t, err)
 	r.log, err = os.ReadFile(logPath)
 	require.NoError(t, err)
@@ -98,8 +98,8 @@ func killInTheMiddle(t *testing.T) (r remains) {
 func (r remains) startOn(t *testing.T, log []byte) *house {
 	h := newHouse(t, walConfig)
 	require.NoError(t, os.MkdirAll(h.state(), 0o700))
-	require.NoError(t, os.WriteFile(filepath.Join(h.state(), statedir.StoreName), r.db, 0o600))
-	require.NoError(t, os.WriteFile(filepath.Join(h.state(), statedir.StoreName+"-wal"), log, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(h.state(), statedir.StoreFile), r.db, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(h.state(), statedir.StoreFile+"-wal"), log, 0o600))
 	h.start()
 	return h
 }

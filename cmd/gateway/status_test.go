@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"gateway/internal/statedir"
 )
 
 // lifecycleOf is an answer of GET /v1/lifecycle.
@@ -70,7 +72,7 @@ func TestStatusOfNobodyExitsWithThreeAndShowsTheLastHop(t *testing.T) {
 	journal := `{"seq":1,"to":"Starting","actor":"gateway"}
 {"seq":2,"boot_id":"b1","from":"Starting","event":"started","to":"Running","actor":"gateway"}
 {"seq":3,"boot_id":"b1","fr`
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "lifecycle.jsonl"), []byte(journal), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, statedir.JournalFile), []byte(journal), 0o600))
 	stdout, stderr, code = gatewayAt(t, dir, "status")
 	require.Equal(t, 3, code)
 	require.Contains(t, stdout, "last seen: Starting → Running (started)")

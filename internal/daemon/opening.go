@@ -42,7 +42,7 @@ func (d *daemon) beginOpening(ctx context.Context) *storeOpening {
 		for name, l := range c.Lanes {
 			lanes[name] = l.Concurrency
 		}
-		o.queue, o.err = queue.Open(ctx, filepath.Join(c.StateDir, statedir.StoreName), queue.Config{
+		o.queue, o.err = queue.Open(ctx, filepath.Join(c.StateDir, statedir.StoreFile), queue.Config{
 			Runner: o.agents, Lanes: lanes, MaxAttempts: c.Turns.MaxAttempts, OnInterrupt: queue.OnInterrupt(c.Turns.OnInterrupt),
 			MaxQueued: c.Turns.MaxQueued, MaxQueuedPerSession: c.Turns.MaxQueuedPerSession, MaxOutput: int(c.Turns.MaxOutput),
 			MaxInput: int(c.Turns.MaxInput), RetryBackoff: c.Turns.RetryBackoff,

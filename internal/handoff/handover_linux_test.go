@@ -244,7 +244,7 @@ func TestAContenderNeverGetsTheLockDuringHandOvers(t *testing.T) {
 		lines.Scan()
 		over <- lines.Text()
 	}()
-	guard, err := os.OpenFile(filepath.Join(dir, "gateway.lock"), os.O_RDWR, 0)
+	guard, err := os.OpenFile(filepath.Join(dir, statedir.LockFile), os.O_RDWR, 0)
 	require.NoError(t, err)
 	defer func() { _ = guard.Close() }()
 	tries := 0

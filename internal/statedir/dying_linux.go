@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dying reports whether a process is on its way out: killed, or a zombie whose threads have not all ended and
-// still hold what it had open. A large one takes its time.
+// dying reports whether a process is ending: killed, or a zombie whose threads have not all ended and still hold its
+// open files. A large process takes its time.
 func dying(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

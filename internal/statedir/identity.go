@@ -12,10 +12,10 @@ import (
 	"strings"
 )
 
-// Identity returns the public key that names the gateway of a state folder. It is made when it is first asked for, and
-// the same from then on. Whoever comes first decides, also of two processes.
+// Identity returns the public key that names the gateway of a state folder. The first caller makes the key; it is the
+// same from then on. Two processes that ask at once get the same key.
 func Identity(dir string) (ed25519.PublicKey, error) {
-	path := filepath.Join(dir, "identity.key")
+	path := filepath.Join(dir, IdentityFile)
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := makeIdentity(path); err != nil {

@@ -38,7 +38,7 @@ func TestAFolderHasOneIdentityWhoeverAsksFirst(t *testing.T) {
 }
 
 func TestAnIdentityThatCannotBeReadIsNotReplaced(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "identity.key")
+	path := filepath.Join(t.TempDir(), IdentityFile)
 	require.NoError(t, os.WriteFile(path, []byte("what"), 0o600))
 	_, err := Identity(filepath.Dir(path))
 	require.ErrorContains(t, err, "Try: ")

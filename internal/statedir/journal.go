@@ -14,20 +14,19 @@ import (
 )
 
 const (
-	journalName = "lifecycle.jsonl"
-	// journalLimit is the size in bytes at which the journal is renamed to .1 and begun anew.
+	// journalLimit is the size in bytes at which the journal becomes OldJournalFile and a new one is begun.
 	journalLimit = 256 << 10
-	// journalBuffer is how many lines may wait for a slow disk before further ones are left out.
+	// journalBuffer is how many lines may wait for a slow disk before more are dropped.
 	journalBuffer = 256
 	// journalFlush is how long Close waits for a disk that does not answer.
 	journalFlush = time.Second
 )
 
-// Journal is an append-only, bounded file of JSON lines that says after a crash what the process was
-// doing. It is best effort: writing never delays the caller, and a disk that is full or slow costs lines,
-// which are counted.
+// Journal is an append-only, bounded file of JSON lines that shows after a crash what the process was doing. It is best
+// effort: writing never delays the caller, and on a full or slow disk lines are dropped and counted. The zero value is
+// not usable: [OpenJournal] makes one.
 type Journal struct {
-	path  string
+	dir   string
 	lines chan []byte
 	ended chan struct{}
 
@@ -38,7 +37,7 @@ type Journal struct {
 
 // OpenJournal starts the journal of a state folder.
 func OpenJournal(dir string) *Journal {
-	j := &Journal{path: filepath.Join(dir, journalName), lines: make(chan []byte, journalBuffer), ended: make(chan struct{})}
+	j := &Journal{dir: dir, lines: make(chan []byte, journalBuffer), ended: make(chan struct{})}
 	go j.write()
 	return j
 }
@@ -61,8 +60,8 @@ func (j *Journal) Add(v any) {
 	}
 }
 
-// Close writes what waits, for at most a second, and returns how many lines were left out. Later lines are
-// dropped.
+// Close writes the lines that wait, for at most a second, and returns how many were dropped. Lines that are added later
+// are dropped too.
 func (j *Journal) Close() int {
 	j.mu.Lock()
 	if !j.closed {
@@ -91,10 +90,11 @@ func (j *Journal) write() {
 }
 
 func (j *Journal) append(line []byte) error {
-	if st, err := os.Stat(j.path); err == nil && st.Size() > journalLimit {
-		_ = os.Rename(j.path, j.path+".1")
+	path := filepath.Join(j.dir, JournalFile)
+	if st, err := os.Stat(path); err == nil && st.Size() > journalLimit {
+		_ = os.Rename(path, filepath.Join(j.dir, OldJournalFile))
 	}
-	f, err := os.OpenFile(j.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
@@ -102,10 +102,10 @@ func (j *Journal) append(line []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// ReadJournal calls each with the lines of the journal, oldest first. A line that was torn by a crash is
-// passed over. A journal that is not there has no lines.
+// ReadJournal calls each with the lines of the journal, oldest first. It skips a line that a crash has torn. A missing
+// journal has no lines.
 func ReadJournal(dir string, each func(line []byte)) error {
-	for _, name := range []string{journalName + ".1", journalName} {
+	for _, name := range []string{OldJournalFile, JournalFile} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -23,7 +23,7 @@ func TestTheJournalIsBoundedAndSurvivesATornLine(t *testing.T) {
 		}
 	}
 	require.Zero(t, j.Close())
-	f, err := os.OpenFile(filepath.Join(dir, journalName), os.O_APPEND|os.O_WRONLY, 0)
+	f, err := os.OpenFile(filepath.Join(dir, JournalFile), os.O_APPEND|os.O_WRONLY, 0)
 	require.NoError(t, err)
 	_, err = f.WriteString(`{"n": 60`)
 	require.NoError(t, err)

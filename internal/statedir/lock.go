@@ -6,7 +6,6 @@
 package statedir
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,14 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Names of the files in the state folder.
-const (
-	guardName = "gateway.lock" // carries the flock that decides
-	pidName   = "gateway.pid"  // names the owner's process, for people
-	ownerName = "gateway.json" // says more about the owner
-)
-
-// Owner describes who holds the lock, for messages and for `status`.
+// Owner describes who holds the lock, for messages and for `status`. The zero value is an unknown owner.
 type Owner struct {
 	PID     int       `json:"pid"`
 	BootID  string    `json:"boot_id"`
@@ -34,7 +26,7 @@ type Owner struct {
 	Since   time.Time `json:"since"`
 }
 
-// HeldError says that another gateway holds the lock. Owner is zero when it could not be read.
+// HeldError is returned when another gateway holds the lock. Owner is zero when it could not be read.
 type HeldError struct {
 	Dir   string
 	Owner Owner
@@ -52,7 +44,7 @@ func (e *HeldError) Error() string {
 		e.Dir, e.Owner.PID, at, e.Owner.Since.Format(time.RFC3339))
 }
 
-// StateDirError says that the state folder cannot be used.
+// StateDirError is returned when the state folder cannot be used: it cannot be made, or is not writable.
 type StateDirError struct {
 	Dir string
 	Err error
@@ -63,26 +55,26 @@ func (e *StateDirError) Error() string {
 }
 func (e *StateDirError) Unwrap() error { return e.Err }
 
-// Lock is the instance lock: an flock, under which nightlyone/lockfile names the owner. The flock decides:
-// a lockfile alone lets two starters take over a stale file at once, and takes a reused process number
-// for a living owner.
+// Lock is the instance lock: an flock, under which nightlyone/lockfile names the owner. The flock decides. A lockfile
+// alone lets two starters replace a stale file at once, and a reused process number passes for a living owner. The zero
+// value is not usable: [Acquire] and [Adopt] make one.
 type Lock struct {
 	dir   string
 	guard *os.File
-	pid   lockfile.Lockfile // empty until this process has put its name to the lock
+	pid   lockfile.Lockfile // empty until Claim
 }
 
-// remnantWait is how long Acquire waits for what is left of a gateway that was killed: a child between fork
-// and exec has the lock's descriptor for an instant longer.
+// remnantWait is how long Acquire waits for what is left of a gateway that was killed: a child between fork and exec
+// holds the lock's descriptor for an instant longer.
 const remnantWait = 2 * time.Second
 
-// asks is how often Acquire tries when the owner seems alive: [Owned] holds the lock for an instant, and
-// after a reboot, or in a container, the process number of a dead owner is often that of a living process.
+// asks is how often Acquire tries when the owner seems alive. [Owned] holds the lock for an instant. After a reboot,
+// or in a container, the process number of a dead owner is often that of a living process.
 const asks = 3
 
-// Acquire takes the lock of the state folder, an absolute path which it creates with mode 0700 when it is
-// missing. A lock that another gateway holds is a [HeldError], within some 20 ms; one whose owner is dead is
-// waited for, at most two seconds.
+// Acquire locks the state folder, an absolute path, and creates the folder with mode 0700 when it is missing. When
+// another gateway holds the lock, the error is a [HeldError], within some 20 ms. When the owner is dead, Acquire waits
+// for its remnants, at most two seconds. An unusable folder is a [StateDirError].
 func Acquire(dir string) (*Lock, error) {
 	deadline := time.Now().Add(remnantWait)
 	for asked := 1; ; asked++ {
@@ -98,7 +90,7 @@ func tryAcquire(dir string) (*Lock, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, &StateDirError{dir, err}
 	}
-	path := filepath.Join(dir, guardName)
+	path := filepath.Join(dir, LockFile)
 	for {
 		guard, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
@@ -112,7 +104,7 @@ func tryAcquire(dir string) (*Lock, error) {
 			}
 			return nil, fmt.Errorf("statedir: instance lock: %w", err)
 		}
-		if !sameFile(guard, path) { // somebody removed the file in between: this lock guards nothing
+		if !sameFile(guard, path) { // the file was removed in between: this lock guards nothing
 			_ = guard.Close()
 			continue
 		}
@@ -128,28 +120,28 @@ func tryAcquire(dir string) (*Lock, error) {
 	}
 }
 
-// Adopt takes the lock over from the gateway before this one, which handed on the descriptor. The lockfile
-// still names that one until Claim.
+// Adopt makes a lock of the descriptor that the predecessor passed to this process. The lockfile names the predecessor
+// until Claim.
 func Adopt(dir string, guard *os.File) (*Lock, error) {
 	if err := flock(guard); err != nil { // a no-op on a description that holds the lock
 		return nil, fmt.Errorf("statedir: the inherited instance lock is not held: %w", err)
 	}
-	if !sameFile(guard, filepath.Join(dir, guardName)) {
+	if !sameFile(guard, filepath.Join(dir, LockFile)) {
 		return nil, fmt.Errorf("statedir: the inherited instance lock is not that of %s", dir)
 	}
 	return &Lock{dir: dir, guard: guard}, nil
 }
 
-// Claim puts the name of this process to the lock.
+// Claim writes this process into the lockfile.
 func (l *Lock) Claim() error {
-	path := filepath.Join(l.dir, pidName)
+	path := filepath.Join(l.dir, PIDFile)
 	pid, err := lockfile.New(path)
 	if err != nil {
 		return fmt.Errorf("statedir: instance lock: %w", err)
 	}
 	err = pid.TryLock()
 	if errors.Is(err, lockfile.ErrBusy) || errors.Is(err, lockfile.ErrNotExist) {
-		// The flock is ours, so the file is stale and its process number was reused, or it names the
+		// This process holds the flock. So the file is stale and its process number was reused, or the file names the
 		// predecessor.
 		_ = os.Remove(path)
 		err = pid.TryLock()
@@ -161,36 +153,25 @@ func (l *Lock) Claim() error {
 	return nil
 }
 
-// Describe writes down who holds the lock, for a second starter to read.
+// Describe writes the owner's file, for a second starter to read.
 func (l *Lock) Describe(o Owner) error {
-	b, err := json.Marshal(o)
-	if err != nil {
-		return fmt.Errorf("statedir: describing the owner: %w", err)
-	}
-	path := filepath.Join(l.dir, ownerName)
-	if err := os.WriteFile(path+".new", append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("statedir: describing the owner: %w", err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := writeJSON(l.dir, OwnerFile, o); err != nil {
 		return fmt.Errorf("statedir: describing the owner: %w", err)
 	}
 	return nil
 }
 
-// ReadOwner reads what Describe wrote last. The owner may be gone since: only the lock says whether.
+// ReadOwner reads what Describe wrote last. The owner may have ended since: only the lock decides, see [Owned].
 func ReadOwner(dir string) (Owner, error) {
 	var o Owner
-	b, err := os.ReadFile(filepath.Join(dir, ownerName))
-	if err != nil {
-		return o, fmt.Errorf("statedir: reading the owner: %w", err)
-	}
-	if err := json.Unmarshal(b, &o); err != nil {
+	if err := readJSON(dir, OwnerFile, &o); err != nil {
 		return o, fmt.Errorf("statedir: reading the owner: %w", err)
 	}
 	return o, nil
 }
 
-// Release lets go of the lock. It closes the description and never unlocks it: a successor may share it.
+// Release removes the lockfile and closes the descriptor of the lock. It never unlocks: a successor may share the open
+// file description, and then holds the lock.
 func (l *Lock) Release() error {
 	var err error
 	if l.pid != "" {
@@ -202,7 +183,7 @@ func (l *Lock) Release() error {
 	return errors.Join(err, l.guard.Close())
 }
 
-// Leave lets go of a lock that a successor has: the lockfile is its own to write.
+// Leave closes the descriptor of a lock that a successor holds. The lockfile is the successor's.
 func (l *Lock) Leave() error { return l.guard.Close() }
 
 func flock(f *os.File) error {

@@ -17,29 +17,22 @@ import (
 	"go.uber.org/goleak"
 )
 
-// The test binary is also the other process of these tests: GATEWAY_TEST_ROLE says which.
+// The test binary is also the process that holds the lock, with GATEWAY_TEST_ROLE=hold.
 func TestMain(m *testing.M) {
-	switch os.Getenv("GATEWAY_TEST_ROLE") {
-	case "":
+	if os.Getenv("GATEWAY_TEST_ROLE") != "hold" {
 		goleak.VerifyTestMain(m)
-	case "hold": // takes the lock, prints the outcome, waits for standard input to end
-		_, err := Acquire(os.Args[1])
-		fmt.Println(err)
-		_, _ = io.Copy(io.Discard, os.Stdin)
+		return
 	}
-}
-
-func self(t *testing.T, role string, args ...string) *exec.Cmd {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
-	cmd.Env = append(os.Environ(), "GATEWAY_TEST_ROLE="+role)
-	cmd.Stderr = os.Stderr
-	return cmd
+	_, err := Acquire(os.Args[1])
+	fmt.Println(err)
+	_, _ = io.Copy(io.Discard, os.Stdin) // holds the lock until the test closes standard input
 }
 
 func holdLock(t *testing.T, dir string) *exec.Cmd {
 	t.Helper()
-	cmd := self(t, "hold", dir)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], dir)
+	cmd.Env = append(os.Environ(), "GATEWAY_TEST_ROLE=hold")
+	cmd.Stderr = os.Stderr
 	_, err := cmd.StdinPipe()
 	require.NoError(t, err)
 	out, err := cmd.StdoutPipe()
@@ -79,23 +72,20 @@ func TestTheLockDiesWithItsProcess(t *testing.T) {
 }
 
 func TestAProcessThatIsKilledIsOnItsWayOut(t *testing.T) {
-	cmd := self(t, "hold", t.TempDir())
-	_, err := cmd.StdinPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
+	cmd := holdLock(t, t.TempDir())
 	require.False(t, dying(cmd.Process.Pid))
 	require.NoError(t, cmd.Process.Kill())
 	require.Eventually(t, func() bool { return dying(cmd.Process.Pid) }, time.Minute, time.Millisecond, "a zombie until it is waited for")
 	_ = cmd.Wait()
-	require.False(t, dying(cmd.Process.Pid), "there is no such process any more")
+	require.False(t, dying(cmd.Process.Pid), "the process is gone")
 }
 
 func TestTheRemnantOfAKilledGatewayIsWaitedForAndNotForEver(t *testing.T) {
 	dir := t.TempDir()
-	remnant, err := os.OpenFile(filepath.Join(dir, guardName), os.O_RDWR|os.O_CREATE, 0o600)
+	remnant, err := os.OpenFile(filepath.Join(dir, LockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	require.NoError(t, err)
 	require.NoError(t, flock(remnant))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, pidName), []byte("999999999\n"), 0o600)) // no such process
+	require.NoError(t, os.WriteFile(filepath.Join(dir, PIDFile), []byte("999999999\n"), 0o600)) // no such process
 	_, err = Acquire(dir)
 	var held *HeldError
 	require.ErrorAs(t, err, &held)
@@ -108,10 +98,10 @@ func TestTheRemnantOfAKilledGatewayIsWaitedForAndNotForEver(t *testing.T) {
 
 func TestAReusedProcessNumberDoesNotHoldTheLock(t *testing.T) {
 	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, pidName), []byte("1\n"), 0o600)) // alive, and not a gateway
+	require.NoError(t, os.WriteFile(filepath.Join(dir, PIDFile), []byte("1\n"), 0o600)) // alive, and not a gateway
 	l, err := Acquire(dir)
 	require.NoError(t, err)
-	b, err := os.ReadFile(filepath.Join(dir, pidName))
+	b, err := os.ReadFile(filepath.Join(dir, PIDFile))
 	require.NoError(t, err)
 	require.Equal(t, strconv.Itoa(os.Getpid()), strings.TrimSpace(string(b)))
 	require.NoError(t, l.Release())
@@ -120,7 +110,7 @@ func TestAReusedProcessNumberDoesNotHoldTheLock(t *testing.T) {
 func TestManyStartersHaveOneOwner(t *testing.T) {
 	dir := t.TempDir()
 	for range 30 {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, pidName), []byte("999999\n"), 0o600)) // stale
+		require.NoError(t, os.WriteFile(filepath.Join(dir, PIDFile), []byte("999999\n"), 0o600)) // stale
 		var wg sync.WaitGroup
 		locks := make(chan *Lock, 16)
 		for range cap(locks) {

@@ -26,7 +26,7 @@ func TestTheLockfileDoesNotSayWhetherAStateFolderIsOwned(t *testing.T) {
 	require.NoError(t, dead.Run())
 	for name, pid := range map[string]int{"dead": dead.Process.Pid, "process 1, which is alive everywhere": 1, "this one": os.Getpid()} {
 		dir := t.TempDir()
-		named := filepath.Join(dir, pidName)
+		named := filepath.Join(dir, PIDFile)
 		require.NoError(t, os.WriteFile(named, []byte(strconv.Itoa(pid)+"\n"), 0o600))
 		require.False(t, Owned(dir), name)
 		lock, err := Acquire(dir)

@@ -13,17 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socketName is the control socket in the state folder: local commands need no token there.
-const socketName = "gateway.sock"
-
-// maxSocketPath is what fits into sockaddr_un on every system that we know, with the final zero.
+// maxSocketPath is how many bytes fit into sockaddr_un on Linux, macOS and the BSDs, with the final zero.
 const maxSocketPath = 103
 
 // SocketPath names the control socket of a state folder.
-func SocketPath(dir string) string { return filepath.Join(dir, socketName) }
+func SocketPath(dir string) string { return filepath.Join(dir, SocketFile) }
 
-// ListenSocket opens the control socket with mode 0600. The caller holds the instance lock, so a file that
-// is there already is left over and is replaced.
+// ListenSocket opens the control socket with mode 0600: local commands need no token there. The caller holds the
+// instance lock, so an existing file is left over from a crash and is replaced.
 func ListenSocket(ctx context.Context, dir string) (*net.UnixListener, error) {
 	if err := os.Remove(SocketPath(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("statedir: control socket: %w", err)
@@ -38,7 +35,7 @@ func ListenSocket(ctx context.Context, dir string) (*net.UnixListener, error) {
 		return nil, fmt.Errorf("statedir: control socket: %w", err)
 	}
 	unixLn := ln.(*net.UnixListener)
-	unixLn.SetUnlinkOnClose(false) // a successor may serve it; RemoveSocket takes it away
+	unixLn.SetUnlinkOnClose(false) // a successor may serve it; RemoveSocket removes it
 	if err := os.Chmod(SocketPath(dir), 0o600); err != nil {
 		_ = ln.Close()
 		return nil, fmt.Errorf("statedir: control socket: %w", err)
@@ -49,8 +46,8 @@ func ListenSocket(ctx context.Context, dir string) (*net.UnixListener, error) {
 // RemoveSocket removes the control socket's file, so that a client finds nothing rather than nobody.
 func RemoveSocket(dir string) { _ = os.Remove(SocketPath(dir)) }
 
-// DialSocket connects to the gateway of a state folder. The error wraps [fs.ErrNotExist] or ECONNREFUSED
-// when none runs.
+// DialSocket connects to the gateway of a state folder. When none runs, the error wraps [fs.ErrNotExist] or
+// ECONNREFUSED.
 func DialSocket(ctx context.Context, dir string) (net.Conn, error) {
 	path, done, err := shortSocketPath(dir)
 	if err != nil {
@@ -71,11 +68,11 @@ func shortSocketPath(dir string) (path string, done func(), err error) {
 		return path, func() {}, nil
 	}
 	if runtime.GOOS != "linux" {
-		return "", nil, fmt.Errorf("statedir: the path of the state folder %s is too long for a socket: at most %d bytes", dir, maxSocketPath-len(socketName)-1)
+		return "", nil, fmt.Errorf("statedir: the path of the state folder %s is too long for a socket: at most %d bytes", dir, maxSocketPath-len(SocketFile)-1)
 	}
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", nil, fmt.Errorf("statedir: state folder %s: %w", dir, err)
 	}
-	return fmt.Sprintf("/proc/self/fd/%d/%s", fd, socketName), func() { _ = unix.Close(fd) }, nil
+	return fmt.Sprintf("/proc/self/fd/%d/%s", fd, SocketFile), func() { _ = unix.Close(fd) }, nil
 }

@@ -28,8 +28,8 @@ func TestRepeatedFailingStartsWaitLongerAndHealByThemselves(t *testing.T) {
 	require.Zero(t, f.Before("a", now.Add(-time.Minute)).Hold(), "the clock was set back")
 	require.Equal(t, longestHold, FailedStarts{Count: 1 << 40}.Hold())
 	require.NoError(t, FailedStarts{}.Write(dir))
-	require.NoFileExists(t, filepath.Join(dir, startsName))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, startsName), []byte("{"), 0o600))
+	require.NoFileExists(t, filepath.Join(dir, StartsFile))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, StartsFile), []byte("{"), 0o600))
 	require.Zero(t, ReadFailedStarts(dir))
 	require.Error(t, FailedStarts{Count: 1}.Write(filepath.Join(dir, "gone")))
 }
