@@ -6,7 +6,7 @@ SHELL := /bin/bash
 TOOL    := go tool -modfile=internal/tools/go.mod
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
-.PHONY: help build generate diagram check lint unit test deps deps-clients deps-certify deps-peers bench bench-queue bench-clients bench-page bench-peers certify chaos certify-queue fuzz
+.PHONY: help build generate diagram check lint generated unit cross test deps deps-clients deps-certify deps-peers bench bench-queue bench-clients bench-page bench-peers certify chaos certify-queue fuzz
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -27,17 +27,29 @@ diagram: ## draw the picture of the states for the page from the table in fsm/; 
 	go run ./cmd/gateway states --format json | node internal/tools/diagram/draw.mjs > server/page/states.svg
 	go run ./cmd/gateway states --format json | node internal/tools/diagram/draw.mjs upright > server/page/states-upright.svg
 
-check: lint unit ## format, lint, vet, generated documents, unit tests: the quick one
+check: lint generated unit ## format, lint, vet, generated pages, unit tests: the quick one
 
 lint:
 	$(TOOL) golangci-lint run ./...
 	go vet ./...
-	go run ./cmd/gateway states --format markdown | diff -u docs/states.md - || { echo 'docs/states.md is behind the table. Try: make generate'; exit 1; }
+	@! git ls-files '*package-lock.json' | xargs grep -l '"resolved"' || { echo 'a lock file names a registry. Try: npm install --package-lock-only beside it'; exit 1; }
 
 unit:
 	go test -race -short ./...
 
-test: deps deps-clients lint ## install what the tests need, and run them all
+# Every page that make generate writes is that of this tree: it is written again, and nothing may have changed.
+# A page that was behind is the right one afterwards.
+STATE := { git diff HEAD; git ls-files --others --exclude-standard; } | sha256sum
+generated:
+	@before=$$($(STATE)); $(MAKE) -s generate; [ "$$before" = "$$($(STATE))" ] || \
+	  { git --no-pager diff --stat HEAD; echo 'a generated page was behind. Try: commit what make generate has just written'; exit 1; }
+
+# Nobody tests it there, but it builds, and so do its tests.
+cross: ## build and vet for macOS and FreeBSD
+	for system in darwin freebsd; do \
+	  CGO_ENABLED=0 GOOS=$$system go build ./... && CGO_ENABLED=0 GOOS=$$system go vet ./... || exit 1; done
+
+test: deps deps-clients ## install what the tests need, and run them all
 	go test -v -race -count=1 -timeout 20m ./...
 	$(MAKE) fuzz FUZZTIME=2000x
 
@@ -71,7 +83,7 @@ missing=; for p in $(NEEDED); do \
   command -v $${p%:*} >/dev/null || compgen -G "/usr/sbin/$${p%:*}" >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/$${p%:*}" >/dev/null || missing="$$missing $${p#*:}"; done; \
 if [ -n "$$missing" ]; then \
   sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo -n'; \
-  { $$sudo apt-get update -qq && $$sudo apt-get install -y -qq $$missing; } </dev/null \
+  { $$sudo apt-get update -qq && $$sudo apt-get install -y -qq --no-install-recommends $$missing; } </dev/null \
     || echo "cannot install$$missing here; install them for what uses them"; \
 fi
 endef
