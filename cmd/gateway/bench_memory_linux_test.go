@@ -61,7 +61,7 @@ func runGateway(b *testing.B, concurrency int) (pid int, address string) {
 	dir := b.TempDir()
 	config, state := filepath.Join(dir, "gateway.yaml"), filepath.Join(dir, "state")
 	require.NoError(b, os.WriteFile(config, fmt.Appendf(nil, benchConfig, state, concurrency), 0o600))
-	cmd := exec.CommandContext(context.Background(), binary, "run")
+	cmd := exec.CommandContext(context.Background(), binary(b), "run")
 	cmd.Env = append(os.Environ(), "GATEWAY_CONFIG="+config)
 	cmd.Stderr = os.Stderr
 	require.NoError(b, cmd.Start())

@@ -45,7 +45,7 @@ func (s *holder) start(h *house) {
 	require.NoError(h.t, err)
 	defer func() { _ = f.Close() }()
 	h.place = func(cmd *exec.Cmd) {
-		cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `LISTEN_PID=$$ exec "$0" run`, binary}
+		cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `LISTEN_PID=$$ exec "$0" run`, binary(h.t)}
 		cmd.Env = append(cmd.Env, "LISTEN_FDS=1", "LISTEN_FDNAMES=gateway")
 		cmd.ExtraFiles = []*os.File{f}
 	}
@@ -72,7 +72,7 @@ func TestASocketOfSystemdStaysThroughRestarts(t *testing.T) {
 			h := newHouse(t, "lifecycle: { respawn: "+mode+" }") // its listen differs from the address
 			h.place = func(cmd *exec.Cmd) {
 				cmd.Path, cmd.Args = tool, []string{
-					tool, "--listen=" + address, "--fdname=gateway", "--setenv=GATEWAY_CONFIG=" + h.config, "--setenv=" + raceOptions, binary, "run",
+					tool, "--listen=" + address, "--fdname=gateway", "--setenv=GATEWAY_CONFIG=" + h.config, "--setenv=" + raceOptions, binary(h.t), "run",
 				}
 			}
 			h.launch()

@@ -154,7 +154,7 @@ func TestAsProcess1ItStopsFromInside(t *testing.T) {
 	mark := fmt.Sprintf("%d.%d", 3600+rand.N(1000), rand.N(1_000_000))
 	h := newContainer(t, "agents:\n"+
 		"  stays: { type: command, command: [sh, -c, \"setsid sh -c 'sleep "+mark+" >/dev/null 2>&1 &'\"] }\n"+
-		"  stop:  { type: command, command: [sh, -c, '"+binary+" --state-dir $STATE stop'], env: { STATE: STATE_DIR } }\n")
+		"  stop:  { type: command, command: [sh, -c, '"+binary(t)+" --state-dir $STATE stop'], env: { STATE: STATE_DIR } }\n")
 	b, err := os.ReadFile(h.config)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(h.config, []byte(strings.ReplaceAll(string(b), "STATE_DIR", h.state())), 0o600))

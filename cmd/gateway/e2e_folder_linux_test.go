@@ -34,7 +34,7 @@ func (h *house) unprivileged() {
 	h.place = func(cmd *exec.Cmd) {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
 	}
-	for _, dir := range []string{filepath.Dir(h.dir), filepath.Dir(binary)} {
+	for _, dir := range []string{filepath.Dir(h.dir), filepath.Dir(binary(h.t))} {
 		require.NoError(h.t, os.Chmod(dir, 0o755))
 	}
 	for _, path := range []string{h.dir, h.config, h.state()} {

@@ -181,11 +181,9 @@ func TestASuccessorThatHangsIsCalledOff(t *testing.T) {
 	for _, mode := range []string{"exec", "spawn"} {
 		h := newHouse(t, "lifecycle: { drain_timeout: 400ms, respawn: "+mode+" }"+slowAgents)
 		own := filepath.Join(h.dir, "own-gateway")
-		require.NoError(t, os.Symlink(binary, own))
-		original := binary
-		binary = own
+		require.NoError(t, os.Symlink(binary(t), own))
+		h.program = own
 		h.start()
-		binary = original
 		before := h.waitState("Running")
 		id := h.send("slow", "600")
 		h.waitRunning(1)

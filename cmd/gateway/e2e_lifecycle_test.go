@@ -152,11 +152,9 @@ func TestARestartThatCannotSucceedIsCalledOff(t *testing.T) {
 	t.Run("a broken executable", func(t *testing.T) {
 		h := newHouse(t, "")
 		own := filepath.Join(h.dir, "own-gateway")
-		copyFile(t, binary, own)
-		original := binary
-		binary = own
+		copyFile(t, binary(t), own)
+		h.program = own
 		h.start()
-		binary = original
 		before := h.waitState("Running")
 		require.NoError(t, os.Remove(own))
 		require.NoError(t, os.WriteFile(own, []byte("not a program"), 0o700))
@@ -165,7 +163,7 @@ func TestARestartThatCannotSucceedIsCalledOff(t *testing.T) {
 		require.Contains(t, stderr, "cannot be started")
 		require.Equal(t, before.BootID, h.waitState("Running").BootID)
 		require.NoError(t, os.Remove(own))
-		copyFile(t, binary, own)
+		copyFile(t, binary(t), own)
 		out, stderr, code := h.gateway("restart")
 		require.Zero(t, code, "%s%s", out, stderr)
 		require.NotEqual(t, before.BootID, h.waitState("Running").BootID, "an upgrade: the file on disk is what runs now")
@@ -200,11 +198,9 @@ func TestARestartMayChangeTheAddress(t *testing.T) {
 func TestAnExecutableThatVanishesAfterTheCheckFallsBackToThisProcess(t *testing.T) {
 	h := newHouse(t, slowAgents)
 	own := filepath.Join(h.dir, "own-gateway")
-	copyFile(t, binary, own)
-	original := binary
-	binary = own
+	copyFile(t, binary(t), own)
+	h.program = own
 	h.start()
-	binary = original
 	before := h.waitState("Running")
 	id := h.send("slow", "600") // holds the drain, so that the check is over before the image is replaced
 	h.waitRunning(1)
@@ -321,7 +317,7 @@ func TestAStubbornTurnDoesNotHoldTheStop(t *testing.T) {
 // The program knows by itself which gateway it runs in, which turn it is, and whether it ran before.
 func TestATurnThatAsksForTheRestartIsNotWaitedFor(t *testing.T) {
 	h := newHouse(t, "agents:\n  self: { type: command, command: [sh, -c, \"if [ $GATEWAY_TURN_RUN = 1 ]; then $PROGRAM restart --no-wait; sleep 600; fi; echo run $GATEWAY_TURN_RUN, attempt $GATEWAY_TURN_ATTEMPT\"], env: { PROGRAM: \""+
-		binary+"\" } }\n")
+		binary(t)+"\" } }\n")
 	h.start()
 	before := h.waitState("Running")
 	began := time.Now()

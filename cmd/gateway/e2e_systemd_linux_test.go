@@ -33,7 +33,7 @@ func TestUnderARealSystemd(t *testing.T) {
 	t.Parallel()
 	house := t.TempDir()
 	program := filepath.Join(house, "gateway") // its name is what pgrep counts
-	copyFile(t, binary, program)
+	copyFile(t, binary(t), program)
 	free, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	port := free.Addr().(*net.TCPAddr).Port

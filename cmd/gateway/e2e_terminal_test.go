@@ -22,7 +22,7 @@ type pane struct {
 // openPane runs the program in a terminal, against the gateway of the house.
 func (h *house) openPane(args ...string) *pane {
 	h.t.Helper()
-	return openPane(h.t, []string{"GATEWAY_CONFIG=" + h.config, raceOptions}, append([]string{binary}, args...)...)
+	return openPane(h.t, []string{"GATEWAY_CONFIG=" + h.config, raceOptions}, append([]string{binary(h.t)}, args...)...)
 }
 
 // openPane runs a command in a terminal.

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,23 +25,34 @@ import (
 // raceOptions keeps a race-enabled program from sleeping a second at its end.
 const raceOptions = "GORACE=atexit_sleep_ms=0"
 
-// binary is the real program, built once; see TestMain.
-var binary string
-
-func buildBinary() (remove func(), err error) {
+// build makes the real program once; TestMain removes it.
+var build = sync.OnceValues(func() (path string, err error) {
 	dir, err := os.MkdirTemp("", "gateway-test-")
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	remove = func() { _ = os.RemoveAll(dir) }
-	binary = filepath.Join(dir, "gateway")
-	args := []string{"build", "-tags", "failpoints", "-o", binary}
+	removeBuilt = func() { _ = os.RemoveAll(dir) }
+	path = filepath.Join(dir, "gateway")
+	args := []string{"build", "-tags", "failpoints", "-o", path}
 	if raceEnabled {
 		args = append(args, "-race")
 	}
-	build := exec.CommandContext(context.Background(), "go", append(args, ".")...)
-	build.Stderr = os.Stderr
-	return remove, build.Run()
+	cmd := exec.CommandContext(context.Background(), "go", append(args, ".")...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the program: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// removeBuilt removes what build has made.
+var removeBuilt = func() {}
+
+// binary is the path of the real program. Only tests that run it wait for it to be built.
+func binary(t testing.TB) string {
+	t.Helper()
+	path, err := build()
+	require.NoError(t, err)
+	return path
 }
 
 // logged is what the instances since the last launch have written to standard error.
@@ -56,6 +68,7 @@ type house struct {
 	dir      string
 	config   string
 	env      []string
+	program  string          // what launch runs; empty for the real program
 	place    func(*exec.Cmd) // where gateways run; nil for beside the test
 	cmd      *exec.Cmd
 	log      string // a file: a successor writes to it too
@@ -96,7 +109,7 @@ func (h *house) configure(yaml string) {
 }
 
 func (h *house) command(args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(h.t.Context(), binary, args...)
+	cmd := exec.CommandContext(h.t.Context(), binary(h.t), args...)
 	cmd.Env = append(os.Environ(), "GATEWAY_CONFIG="+h.config, raceOptions)
 	return cmd
 }
@@ -116,6 +129,9 @@ func (h *house) launch() {
 	require.NoError(h.t, err)
 	defer func() { _ = log.Close() }()
 	h.cmd = h.command("run")
+	if h.program != "" {
+		h.cmd.Path, h.cmd.Args[0] = h.program, h.program
+	}
 	h.cmd.Env = append(h.cmd.Env, h.env...)
 	h.cmd.Stderr = log
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

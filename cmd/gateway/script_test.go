@@ -10,10 +10,11 @@ import (
 
 // The scripts read like pages of the manual: the command, then what it prints.
 func TestScripts(t *testing.T) {
+	program := binary(t)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
-			e.Setenv("PATH", filepath.Dir(binary)+string(os.PathListSeparator)+os.Getenv("PATH"))
+			e.Setenv("PATH", filepath.Dir(program)+string(os.PathListSeparator)+os.Getenv("PATH"))
 			e.Setenv("HOME", e.WorkDir)
 			e.Vars = append(e.Vars, raceOptions)
 			e.Setenv("GATEWAY_STATE_DIR", filepath.Join(e.WorkDir, "state"))
