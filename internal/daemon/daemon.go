@@ -186,3 +186,7 @@ func (d *daemon) lastResort(s fsm.Snapshot) {
 	_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
 	os.Exit(fsm.ExitForced)
 }
+
+func (d *daemon) subsystem(name string) zerolog.Logger {
+	return d.log.With().Str("subsystem", name).Logger()
+}

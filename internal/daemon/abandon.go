@@ -1,0 +1,14 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+
+	"gateway/fsm"
+)
+
+func (d *daemon) abandon(context.Context, fsm.Entry) fsm.Outcome {
+	d.failure = errors.New("shutdown timed out; exiting without full cleanup\nTry: raise lifecycle.shutdown_timeout, or see in the log what did not end")
+	d.log.Error().Msg("shutdown timed out; exiting without full cleanup. What was accepted is on disk")
+	return fsm.Outcome{}
+}

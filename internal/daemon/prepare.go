@@ -1,0 +1,155 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"gateway/internal/config"
+	"gateway/internal/handoff"
+	"gateway/internal/process"
+	"gateway/internal/statedir"
+	"gateway/server"
+)
+
+// preparation is the question to the executable on disk whether it could take over.
+type preparation struct {
+	asked  time.Time
+	cancel context.CancelFunc
+	done   chan struct{}
+	// Valid once done is closed.
+	next      config.Loaded      // for a restart in place
+	successor *handoff.Successor // in mode spawn
+	err       error
+}
+
+// prepare asks in the background. The answer outlives the drain that asked: it counts until the restart
+// has ended one way or the other.
+func (d *daemon) prepare() *preparation {
+	timeout := d.config().Lifecycle.PrepareTimeout()
+	ctx, cancel := context.WithTimeoutCause(context.Background(), timeout, d.noAnswer(timeout))
+	p := &preparation{asked: time.Now(), cancel: cancel, done: make(chan struct{})}
+	about := d.question()
+	go func() {
+		defer close(p.done)
+		defer cancel()
+		if p.err = statedir.Room(about.StateDir); p.err != nil {
+			return
+		}
+		if d.mode.Load().Mode != handoff.ModeInPlace {
+			d.shed()
+		}
+		switch d.mode.Load().Mode {
+		case handoff.ModeInPlace:
+			p.next, p.err = candidate(d.Source, about)
+		case handoff.ModeSpawn:
+			about.Stay = true
+			p.successor, p.err = handoff.Spawn(ctx, d.executable, d.Argv, about)
+		case handoff.ModeExec, handoff.ModeSupervisor:
+			_, _, p.err = handoff.Prepare(ctx, d.executable, d.Argv, about)
+		}
+	}()
+	return p
+}
+
+// check asks whoever would be next, as a restart does first, and changes nothing. One asks at a time.
+func (d *daemon) check(ctx context.Context) (server.Successor, error) {
+	select {
+	case d.checking <- struct{}{}:
+		defer func() { <-d.checking }()
+	case <-ctx.Done():
+		return server.Successor{}, ctx.Err()
+	}
+	timeout := d.config().Lifecycle.PrepareTimeout()
+	asked, cancel := context.WithTimeoutCause(ctx, timeout, d.noAnswer(timeout))
+	defer cancel()
+	about, mode := d.question(), d.mode.Load().Mode
+	about.Warn = true
+	s := server.Successor{Mode: string(mode)}
+	err := statedir.Room(about.StateDir)
+	switch {
+	case err != nil:
+	case mode == handoff.ModeInPlace:
+		var next config.Loaded
+		if next, err = candidate(d.Source, about); err == nil {
+			s.Version, s.Warnings = d.Version, warnings(next)
+		}
+	default:
+		s.Version, s.Warnings, err = handoff.Prepare(asked, d.executable, d.Argv, about)
+	}
+	if ctx.Err() != nil {
+		return server.Successor{}, ctx.Err()
+	}
+	if err != nil {
+		s.Reason = err.Error()
+	}
+	s.Ready = err == nil
+	return s, nil
+}
+
+// warnings are texts, each with what to try.
+func warnings(l config.Loaded) (texts []string) {
+	for _, w := range l.Warnings() {
+		texts = append(texts, w.Error())
+	}
+	return texts
+}
+
+// noAnswer is why a question ends.
+func (d *daemon) noAnswer(timeout time.Duration) error {
+	return fmt.Errorf("no answer within %s\nTry: see what %s does on its own, or raise lifecycle.drain_timeout", timeout, d.executable)
+}
+
+// shed makes room for the next generation, which comes to be beside this one.
+func (d *daemon) shed() {
+	if err := process.Shed(); err != nil {
+		d.log.Debug().Err(err).Msg("the pages of the program are kept")
+	}
+}
+
+func (d *daemon) question() handoff.Question {
+	return handoff.Question{StateDir: d.config().StateDir, ListenAddress: d.config().Listen, Activated: d.activated.Load()}
+}
+
+// stale reports whether the answer is older than it is trusted.
+func (p *preparation) stale() bool {
+	select {
+	case <-p.done:
+		return time.Since(p.asked) > preparedFor
+	default:
+		return false
+	}
+}
+
+// dismiss ends a preparation that is not needed any more and waits for it.
+func (p *preparation) dismiss() {
+	if p != nil {
+		p.cancel()
+		<-p.done
+		if p.successor != nil {
+			p.successor.Dismiss()
+		}
+	}
+}
+
+// candidate decides whether this program, with the configuration on disk, could take over from p.
+func candidate(source config.Source, p handoff.Question) (config.Loaded, error) {
+	loaded, err := config.Load(source)
+	if err != nil {
+		return loaded, err
+	}
+	if loaded.Config.StateDir != p.StateDir {
+		return loaded, fmt.Errorf("state_dir changed from %s to %s\nTry: gateway stop, then gateway run", p.StateDir, loaded.Config.StateDir)
+	}
+	if p.Activated || loaded.Config.Listen == p.ListenAddress {
+		return loaded, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	probe, err := (&net.ListenConfig{}).Listen(ctx, "tcp", loaded.Config.Listen)
+	if err != nil {
+		return loaded, fmt.Errorf("the new listen address cannot be used: %w\nTry: another address; to widen the present one, gateway stop, then gateway run", err)
+	}
+	return loaded, probe.Close()
+}
