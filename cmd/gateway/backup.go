@@ -5,11 +5,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
+	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"gateway/internal/config"
 	"gateway/internal/statedir"
+	"gateway/internal/terminal"
 	"gateway/queue"
 )
 
@@ -34,7 +38,7 @@ To restore: gateway stop, put the file in the place of gateway.db in the state f
 			ctx, stop := interruptible(cmd)
 			defer stop()
 			telling, stopTelling := context.WithCancel(ctx)
-			wait := copyProgress(telling, newProgress(cmd.ErrOrStderr()), filepath.Join(dir, statedir.StoreFile), queue.BackupPart(args[0]))
+			wait := copyProgress(telling, terminal.NewProgress(cmd.ErrOrStderr()), filepath.Join(dir, statedir.StoreFile), queue.BackupPart(args[0]))
 			turns, err := queue.Backup(ctx, filepath.Join(dir, statedir.StoreFile), args[0], force)
 			stopTelling()
 			wait()
@@ -52,4 +56,28 @@ To restore: gateway stop, put the file in the place of gateway.db in the state f
 	cmd.Flags().BoolVar(&force, "force", false, "replace the file")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// copyProgress says how much of a file has been copied, for as long as ctx lasts. wait returns once it says no more.
+func copyProgress(ctx context.Context, p *terminal.Progress, from, to string) (wait func()) {
+	if !p.Visible() {
+		return func() {}
+	}
+	var telling sync.WaitGroup
+	telling.Go(func() {
+		defer p.End()
+		for pause(ctx, 100*time.Millisecond) {
+			whole, err := os.Stat(from)
+			part, errPart := os.Stat(to)
+			if err == nil && errPart == nil {
+				p.Show(copied(part.Size(), whole.Size()))
+			}
+		}
+	})
+	return telling.Wait
+}
+
+// copied is a share of a file. A copy has no gaps, so that it may be whole before it is as large.
+func copied(part, whole int64) string {
+	return fmt.Sprintf("copying: %s of %s, %d%%", humanize.IBytes(uint64(part)), humanize.IBytes(uint64(whole)), min(100, 100*part/max(whole, 1)))
 }

@@ -3,9 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,22 +12,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"gateway/internal/client/clienttest"
 	"gateway/internal/statedir"
 )
-
-// serveSocket serves canned answers on the control socket of a new state folder.
-func serveSocket(t *testing.T, h http.Handler) (dir string, srv *httptest.Server) {
-	t.Helper()
-	dir = t.TempDir()
-	ln, err := statedir.ListenSocket(t.Context(), dir)
-	require.NoError(t, err)
-	srv = httptest.NewUnstartedServer(h)
-	require.NoError(t, srv.Listener.Close())
-	srv.Listener = ln
-	srv.Start()
-	t.Cleanup(srv.Close)
-	return dir, srv
-}
 
 // command runs the program's root command in this process, as main does.
 func command(ctx context.Context, stdin io.Reader, stdout io.Writer, args ...string) (stderr string, code int) {
@@ -49,44 +34,12 @@ func gatewayAt(t *testing.T, dir string, args ...string) (stdout, stderr string,
 	return out.String(), stderr, code
 }
 
-// cut ends the connection of a request in the middle of whatever was being answered.
-func cut(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
-
-// answers gives each request the next of the handlers, and the last one from then on.
-func answers(handlers ...http.HandlerFunc) http.HandlerFunc {
-	next := make(chan http.HandlerFunc, len(handlers))
-	for _, h := range handlers {
-		next <- h
-	}
-	last := handlers[len(handlers)-1]
-	return func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case h := <-next:
-			h(w, r)
-		default:
-			last(w, r)
-		}
-	}
-}
-
-func document(status int, v any) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(status)
-		_ = json.NewEncoder(w).Encode(v)
-	}
-}
-
-func refusal(status int, message string) http.HandlerFunc {
-	return document(status, map[string]any{"error": map[string]any{"message": message, "type": "t", "code": "c", "param": nil}})
-}
-
 func TestATokenGoesToTheURLAndNowhereElse(t *testing.T) {
 	t.Setenv("GATEWAY_TOKEN", "correct-horse")
 	var seen []string
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		seen = append(seen, r.Header.Get("Authorization"))
-		refusal(http.StatusUnauthorized, "the token is wrong. Try: GATEWAY_TOKEN")(w, r)
+		clienttest.Refusal(http.StatusUnauthorized, "the token is wrong. Try: GATEWAY_TOKEN")(w, r)
 	}
 	remote := httptest.NewServer(http.HandlerFunc(handler))
 	defer remote.Close()
@@ -94,20 +47,20 @@ func TestATokenGoesToTheURLAndNowhereElse(t *testing.T) {
 	require.Equal(t, 1, code)
 	require.Equal(t, "gateway: the token is wrong\nTry: GATEWAY_TOKEN\n", stderr)
 
-	dir, _ := serveSocket(t, http.HandlerFunc(handler))
+	dir, _ := clienttest.Serve(t, http.HandlerFunc(handler))
 	_, _, code = gatewayAt(t, dir, "lanes")
 	require.Equal(t, 1, code)
 	require.Equal(t, []string{"Bearer correct-horse", ""}, seen)
 }
 
 func TestAWrongTokenSaysWhereToSetIt(t *testing.T) {
-	srv := httptest.NewServer(document(http.StatusUnauthorized, map[string]any{"error": map[string]any{"message": "no", "code": "invalid_api_key"}}))
+	srv := httptest.NewServer(clienttest.Document(http.StatusUnauthorized, map[string]any{"error": map[string]any{"message": "no", "code": "invalid_api_key"}}))
 	t.Cleanup(srv.Close)
 	for token, says := range map[string]string{"": "asks for a token", "wrong": "does not accept this token"} {
 		o := &options{url: srv.URL, token: token}
 		c, err := o.connect()
 		require.NoError(t, err)
-		_, err = c.snapshot(t.Context())
+		_, err = c.Snapshot(t.Context())
 		require.EqualError(t, err, srv.URL+" "+says+"\nTry: GATEWAY_TOKEN or --token, with what auth.token is on its machine")
 	}
 }
@@ -127,7 +80,7 @@ func TestASocketOfSomebodyElseIsNotTakenForNone(t *testing.T) {
 	if os.Getuid() == 0 {
 		t.Skip("root may connect to every socket")
 	}
-	dir, _ := serveSocket(t, http.NotFoundHandler())
+	dir, _ := clienttest.Serve(t, http.NotFoundHandler())
 	require.NoError(t, os.Chmod(statedir.SocketPath(dir), 0))
 	stdout, stderr, code := gatewayAt(t, dir, "status")
 	require.Equal(t, 1, code)
@@ -137,10 +90,10 @@ func TestASocketOfSomebodyElseIsNotTakenForNone(t *testing.T) {
 
 func TestTheTableOfTurnsCannotBeBrokenByAnInput(t *testing.T) {
 	mux := http.NewServeMux()
-	mux.Handle("GET /v1/turns", document(http.StatusOK, map[string]any{"turns": []any{
+	mux.Handle("GET /v1/turns", clienttest.Document(http.StatusOK, map[string]any{"turns": []any{
 		map[string]any{"id": "a", "session": "main", "agent": "echo", "status": "completed", "attempt": 1, "input": "red \x1b[31m\tand\rback\nsecond line"},
 	}, "has_more": true}))
-	dir, _ := serveSocket(t, mux)
+	dir, _ := clienttest.Serve(t, mux)
 	stdout, stderr, code := gatewayAt(t, dir, "turns")
 	require.Equal(t, 0, code)
 	require.Contains(t, stdout, "red  [31m and back\n")
@@ -148,9 +101,10 @@ func TestTheTableOfTurnsCannotBeBrokenByAnInput(t *testing.T) {
 	require.Equal(t, "there are more; --limit or --before a\n", stderr)
 }
 
-// gone closes the control socket as a gateway does that stops.
-func gone(t *testing.T, dir string, ln net.Listener) {
-	t.Helper()
-	statedir.RemoveSocket(dir)
-	require.NoError(t, ln.Close())
+func TestWhatFillsATerminalNeedsOne(t *testing.T) {
+	for _, name := range []string{"top", "chat"} {
+		_, stderr, code := gatewayAt(t, t.TempDir(), name)
+		require.Equal(t, 64, code)
+		require.Contains(t, stderr, name+" needs a terminal\nTry: gateway ")
+	}
 }

@@ -3,19 +3,22 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"gateway/queue"
+	"gateway/internal/client"
+	"gateway/internal/terminal"
 )
 
 const (
 	// completionTime is how long a key press waits for the gateway.
 	completionTime = 500 * time.Millisecond
+	// offered is how many names of a kind are offered.
+	offered = 50
 )
 
 // plainWord is what may be offered to a shell: the names of sessions come from whoever talks to the gateway, and a
@@ -23,7 +26,7 @@ const (
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@/+-]*$`)
 
 // offer asks the running gateway for names. It is silent when none runs, or none answers in time.
-type offer func(ctx context.Context, c *client) ([]cobra.Completion, error)
+type offer func(ctx context.Context, c *client.Client) ([]cobra.Completion, error)
 
 // complete makes the offer for the first argument, or for a flag.
 func (o *options) complete(names offer) cobra.CompletionFunc {
@@ -83,56 +86,42 @@ func word(name, description string) []cobra.Completion {
 	if !plainWord.MatchString(name) {
 		return nil
 	}
-	return []cobra.Completion{cobra.CompletionWithDesc(name, firstLine(description))}
+	return []cobra.Completion{cobra.CompletionWithDesc(name, terminal.FirstLine(description))}
 }
 
-func sessionNames(ctx context.Context, c *client) (words []cobra.Completion, err error) {
-	var doc struct {
-		Sessions []queue.Session `json:"sessions"`
-	}
-	err = c.call(ctx, http.MethodGet, "/v1/sessions?limit=50", nil, &doc, nil)
-	for _, s := range doc.Sessions {
-		words = append(words, word(s.Name, "used "+age(s.UpdatedAt)+" ago"+comma(pausedWord(s.Paused)))...)
+func sessionNames(ctx context.Context, c *client.Client) (words []cobra.Completion, err error) {
+	list, err := c.Sessions(ctx, offered)
+	for _, s := range list.Sessions {
+		words = append(words, word(s.Name, "used "+terminal.Age(s.UpdatedAt)+" ago"+comma(terminal.PausedWord(s.Paused)))...)
 	}
 	return words, err
 }
 
-func laneNames(ctx context.Context, c *client) (words []cobra.Completion, err error) {
-	var doc struct {
-		Lanes []queue.Lane `json:"lanes"`
-	}
-	err = c.call(ctx, http.MethodGet, "/v1/lanes", nil, &doc, nil)
-	for _, l := range doc.Lanes {
-		words = append(words, word(l.Name, fmt.Sprintf("%d running, %d queued", l.Running, l.Queued)+comma(pausedWord(l.Paused)))...)
+func laneNames(ctx context.Context, c *client.Client) (words []cobra.Completion, err error) {
+	list, err := c.Lanes(ctx)
+	for _, l := range list.Lanes {
+		words = append(words, word(l.Name, fmt.Sprintf("%d running, %d queued", l.Running, l.Queued)+comma(terminal.PausedWord(l.Paused)))...)
 	}
 	return words, err
 }
 
-func agentNames(ctx context.Context, c *client) (words []cobra.Completion, err error) {
-	var doc struct {
-		Data []struct {
-			ID string `json:"id"`
-		} `json:"data"`
-	}
-	err = c.call(ctx, http.MethodGet, "/v1/models", nil, &doc, nil)
-	for _, a := range doc.Data {
-		words = append(words, word(a.ID, "")...)
+func agentNames(ctx context.Context, c *client.Client) (words []cobra.Completion, err error) {
+	names, err := c.Agents(ctx)
+	for _, name := range names {
+		words = append(words, word(name, "")...)
 	}
 	return words, err
 }
 
 // turnIDs offers the newest turns that have one of the statuses, joined by commas; all when it is empty.
 func turnIDs(status string) offer {
-	return func(ctx context.Context, c *client) (words []cobra.Completion, err error) {
-		var doc struct {
-			Turns []queue.Turn `json:"turns"`
-		}
-		q := url.Values{"limit": {"50"}}
+	return func(ctx context.Context, c *client.Client) (words []cobra.Completion, err error) {
+		q := url.Values{"limit": {strconv.Itoa(offered)}}
 		if status != "" {
 			q.Set("status", status)
 		}
-		err = c.call(ctx, http.MethodGet, "/v1/turns?"+q.Encode(), nil, &doc, nil)
-		for _, t := range doc.Turns {
+		list, err := c.Turns(ctx, q)
+		for _, t := range list.Turns {
 			words = append(words, word(t.ID, string(t.Status)+" in "+t.Session+": "+t.Input)...)
 		}
 		return words, err

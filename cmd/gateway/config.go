@@ -50,7 +50,7 @@ func newConfigCommand(o *options) *cobra.Command {
 				path = args[0]
 			}
 			if path == "" {
-				path = environment("GATEWAY_CONFIG")
+				path = os.Getenv("GATEWAY_CONFIG")
 			}
 			if path == "" {
 				dir, err := os.UserConfigDir()

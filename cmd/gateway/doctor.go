@@ -1,39 +1,19 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"gateway/fsm"
+	"gateway/internal/doctor"
 )
-
-// doctorTime bounds all examinations together. A large store takes longest.
-const doctorTime = 2 * time.Minute
-
-// health is what an examination found.
-type health string
-
-const (
-	healthy health = "ok"
-	warning health = "warning" // it works, but may not for long, or not as meant
-	broken  health = "error"   // it does not work
-)
-
-// finding is one thing that was looked at. Its texts hold no secrets.
-type finding struct {
-	Check  string `json:"check"`
-	Health health `json:"health"`
-	// What was found, and how to mend it; Try is empty when nothing has to be.
-	What string `json:"what"`
-	Try  string `json:"try,omitempty"`
-}
 
 func newDoctorCommand(o *options) *cobra.Command {
 	var asJSON bool
@@ -48,23 +28,20 @@ or not. Exits with 1 when something does not work; warnings are no failure.`,
   gateway doctor --json | jq '.[] | select(.health != "ok")'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.url != "" || environment("GATEWAY_URL") != "" {
+			if o.url != "" || os.Getenv("GATEWAY_URL") != "" {
 				return usageError(errors.New("doctor looks at this machine\nTry: gateway doctor without --url and GATEWAY_URL, on the machine of the gateway"))
 			}
 			ctx, stop := interruptible(cmd)
 			defer stop()
-			ctx, cancel := context.WithTimeout(ctx, doctorTime)
-			defer cancel()
-			x := examination{o: o}
-			x.examine(ctx)
+			found := doctor.Examine(ctx, o.source(), doctor.Program{Version: version(), Built: buildTime()})
 			if asJSON {
-				if err := printJSON(cmd.OutOrStdout(), x.findings); err != nil {
+				if err := printJSON(cmd.OutOrStdout(), found); err != nil {
 					return err
 				}
-			} else if err := printFindings(cmd.OutOrStdout(), x.findings); err != nil {
+			} else if err := printFindings(cmd.OutOrStdout(), found); err != nil {
 				return err
 			}
-			if x.count(broken) > 0 {
+			if slices.ContainsFunc(found, func(f doctor.Finding) bool { return f.Health == doctor.Error }) {
 				return &exitError{code: fsm.ExitFailed}
 			}
 			return nil
@@ -74,9 +51,9 @@ or not. Exits with 1 when something does not work; warnings are no failure.`,
 	return cmd
 }
 
-func printFindings(w io.Writer, all []finding) error {
+func printFindings(w io.Writer, all []doctor.Finding) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	counts := make(map[health]int)
+	counts := make(map[doctor.Health]int)
 	for _, f := range all {
 		counts[f.Health]++
 		lines := strings.Split(strings.TrimSpace(f.What), "\n")
@@ -89,6 +66,6 @@ func printFindings(w io.Writer, all []finding) error {
 			name, state = "", ""
 		}
 	}
-	_, _ = fmt.Fprintf(t, "%d ok, %d to look at, %d that do not work\n", counts[healthy], counts[warning], counts[broken])
+	_, _ = fmt.Fprintf(t, "%d ok, %d to look at, %d that do not work\n", counts[doctor.OK], counts[doctor.Warning], counts[doctor.Error])
 	return t.Flush()
 }

@@ -166,7 +166,7 @@ func askTLS(ctx context.Context, client *http.Client, address, session, agent, t
 		return a, 0, err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, answerLimit))
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
 	if err != nil {
 		return a, resp.ProtoMajor, err
 	}

@@ -2,13 +2,11 @@ package main
 
 import (
 	"fmt"
-	"net/http"
-	"net/url"
 	"strconv"
 
 	"github.com/spf13/cobra"
 
-	"gateway/queue"
+	"gateway/internal/terminal"
 )
 
 func newLanesCommand(o *options) *cobra.Command {
@@ -23,22 +21,20 @@ that they were cancelled, and how long the oldest turn has waited.`,
 			if err != nil {
 				return err
 			}
-			var doc struct {
-				Lanes []queue.Lane `json:"lanes"`
-			}
-			if err := c.call(cmd.Context(), http.MethodGet, "/v1/lanes", nil, &doc, nil); err != nil {
+			doc, err := c.Lanes(cmd.Context())
+			if err != nil {
 				return err
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), doc)
 			}
-			w := table(cmd.OutOrStdout(), "LANE", "CONCURRENCY", "RUNNING", "QUEUED", "STUCK", "OLDEST", "")
+			w := terminal.NewTable(cmd.OutOrStdout(), "LANE", "CONCURRENCY", "RUNNING", "QUEUED", "STUCK", "OLDEST", "")
 			for _, l := range doc.Lanes {
 				oldest := "–"
 				if l.OldestQueuedAt != nil {
-					oldest = age(*l.OldestQueuedAt)
+					oldest = terminal.Age(*l.OldestQueuedAt)
 				}
-				w.row(l.Name, strconv.Itoa(l.Concurrency), strconv.Itoa(l.Running), strconv.Itoa(l.Queued), strconv.Itoa(l.Stuck), oldest, pausedWord(l.Paused))
+				w.Row(l.Name, strconv.Itoa(l.Concurrency), strconv.Itoa(l.Running), strconv.Itoa(l.Queued), strconv.Itoa(l.Stuck), oldest, terminal.PausedWord(l.Paused))
 			}
 			return w.Flush()
 		},
@@ -61,26 +57,19 @@ func newLaneCommand(o *options, use, short string, paused bool) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var l queue.Lane
-			if err := c.call(cmd.Context(), http.MethodPatch, "/v1/lanes/"+url.PathEscape(args[0]), map[string]bool{"paused": paused}, &l, nil); err != nil {
+			l, err := c.PauseLane(cmd.Context(), args[0], paused)
+			if err != nil {
 				return err
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), l)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "lane %s: %d running, %d queued%s\n", l.Name, l.Running, l.Queued, comma(pausedWord(l.Paused)))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "lane %s: %d running, %d queued%s\n", l.Name, l.Running, l.Queued, comma(terminal.PausedWord(l.Paused)))
 			return err
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
-}
-
-func pausedWord(paused bool) string {
-	if paused {
-		return "paused"
-	}
-	return ""
 }
 
 // comma puts a word behind a sentence.

@@ -4,17 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"gateway/fsm"
+	"gateway/internal/client"
 	"gateway/internal/handoff"
 	"gateway/internal/statedir"
-	"gateway/queue"
-	"gateway/server"
+	"gateway/internal/terminal"
 )
 
 // pollEvery is how often a gateway that restarts or stops is asked.
@@ -36,18 +35,8 @@ func (f *lifecycleFlags) add(cmd *cobra.Command, timeout time.Duration) {
 	cmd.Flags().DurationVar(&f.timeout, "timeout", timeout, "how long to wait")
 }
 
-func (f *lifecycleFlags) body() map[string]any {
-	body := make(map[string]any)
-	if f.reason != "" {
-		body["reason"] = f.reason
-	}
-	if f.turn != "" {
-		body["turn"] = f.turn
-	}
-	if f.drain != "" {
-		body["drain_timeout"] = f.drain
-	}
-	return body
+func (f *lifecycleFlags) change() client.Change {
+	return client.Change{Reason: f.reason, Turn: f.turn, Drain: f.drain}
 }
 
 func newRestartCommand(o *options) *cobra.Command {
@@ -71,10 +60,10 @@ restart. Both also shorten a restart that is under way.`,
 				return err
 			}
 			if explain {
-				return c.explainRestart(cmd, f.asJSON)
+				return explainRestart(cmd, c, f.asJSON)
 			}
 			if authorize {
-				if err := c.call(cmd.Context(), http.MethodPost, "/v1/lifecycle/restart", map[string]any{"authorize_signal": true}, nil, nil); err != nil {
+				if err := c.AuthorizeSignal(cmd.Context()); err != nil {
 					return err
 				}
 				return report(cmd, f.asJSON, map[string]bool{"authorized": true}, "one restart by SIGUSR1 is authorised for 5 s")
@@ -87,7 +76,7 @@ restart. Both also shorten a restart that is under way.`,
 			}
 			f.noWait = f.noWait || !wait
 			f.timeout += drain
-			return c.restart(cmd, f)
+			return restart(cmd, c, f)
 		},
 	}
 	f.add(cmd, 2*time.Minute)
@@ -102,16 +91,16 @@ restart. Both also shorten a restart that is under way.`,
 	return cmd
 }
 
-func (c *client) restart(cmd *cobra.Command, f *lifecycleFlags) error {
+func restart(cmd *cobra.Command, c *client.Client, f *lifecycleFlags) error {
 	ctx, cancel := context.WithTimeoutCause(cmd.Context(), f.timeout, fmt.Errorf("the restart has not ended within %s\nTry: gateway status", f.timeout))
 	defer cancel()
-	before, err := c.snapshot(ctx)
+	before, err := c.Snapshot(ctx)
 	if err != nil {
 		return err
 	}
 	began := time.Now()
-	var d server.Decision
-	if err := c.call(ctx, http.MethodPost, "/v1/lifecycle/restart", f.body(), &d, nil); err != nil {
+	d, err := c.Request(ctx, fsm.Restart, f.change())
+	if err != nil {
 		return err
 	}
 	if d.Outcome == "ignored" {
@@ -120,22 +109,22 @@ func (c *client) restart(cmd *cobra.Command, f *lifecycleFlags) error {
 	if f.noWait {
 		return report(cmd, f.asJSON, d, "%s: %s", d.Outcome, d.Message)
 	}
-	p := newProgress(cmd.ErrOrStderr())
-	defer p.end()
+	p := terminal.NewProgress(cmd.ErrOrStderr())
+	defer p.End()
 	report := func(cmd *cobra.Command, asJSON bool, doc any, format string, args ...any) error {
-		p.end()
+		p.End()
 		return report(cmd, asJSON, doc, format, args...)
 	}
 	for {
-		s, err := c.snapshot(ctx)
-		p.show(restartProgress(s, err, time.Now()))
-		var refused *apiError
+		s, err := c.Snapshot(ctx)
+		p.Show(restartProgress(s, err, time.Now()))
+		var refused *client.APIError
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case errors.As(err, &refused) && refused.Code == noToken: // it needed none, or took this one, when it was asked to restart
+		case errors.As(err, &refused) && refused.Code == client.NoToken: // it needed none, or took this one, when it was asked to restart
 			return fmt.Errorf("the restart was begun, but how it ends cannot be asked: now %w", err)
-		case errors.As(err, &refused) && !refused.passing():
+		case errors.As(err, &refused) && !refused.Passing():
 			return err
 		case err != nil && before.RespawnMode == string(handoff.ModeSupervisor) && os.Getenv("MAINPID") != "":
 			// We are systemd's ExecReload: it starts the next one once this command has ended.
@@ -162,7 +151,7 @@ func (c *client) restart(cmd *cobra.Command, f *lifecycleFlags) error {
 }
 
 // since finds an event after a hop, and its reason.
-func since(s snapshot, hop uint64, event fsm.Event) (why string, found bool) {
+func since(s client.Snapshot, hop uint64, event fsm.Event) (why string, found bool) {
 	for _, h := range s.History {
 		if h.Seq > hop && h.Event == event {
 			return h.Reason, true
@@ -171,51 +160,35 @@ func since(s snapshot, hop uint64, event fsm.Event) (why string, found bool) {
 	return "", false
 }
 
-// checkSuccessor asks whether a restart would work. silence is why the gateway does not say: it is older than the
-// question, or the token permits less.
-func (c *client) checkSuccessor(ctx context.Context) (found server.Successor, silence string, err error) {
-	err = c.call(ctx, http.MethodPost, "/v1/lifecycle/check", nil, &found, nil)
-	var refused *apiError
-	switch {
-	case errors.As(err, &refused) && refused.status == http.StatusNotFound:
-		return found, "the gateway that runs is older than this question", nil
-	case errors.As(err, &refused) && refused.status == http.StatusForbidden:
-		return found, refused.Error(), nil
-	}
-	return found, "", err
-}
-
 // explainRestart says what a restart would do, and for whom it would wait. One that would be called off is an error.
-func (c *client) explainRestart(cmd *cobra.Command, asJSON bool) error {
-	s, err := c.snapshot(cmd.Context())
+func explainRestart(cmd *cobra.Command, c *client.Client, asJSON bool) error {
+	s, err := c.Snapshot(cmd.Context())
 	if err != nil {
 		return err
 	}
-	var running struct {
-		Turns []queue.Turn `json:"turns"`
-	}
-	if err := c.call(cmd.Context(), http.MethodGet, "/v1/turns?status=running&limit=1000", nil, &running, nil); err != nil {
-		return err
-	}
-	next, silence, err := c.checkSuccessor(cmd.Context())
+	running, err := c.RunningTurns(cmd.Context())
 	if err != nil {
 		return err
 	}
-	if silence == "" && !next.Ready {
+	next, unknown, err := c.CheckSuccessor(cmd.Context())
+	if err != nil {
+		return err
+	}
+	if unknown == "" && !next.Ready {
 		err = fmt.Errorf("a restart would be called off: %s\nTry: mend that, then gateway restart", next.Reason)
 	}
 	if asJSON {
 		doc := map[string]any{
-			"respawn_mode": s.RespawnMode, "respawn_reason": s.RespawnReason, "queued": s.Turns.Queued, "waits_for": running.Turns,
+			"respawn_mode": s.RespawnMode, "respawn_reason": s.RespawnReason, "queued": s.Turns.Queued, "waits_for": running,
 		}
-		if silence == "" {
+		if unknown == "" {
 			doc["successor"] = next
 		}
 		return errors.Join(printJSON(cmd.OutOrStdout(), doc), err)
 	}
 	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "a restart would hand over by %s (%s)\n", s.RespawnMode, s.RespawnReason)
-	if silence != "" {
-		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "gateway: whether the next gateway could take over is not known: %s\n", silence)
+	if unknown != "" {
+		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "gateway: whether the next gateway could take over is not known: %s\n", unknown)
 	}
 	if next.Ready {
 		_, _ = fmt.Fprintf(cmd.OutOrStdout(), "version %s says that it could take over\n", next.Version)
@@ -223,13 +196,13 @@ func (c *client) explainRestart(cmd *cobra.Command, asJSON bool) error {
 	for _, w := range next.Warnings {
 		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "gateway: warning: %s\n", w)
 	}
-	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "it would wait for %d turns, at most lifecycle.drain_timeout; %d more wait in line and go on after it\n", len(running.Turns), s.Turns.Queued)
-	if len(running.Turns) == 0 {
+	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "it would wait for %d turns, at most lifecycle.drain_timeout; %d more wait in line and go on after it\n", len(running), s.Turns.Queued)
+	if len(running) == 0 {
 		return err
 	}
-	w := table(cmd.OutOrStdout(), "TURN", "SESSION", "AGENT", "RUNS FOR", "INPUT")
-	for _, t := range running.Turns {
-		w.row(t.ID, t.Session, t.Agent, age(*t.StartedAt), firstLine(t.Input))
+	w := terminal.NewTable(cmd.OutOrStdout(), "TURN", "SESSION", "AGENT", "RUNS FOR", "INPUT")
+	for _, t := range running {
+		w.Row(t.ID, t.Session, t.Agent, terminal.Age(*t.StartedAt), terminal.FirstLine(t.Input))
 	}
 	return errors.Join(w.Flush(), err)
 }
@@ -251,18 +224,16 @@ the state folder is free.`,
 			ctx, cancel := context.WithTimeoutCause(cmd.Context(), f.timeout, fmt.Errorf("the gateway has not stopped within %s\nTry: gateway status", f.timeout))
 			defer cancel()
 			began := time.Now()
-			var d server.Decision
-			if err := c.call(ctx, http.MethodPost, "/v1/lifecycle/stop", f.body(), &d, nil); err != nil {
+			d, err := c.Request(ctx, fsm.Stop, f.change())
+			if err != nil {
 				return err
 			}
 			if f.noWait {
 				return report(cmd, f.asJSON, d, "%s: %s", d.Outcome, d.Message)
 			}
 			for {
-				c.http.CloseIdleConnections()
-				var nobody *absentError
-				err := c.call(ctx, http.MethodGet, "/healthz", nil, nil, nil)
-				if errors.As(err, &nobody) && (c.stateDir == "" || !statedir.Owned(c.stateDir)) {
+				var nobody *client.AbsentError
+				if errors.As(c.Alive(ctx), &nobody) && (c.StateDir() == "" || !statedir.Owned(c.StateDir())) {
 					took := time.Since(began).Round(time.Millisecond)
 					return report(cmd, f.asJSON, map[string]any{"outcome": "stopped", "took_ms": took.Milliseconds()}, "stopped in %s", took)
 				}
@@ -290,8 +261,8 @@ when there is nothing to call off.`,
 			if err != nil {
 				return err
 			}
-			var d server.Decision
-			if err := c.call(cmd.Context(), http.MethodPost, "/v1/lifecycle/resume", f.body(), &d, nil); err != nil {
+			d, err := c.Request(cmd.Context(), fsm.Resume, f.change())
+			if err != nil {
 				return err
 			}
 			if d.Outcome != "accepted" {
@@ -305,11 +276,34 @@ when there is nothing to call off.`,
 	return cmd
 }
 
-// report prints a result for people or for programs.
-func report(cmd *cobra.Command, asJSON bool, doc any, format string, args ...any) error {
-	if asJSON {
-		return printJSON(cmd.OutOrStdout(), doc)
+// restartProgress says what a restart waits for, given the latest answer of the gateway.
+func restartProgress(s client.Snapshot, err error, now time.Time) string {
+	switch {
+	case err != nil:
+		return "restarting: the next gateway is on its way"
+	case s.State != fsm.Draining:
+		return "restarting: " + string(s.State)
+	case s.Turns.Running == 0:
+		return "restarting: Draining, waits for the next gateway to be ready"
 	}
-	_, err := fmt.Fprintf(cmd.OutOrStdout(), format+"\n", args...)
-	return err
+	text := fmt.Sprintf("restarting: Draining, waits for %d running turns", s.Turns.Running)
+	if s.Turns.Running == 1 {
+		text = "restarting: Draining, waits for a running turn"
+	}
+	if left := s.Deadline.Sub(now).Round(time.Second); !s.Deadline.IsZero() && left > 0 {
+		text += fmt.Sprintf(", at most %s more", left)
+	}
+	return text
+}
+
+// pause waits between two tries; false when ctx ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"gateway/internal/client"
+	"gateway/internal/client/clienttest"
 	"gateway/internal/statedir"
 )
 
@@ -15,30 +17,30 @@ import (
 func restartable(t *testing.T, decision map[string]any, snapshots ...http.HandlerFunc) string {
 	t.Helper()
 	mux := http.NewServeMux()
-	mux.Handle("POST /v1/lifecycle/restart", document(http.StatusAccepted, decision))
-	mux.Handle("GET /v1/lifecycle", answers(snapshots...))
-	dir, _ := serveSocket(t, mux)
+	mux.Handle("POST /v1/lifecycle/restart", clienttest.Document(http.StatusAccepted, decision))
+	mux.Handle("GET /v1/lifecycle", clienttest.Answers(snapshots...))
+	dir, _ := clienttest.Serve(t, mux)
 	return dir
 }
 
 var (
 	granted = map[string]any{"outcome": "accepted", "state": "Draining", "message": "the restart is under way", "hop": 8}
-	before  = document(http.StatusOK, lifecycleOf("Running", "b1", 7))
-	drains  = document(http.StatusOK, lifecycleOf("Draining", "b1", 8))
+	before  = clienttest.Document(http.StatusOK, clienttest.Lifecycle("Running", "b1", 7))
+	drains  = clienttest.Document(http.StatusOK, clienttest.Lifecycle("Draining", "b1", 8))
 )
 
 func TestRestartReportsTheNewImage(t *testing.T) {
-	dir := restartable(t, granted, before, drains, cut, refusal(http.StatusServiceUnavailable, "away"), refusal(http.StatusBadGateway, "away"),
-		document(http.StatusOK, lifecycleOf("Starting", "b2", 11)), document(http.StatusOK, lifecycleOf("Running", "b2", 12)))
+	dir := restartable(t, granted, before, drains, clienttest.Cut, clienttest.Refusal(http.StatusServiceUnavailable, "away"), clienttest.Refusal(http.StatusBadGateway, "away"),
+		clienttest.Document(http.StatusOK, clienttest.Lifecycle("Starting", "b2", 11)), clienttest.Document(http.StatusOK, clienttest.Lifecycle("Running", "b2", 12)))
 	stdout, stderr, code := gatewayAt(t, dir, "restart")
 	require.Equal(t, 0, code, stderr)
 	require.Regexp(t, `^restarted in [0-9.]+m?s: pid 4711, boot b2, generation 0 \(exec\)\n$`, stdout)
 }
 
 func TestRestartInPlaceIsARestartToo(t *testing.T) {
-	again := lifecycleOf("Running", "b1", 12)
+	again := clienttest.Lifecycle("Running", "b1", 12)
 	again["generation"] = 1
-	dir := restartable(t, granted, before, drains, document(http.StatusOK, again))
+	dir := restartable(t, granted, before, drains, clienttest.Document(http.StatusOK, again))
 	stdout, _, code := gatewayAt(t, dir, "restart", "--json")
 	require.Equal(t, 0, code)
 	var doc struct {
@@ -54,10 +56,10 @@ func TestRestartThatWasCalledOffSaysWhy(t *testing.T) {
 	earlier := map[string]any{"seq": 5, "event": "resume", "from": "Draining", "to": "Running", "reason": "of another day"}
 	ours := map[string]any{"seq": 9, "event": "resume", "from": "Draining", "to": "Running", "reason": "the new image does not start: exit code 78"}
 	dir := restartable(t, granted,
-		document(http.StatusOK, lifecycleOf("Running", "b1", 7, earlier)), // the one before ours is not ours
-		document(http.StatusOK, lifecycleOf("Running", "b1", 7, earlier)),
-		document(http.StatusOK, lifecycleOf("Draining", "b1", 8, earlier)),
-		document(http.StatusOK, lifecycleOf("Running", "b1", 9, earlier, ours)))
+		clienttest.Document(http.StatusOK, clienttest.Lifecycle("Running", "b1", 7, earlier)), // the one before ours is not ours
+		clienttest.Document(http.StatusOK, clienttest.Lifecycle("Running", "b1", 7, earlier)),
+		clienttest.Document(http.StatusOK, clienttest.Lifecycle("Draining", "b1", 8, earlier)),
+		clienttest.Document(http.StatusOK, clienttest.Lifecycle("Running", "b1", 9, earlier, ours)))
 	stdout, stderr, code := gatewayAt(t, dir, "restart")
 	require.Equal(t, 1, code)
 	require.Empty(t, stdout)
@@ -66,14 +68,14 @@ func TestRestartThatWasCalledOffSaysWhy(t *testing.T) {
 }
 
 func TestRestartThatIsOutrankedOrRefusedOrLateIsNoSuccess(t *testing.T) {
-	stops := lifecycleOf("ShuttingDown", "b1", 9)
+	stops := clienttest.Lifecycle("ShuttingDown", "b1", 9)
 	stops["intent"] = "stop"
 	for name, c := range map[string]struct {
 		dir, says string
 	}{
-		"outranked": {restartable(t, granted, before, drains, document(http.StatusOK, stops)), "a stop outranks a restart"},
+		"outranked": {restartable(t, granted, before, drains, clienttest.Document(http.StatusOK, stops)), "a stop outranks a restart"},
 		"refused":   {restartable(t, map[string]any{"outcome": "ignored", "state": "Stopped", "message": "the process ends"}, before), "refused while Stopped: the process ends"},
-		"locked":    {restartable(t, granted, before, drains, document(http.StatusUnauthorized, map[string]any{"error": map[string]any{"message": "no", "code": noToken}})), "how it ends cannot be asked: now "},
+		"locked":    {restartable(t, granted, before, drains, clienttest.Document(http.StatusUnauthorized, map[string]any{"error": map[string]any{"message": "no", "code": client.NoToken}})), "how it ends cannot be asked: now "},
 		"late":      {restartable(t, granted, before, drains), "has not ended within 100ms"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -99,10 +101,10 @@ func TestStopWaitsUntilTheStateFolderIsFree(t *testing.T) {
 		var srv *httptest.Server
 		mux := http.NewServeMux()
 		mux.HandleFunc("POST /v1/lifecycle/stop", func(w http.ResponseWriter, r *http.Request) {
-			gone(t, dir, srv.Listener)
-			document(http.StatusAccepted, map[string]any{"outcome": "accepted"})(w, r)
+			clienttest.Gone(t, dir, srv.Listener)
+			clienttest.Document(http.StatusAccepted, map[string]any{"outcome": "accepted"})(w, r)
 		})
-		dir, srv = serveSocket(t, mux)
+		dir, srv = clienttest.Serve(t, mux)
 		return dir
 	}
 

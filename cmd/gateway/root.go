@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +16,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"gateway/fsm"
+	"gateway/internal/client"
 	"gateway/internal/config"
+	"gateway/internal/terminal"
 )
 
 // options are the flags that every command takes.
@@ -32,6 +36,22 @@ func (o *options) source() config.Source {
 		s.Flags["state_dir"] = o.stateDir
 	}
 	return s
+}
+
+// connect returns a client of the gateway that the flags and the environment name. It does not contact it yet.
+func (o *options) connect() (*client.Client, error) {
+	if base := cmp.Or(o.url, os.Getenv("GATEWAY_URL")); base != "" {
+		c, err := client.At(base, cmp.Or(o.token, os.Getenv("GATEWAY_TOKEN"), os.Getenv("GATEWAY_AUTH_TOKEN")))
+		if err != nil {
+			return nil, usageError(err)
+		}
+		return c, nil
+	}
+	dir, err := config.StateDir(o.source())
+	if err != nil {
+		return nil, &exitError{fsm.ExitConfig, err}
+	}
+	return client.In(dir), nil
 }
 
 func newRootCommand(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
@@ -173,12 +193,30 @@ func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 	return ctx, stop
 }
 
-// environment returns the first of the variables that is set.
-func environment(names ...string) string {
-	for _, name := range names {
-		if value := os.Getenv(name); value != "" {
-			return value
-		}
+// needTerminal refuses to fill a terminal where there is none.
+func needTerminal(in io.Reader, out io.Writer, name, try string) error {
+	if !terminal.Fillable(in, out) {
+		return usageError(fmt.Errorf("%s needs a terminal\nTry: %s", name, try))
 	}
-	return ""
+	return nil
+}
+
+// printJSON writes a document for programs.
+func printJSON(w io.Writer, doc any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	if err := e.Encode(doc); err != nil {
+		return fmt.Errorf("printing: %w", err)
+	}
+	return nil
+}
+
+// report prints a result for people or for programs.
+func report(cmd *cobra.Command, asJSON bool, doc any, format string, args ...any) error {
+	if asJSON {
+		return printJSON(cmd.OutOrStdout(), doc)
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), format+"\n", args...)
+	return err
 }

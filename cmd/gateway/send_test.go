@@ -4,103 +4,45 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"gateway/internal/client"
+	"gateway/internal/client/clienttest"
 )
 
-// events writes events of a response's stream, numbered from first; what follows does not come.
-func events(w http.ResponseWriter, first int, kindsAndDeltas ...string) {
-	w.Header().Set("Content-Type", "text/event-stream")
-	for i, e := range kindsAndDeltas {
-		kind, delta, _ := strings.Cut(e, ":")
-		data, _ := json.Marshal(map[string]any{"type": "response." + kind, "sequence_number": first + i, "delta": delta})
-		_, _ = fmt.Fprintf(w, "event: response.%s\ndata: %s\n\n", kind, data)
-	}
-	_ = http.NewResponseController(w).Flush()
-}
-
-func stream(first int, kindsAndDeltas ...string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) { events(w, first, kindsAndDeltas...) }
-}
-
-func streamThenCut(first int, kindsAndDeltas ...string) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		events(w, first, kindsAndDeltas...)
-		cut(w, r)
-	}
-}
-
-// recorder remembers what was asked.
-type recorder struct {
-	mu    sync.Mutex
-	asked []string
-}
-
-func (rec *recorder) of(what func(r *http.Request) string, h http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		rec.mu.Lock()
-		rec.asked = append(rec.asked, what(r))
-		rec.mu.Unlock()
-		h(w, r)
-	}
-}
-
-func (rec *recorder) has(what string) bool {
-	rec.mu.Lock()
-	defer rec.mu.Unlock()
-	return slices.Contains(rec.asked, what)
-}
-
-// canned serves one turn, "t1": how it is accepted, how it streams, and what became of it.
-func canned(t *testing.T, accept, follow http.HandlerFunc, turn map[string]any) string {
-	t.Helper()
-	mux := http.NewServeMux()
-	mux.Handle("POST /v1/responses", accept)
-	mux.Handle("GET /v1/responses/t1", follow)
-	turn["id"], turn["session"] = "t1", "main"
-	mux.Handle("GET /v1/turns/t1", document(http.StatusOK, turn))
-	dir, _ := serveSocket(t, mux)
-	return dir
-}
-
-var accepted = document(http.StatusOK, map[string]any{"id": "t1", "status": "queued"})
-
 func TestSendGoesOnAfterEveryCutAndPrintsEachDeltaOnce(t *testing.T) {
-	var keys, resumed recorder
-	dir := canned(t,
-		keys.of(func(r *http.Request) string { return r.Header.Get("Idempotency-Key") }, answers(cut, refusal(http.StatusServiceUnavailable, "away"), accepted)),
-		resumed.of(func(r *http.Request) string { return r.URL.Query().Get("starting_after") }, answers(
-			streamThenCut(0, "created", "output_item.added", "output_text.delta:one "),
-			refusal(http.StatusServiceUnavailable, "away"),
-			cut,
-			stream(1, "output_item.added", "output_text.delta:one ", "output_text.delta:two"), // says again what was said
-			stream(4, "output_text.done", "completed"),
+	var keys, resumed clienttest.Recorder
+	dir := clienttest.Turn(t,
+		keys.Of(func(r *http.Request) string { return r.Header.Get("Idempotency-Key") }, clienttest.Answers(clienttest.Cut, clienttest.Refusal(http.StatusServiceUnavailable, "away"), clienttest.Accepted)),
+		resumed.Of(func(r *http.Request) string { return r.URL.Query().Get("starting_after") }, clienttest.Answers(
+			clienttest.StreamThenCut(0, "created", "output_item.added", "output_text.delta:one "),
+			clienttest.Refusal(http.StatusServiceUnavailable, "away"),
+			clienttest.Cut,
+			clienttest.Stream(1, "output_item.added", "output_text.delta:one ", "output_text.delta:two"), // says again what was said
+			clienttest.Stream(4, "output_text.done", "completed"),
 		)),
 		map[string]any{"status": "completed", "attempt": 1, "output": "one two"})
 	stdout, stderr, code := gatewayAt(t, dir, "send", "hello")
 	require.Equal(t, 0, code, stderr)
 	require.Equal(t, "one two\n", stdout)
 	require.Empty(t, stderr)
-	require.Equal(t, []string{"", "2", "2", "2", "3"}, resumed.asked)
-	require.Len(t, keys.asked, 3)
-	require.NotEmpty(t, keys.asked[0])
-	require.Equal(t, keys.asked[0], keys.asked[1], "a repeat must be the same turn")
-	require.Equal(t, keys.asked[0], keys.asked[2], "a repeat must be the same turn")
+	require.Equal(t, []string{"", "2", "2", "2", "3"}, resumed.Asked())
+	require.Len(t, keys.Asked(), 3)
+	require.NotEmpty(t, keys.Asked()[0])
+	require.Equal(t, keys.Asked()[0], keys.Asked()[1], "a repeat must be the same turn")
+	require.Equal(t, keys.Asked()[0], keys.Asked()[2], "a repeat must be the same turn")
 }
 
 func TestSendTellsAnInterruptedAttemptFromTheNext(t *testing.T) {
-	dir := canned(t, accepted,
-		stream(0, "created", "output_item.added", "output_text.delta:hal", "output_item.done", "output_item.added", "output_text.delta:whole\n", "completed"),
+	dir := clienttest.Turn(t, clienttest.Accepted,
+		clienttest.Stream(0, "created", "output_item.added", "output_text.delta:hal", "output_item.done", "output_item.added", "output_text.delta:whole\n", "completed"),
 		map[string]any{"status": "completed", "attempt": 2, "runs": 0, "output": "whole\n"})
 	stdout, stderr, code := gatewayAt(t, dir, "send", "hello")
 	require.Equal(t, 0, code)
@@ -114,8 +56,8 @@ func TestSendTellsAnInterruptedAttemptFromTheNext(t *testing.T) {
 }
 
 func TestSendPrintsOneAnswerWhenTheNextAttemptSaysTheSame(t *testing.T) {
-	dir := canned(t, accepted,
-		stream(0, "created", "output_item.added", "output_text.delta:the who", "output_item.done",
+	dir := clienttest.Turn(t, clienttest.Accepted,
+		clienttest.Stream(0, "created", "output_item.added", "output_text.delta:the who", "output_item.done",
 			"output_item.added", "output_text.delta:the ", "output_item.done",
 			"output_item.added", "output_text.delta:the wh", "output_text.delta:ole", "output_text.delta: answer", "completed"),
 		map[string]any{"status": "completed", "attempt": 3, "output": "the whole answer"})
@@ -126,8 +68,8 @@ func TestSendPrintsOneAnswerWhenTheNextAttemptSaysTheSame(t *testing.T) {
 }
 
 func TestSendTellsWhenTheAnswerIsShorterThanWhatWasPrinted(t *testing.T) {
-	dir := canned(t, accepted,
-		stream(0, "created", "output_item.added", "output_text.delta:the whole", "output_item.done",
+	dir := clienttest.Turn(t, clienttest.Accepted,
+		clienttest.Stream(0, "created", "output_item.added", "output_text.delta:the whole", "output_item.done",
 			"output_item.added", "output_text.delta:the", "completed"),
 		map[string]any{"status": "completed", "attempt": 2, "output": "the"})
 	stdout, stderr, code := gatewayAt(t, dir, "send", "hello")
@@ -137,7 +79,7 @@ func TestSendTellsWhenTheAnswerIsShorterThanWhatWasPrinted(t *testing.T) {
 }
 
 func TestSendOfATurnThatFailsSaysWhyAndExitsWithOne(t *testing.T) {
-	dir := canned(t, accepted, stream(0, "created", "failed"), map[string]any{"status": "failed", "attempt": 3, "error": "exit code 7"})
+	dir := clienttest.Turn(t, clienttest.Accepted, clienttest.Stream(0, "created", "failed"), map[string]any{"status": "failed", "attempt": 3, "error": "exit code 7"})
 	stdout, stderr, code := gatewayAt(t, dir, "send", "hello")
 	require.Equal(t, 1, code)
 	require.Empty(t, stdout)
@@ -145,17 +87,17 @@ func TestSendOfATurnThatFailsSaysWhyAndExitsWithOne(t *testing.T) {
 }
 
 func TestSendDoesNotRepeatWhatWasRefused(t *testing.T) {
-	var tries recorder
-	dir := canned(t, tries.of(func(r *http.Request) string { return r.Header.Get("Idempotency-Key") }, refusal(http.StatusTooManyRequests, "too many turns wait. Try: again later")), cut, map[string]any{})
+	var tries clienttest.Recorder
+	dir := clienttest.Turn(t, tries.Of(func(r *http.Request) string { return r.Header.Get("Idempotency-Key") }, clienttest.Refusal(http.StatusTooManyRequests, "too many turns wait. Try: again later")), clienttest.Cut, map[string]any{})
 	_, stderr, code := gatewayAt(t, dir, "send", "hello", "--key", "k-1")
 	require.Equal(t, 1, code)
 	require.Equal(t, "gateway: too many turns wait\nTry: again later\n", stderr)
-	require.Equal(t, []string{"k-1"}, tries.asked)
+	require.Equal(t, []string{"k-1"}, tries.Asked())
 }
 
 func TestSendThatIsGivenUpSaysThatTheTurnGoesOn(t *testing.T) {
-	dir := canned(t, accepted, func(w http.ResponseWriter, r *http.Request) {
-		events(w, 0, "created", "output_item.added", "output_text.delta:hal")
+	dir := clienttest.Turn(t, clienttest.Accepted, func(w http.ResponseWriter, r *http.Request) {
+		clienttest.Events(w, 0, "created", "output_item.added", "output_text.delta:hal")
 		<-r.Context().Done()
 	}, map[string]any{})
 
@@ -187,14 +129,14 @@ func TestSendThatIsGivenUpSaysThatTheTurnGoesOn(t *testing.T) {
 }
 
 func TestATurnIsKeptWhenItsGatewayIsGone(t *testing.T) {
-	require.EqualError(t, kept("t1", &absentError{"no gateway runs with the state folder /state", "gateway run"}),
+	require.EqualError(t, kept("t1", &client.AbsentError{Where: "no gateway runs with the state folder /state", Try: "gateway run"}),
 		"no gateway runs with the state folder /state any more; turn t1 is accepted, and goes on when one does again\nTry: gateway run, then gateway turns show t1")
 	require.EqualError(t, kept("t1", errors.New("no answer within 1s\nTry: something else")),
 		"no answer within 1s; turn t1 is accepted and goes on\nTry: gateway turns show t1")
 }
 
 func TestSendThatCannotPrintEndsOnTheSecondCtrlC(t *testing.T) {
-	dir := canned(t, accepted, stream(0, "output_text.delta:"+strings.Repeat("much ", 1<<18), "completed"), map[string]any{})
+	dir := clienttest.Turn(t, clienttest.Accepted, clienttest.Stream(0, "output_text.delta:"+strings.Repeat("much ", 1<<18), "completed"), map[string]any{})
 	h := &house{t: t, dir: dir}
 	cmd := h.command("send", "hello", "--state-dir", dir)
 	stdout, err := cmd.StdoutPipe() // of which nobody reads more than the beginning
@@ -222,11 +164,11 @@ func TestSendThatCannotPrintEndsOnTheSecondCtrlC(t *testing.T) {
 func TestSendGivenUpBeforeTheAnswerNamesTheKeyThatMakesARepeatSafe(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	dir := canned(t, func(_ http.ResponseWriter, r *http.Request) {
+	dir := clienttest.Turn(t, func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) // a server sees that the client left once it has read it all
 		cancel()
 		<-r.Context().Done()
-	}, cut, map[string]any{})
+	}, clienttest.Cut, map[string]any{})
 	stderr, code := command(ctx, strings.NewReader(""), &bytes.Buffer{}, "send", "hello", "--key", "k-1", "--state-dir", dir)
 	require.Equal(t, 1, code)
 	require.Contains(t, stderr, "it may have accepted the turn\nTry: the same again with --key k-1")

@@ -20,6 +20,7 @@ import (
 	"gateway/internal/config"
 	"gateway/internal/handoff"
 	"gateway/internal/service"
+	"gateway/internal/terminal"
 )
 
 const (
@@ -201,7 +202,7 @@ func newServiceUninstallCommand(f *serviceFlags) *cobra.Command {
 				_, _ = fmt.Fprintf(cmd.OutOrStdout(), "removed %s\n", path)
 			}
 			if _, err := f.call(cmd.Context(), "daemon-reload"); err != nil && disabled != nil {
-				_, _ = fmt.Fprintf(cmd.OutOrStdout(), "systemd could not be told: %s\n", firstLine(err.Error()))
+				_, _ = fmt.Fprintf(cmd.OutOrStdout(), "systemd could not be told: %s\n", terminal.FirstLine(err.Error()))
 			}
 			return nil
 		},
@@ -243,7 +244,7 @@ func newServiceStatusCommand(f *serviceFlags) *cobra.Command {
 			text, err := f.call(cmd.Context(), "show", "-p", "ActiveState,UnitFileState,MainPID,NRestarts,StatusText", f.name+".service")
 			doc.Reachable = err == nil
 			if err != nil {
-				doc.Why = firstLine(err.Error())
+				doc.Why = terminal.FirstLine(err.Error())
 			}
 			for line := range strings.Lines(text) {
 				name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
@@ -263,17 +264,17 @@ func newServiceStatusCommand(f *serviceFlags) *cobra.Command {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), doc)
 			}
-			w := table(cmd.OutOrStdout(), "SERVICE", f.name)
-			w.row("files", cmp.Or(strings.Join(doc.Files, ", "), "none; gateway service install writes them"))
+			w := terminal.NewTable(cmd.OutOrStdout(), "SERVICE", f.name)
+			w.Row("files", cmp.Or(strings.Join(doc.Files, ", "), "none; gateway service install writes them"))
 			if !doc.Reachable {
-				w.row("systemd", "does not answer: "+doc.Why)
+				w.Row("systemd", "does not answer: "+doc.Why)
 				return w.Flush()
 			}
-			w.row("active", doc.Active)
-			w.row("enabled", cmp.Or(doc.Enabled, "no"))
-			w.row("main process", doc.MainPID)
-			w.row("restarts by systemd", doc.Restarts)
-			w.row("it says", doc.Status)
+			w.Row("active", doc.Active)
+			w.Row("enabled", cmp.Or(doc.Enabled, "no"))
+			w.Row("main process", doc.MainPID)
+			w.Row("restarts by systemd", doc.Restarts)
+			w.Row("it says", doc.Status)
 			return w.Flush()
 		},
 	}

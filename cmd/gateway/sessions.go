@@ -3,14 +3,13 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"gateway/queue"
+	"gateway/internal/client"
+	"gateway/internal/terminal"
 )
 
 func newSessionsCommand(o *options) *cobra.Command {
@@ -24,18 +23,16 @@ func newSessionsCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var doc struct {
-				Sessions []queue.Session `json:"sessions"`
-			}
-			if err := c.call(cmd.Context(), http.MethodGet, "/v1/sessions?limit="+strconv.Itoa(limit), nil, &doc, nil); err != nil {
+			doc, err := c.Sessions(cmd.Context(), limit)
+			if err != nil {
 				return err
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), doc)
 			}
-			w := table(cmd.OutOrStdout(), "SESSION", "TURNS", "RUNNING", "QUEUED", "USED", "MODE", "")
+			w := terminal.NewTable(cmd.OutOrStdout(), "SESSION", "TURNS", "RUNNING", "QUEUED", "USED", "MODE", "")
 			for _, s := range doc.Sessions {
-				w.row(s.Name, strconv.Itoa(s.Turns), strconv.Itoa(s.Running), strconv.Itoa(s.Queued), age(s.UpdatedAt), cmp.Or(string(s.Mode), "–"), pausedWord(s.Paused))
+				w.Row(s.Name, strconv.Itoa(s.Turns), strconv.Itoa(s.Running), strconv.Itoa(s.Queued), terminal.Age(s.UpdatedAt), cmp.Or(string(s.Mode), "–"), terminal.PausedWord(s.Paused))
 			}
 			return w.Flush()
 		},
@@ -45,21 +42,21 @@ func newSessionsCommand(o *options) *cobra.Command {
 	cmd.AddCommand(
 		newSessionCommand(o, "pause SESSION", "Start no more turns of a session, until it is resumed",
 			"What runs goes on, what comes is accepted and waits. It holds across restarts.",
-			1, func([]string) map[string]any { return map[string]any{"paused": true} }),
+			1, func([]string) client.SessionChange { return client.SessionChange{Paused: new(true)} }),
 		newSessionCommand(o, "resume SESSION", "Start the turns of a session again", "",
-			1, func([]string) map[string]any { return map[string]any{"paused": false} }),
+			1, func([]string) client.SessionChange { return client.SessionChange{Paused: new(false)} }),
 		newSessionCommand(o, "mode SESSION MODE", "Say what a new turn does when others of the session wait or run",
 			`followup waits in line. collect joins what waits to one turn, so that the agent gets all that gathered while
 it was busy as one input. interrupt cancels what comes before it and runs next. With agent the session goes
 back to what its agent's configuration says.`,
-			2, func(args []string) map[string]any {
-				return map[string]any{"mode": strings.TrimPrefix(args[1], "agent")}
+			2, func(args []string) client.SessionChange {
+				return client.SessionChange{Mode: new(strings.TrimPrefix(args[1], "agent"))}
 			}))
 	return cmd
 }
 
 // newSessionCommand changes what the arguments after the session's name say.
-func newSessionCommand(o *options, use, short, long string, n int, change func(args []string) map[string]any) *cobra.Command {
+func newSessionCommand(o *options, use, short, long string, n int, change func(args []string) client.SessionChange) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: use, Short: short, Long: strings.TrimSpace(short + ".\n\n" + long), Args: cobra.ExactArgs(n),
@@ -75,15 +72,15 @@ func newSessionCommand(o *options, use, short, long string, n int, change func(a
 			if err != nil {
 				return err
 			}
-			var s queue.Session
-			if err := c.call(cmd.Context(), http.MethodPatch, "/v1/sessions/"+url.PathEscape(args[0]), change(args), &s, nil); err != nil {
+			s, err := c.ChangeSession(cmd.Context(), args[0], change(args))
+			if err != nil {
 				return err
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), s)
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "session %s: %d running, %d queued, mode %s%s\n",
-				s.Name, s.Running, s.Queued, cmp.Or(string(s.Mode), "of the agent"), comma(pausedWord(s.Paused)))
+				s.Name, s.Running, s.Queued, cmp.Or(string(s.Mode), "of the agent"), comma(terminal.PausedWord(s.Paused)))
 			return err
 		},
 	}

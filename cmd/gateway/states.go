@@ -12,6 +12,7 @@ import (
 	"gateway/fsm"
 	"gateway/internal/config"
 	"gateway/internal/statedir"
+	"gateway/internal/terminal"
 )
 
 func newStatesCommand(o *options) *cobra.Command {
@@ -49,12 +50,12 @@ func newStatesCommand(o *options) *cobra.Command {
 
 // printHistory prints the journal: one JSON document a line for programs.
 func printHistory(out io.Writer, dir string, asJSON bool) error {
-	w := table(out, "HOP", "TIME", "BOOT", "FROM", "EVENT", "TO", "ACTOR", "LASTED", "REASON")
+	w := terminal.NewTable(out, "HOP", "TIME", "BOOT", "FROM", "EVENT", "TO", "ACTOR", "LASTED", "REASON")
 	if asJSON {
-		w = table(io.Discard)
+		w = terminal.NewTable(io.Discard)
 	}
 	err := statedir.ReadJournal(dir, func(line []byte) {
-		var h hopDocument
+		var h fsm.Hop
 		if json.Unmarshal(line, &h) != nil || h.To == "" {
 			return
 		}
@@ -63,8 +64,8 @@ func printHistory(out io.Writer, dir string, asJSON bool) error {
 			return
 		}
 		lasted := time.Duration(h.LastedMS * float64(time.Millisecond)).Round(time.Millisecond)
-		w.row(fmt.Sprint(h.Seq), h.Time.Local().Format(time.DateTime), h.BootID, string(h.From), string(h.Event), string(h.To),
-			h.Actor, lasted.String(), firstLine(h.Reason))
+		w.Row(fmt.Sprint(h.Seq), h.Time.Local().Format(time.DateTime), h.BootID, string(h.From), string(h.Event), string(h.To),
+			h.Actor, lasted.String(), terminal.FirstLine(h.Reason))
 	})
 	if err != nil {
 		return err

@@ -1,29 +1,28 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"gateway/fsm"
+	"gateway/internal/client"
 	"gateway/internal/statedir"
+	"gateway/internal/terminal"
 )
 
 const (
 	// exitNotRunning is what `status` exits with when nothing runs.
 	exitNotRunning = 3
-	// watchAgain is how often a gateway is looked at that is watched.
-	watchAgain = 200 * time.Millisecond
+	// askAgain is the time until a gateway is asked again that cut the first answer off.
+	askAgain = 200 * time.Millisecond
 )
-
-// hopDocument is a hop as the API and the journal write it.
-type hopDocument = fsm.Hop
 
 func newStatusCommand(o *options) *cobra.Command {
 	var asJSON, watch bool
@@ -44,20 +43,27 @@ func newStatusCommand(o *options) *cobra.Command {
 			if watch {
 				ctx, stop := interruptible(cmd)
 				defer stop()
-				return c.watchStatus(ctx, func(change statusChange) error { return change.print(cmd.OutOrStdout(), asJSON) })
+				return c.Watch(ctx, func(seen client.Sighting) error {
+					for _, change := range seen.Changes {
+						if err := printChange(cmd.OutOrStdout(), change, asJSON); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
 			}
-			s, err := c.snapshot(cmd.Context())
-			if cutOff(err) && pause(cmd.Context(), watchAgain) { // it restarts, or was killed this instant
-				s, err = c.snapshot(cmd.Context())
+			s, err := c.Snapshot(cmd.Context())
+			if client.CutOff(err) && pause(cmd.Context(), askAgain) { // it restarts, or was killed this instant
+				s, err = c.Snapshot(cmd.Context())
 			}
-			if nobody, ok := errors.AsType[*absentError](err); ok {
-				if err := c.printAbsence(cmd.OutOrStdout(), asJSON); err != nil {
+			if nobody, ok := errors.AsType[*client.AbsentError](err); ok {
+				if err := printAbsence(cmd.OutOrStdout(), c, asJSON); err != nil {
 					return err
 				}
 				if asJSON {
 					return &exitError{code: exitNotRunning}
 				}
-				return &exitError{exitNotRunning, fmt.Errorf("no gateway runs\nTry: %s", nobody.try)}
+				return &exitError{exitNotRunning, fmt.Errorf("no gateway runs\nTry: %s", nobody.Try)}
 			}
 			if err != nil {
 				return err
@@ -76,7 +82,7 @@ func newStatusCommand(o *options) *cobra.Command {
 	return cmd
 }
 
-func printStatus(w io.Writer, s snapshot, asJSON bool) error {
+func printStatus(w io.Writer, s client.Snapshot, asJSON bool) error {
 	if asJSON {
 		return printJSON(w, s.StatusDocument)
 	}
@@ -106,7 +112,7 @@ func printStatus(w io.Writer, s snapshot, asJSON bool) error {
 	return t.Flush()
 }
 
-func describeHop(h hopDocument) string {
+func describeHop(h fsm.Hop) string {
 	text := fmt.Sprintf("%s at %s by %s", h.To, h.Time.Local().Format(time.DateTime), h.Actor)
 	if h.Event != "" {
 		text = fmt.Sprintf("%s → %s (%s) at %s by %s", h.From, h.To, h.Event, h.Time.Local().Format(time.DateTime), h.Actor)
@@ -117,19 +123,54 @@ func describeHop(h hopDocument) string {
 	return text
 }
 
-// printAbsence says what the last process was doing when none answers.
-func (c *client) printAbsence(w io.Writer, asJSON bool) error {
-	if c.stateDir == "" {
-		if asJSON {
-			return printJSON(w, map[string]any{"state": "not running", "url": c.base})
+// printChange prints a line of `status --watch`.
+func printChange(w io.Writer, c client.StatusChange, asJSON bool) error {
+	if asJSON {
+		e := json.NewEncoder(w)
+		e.SetEscapeHTML(false)
+		if err := e.Encode(c); err != nil {
+			return fmt.Errorf("printing: %w", err)
 		}
-		_, err := fmt.Fprintf(w, "not running (%s)\n", c.base)
+		return nil
+	}
+	if _, err := fmt.Fprintf(w, "%s  %s\n", c.Time.Local().Format(time.DateTime), describeChange(c)); err != nil {
+		return fmt.Errorf("printing: %w", err)
+	}
+	return nil
+}
+
+// describeChange is the change in words.
+func describeChange(c client.StatusChange) string {
+	text := fmt.Sprintf("%-12s", c.State)
+	if c.Turns != nil {
+		text += fmt.Sprintf("  %d running, %d queued", c.Turns.Running, c.Turns.Queued)
+		if c.Turns.Stuck > 0 {
+			text += fmt.Sprintf(", %d stuck", c.Turns.Stuck)
+		}
+	}
+	if c.Event != "" {
+		text += fmt.Sprintf("  (%s by %s", c.Event, terminal.FirstLine(c.Actor))
+		if c.Reason != "" {
+			text += ": " + terminal.FirstLine(c.Reason)
+		}
+		text += ")"
+	}
+	return strings.TrimRight(text, " ")
+}
+
+// printAbsence says what the last process was doing when none answers.
+func printAbsence(w io.Writer, c *client.Client, asJSON bool) error {
+	if c.StateDir() == "" {
+		if asJSON {
+			return printJSON(w, map[string]any{"state": client.NotRunning, "url": c.URL()})
+		}
+		_, err := fmt.Fprintf(w, "not running (%s)\n", c.URL())
 		return err
 	}
-	var last *hopDocument
+	var last *fsm.Hop
 	seen := make(map[string]bool) // boots
-	if err := statedir.ReadJournal(c.stateDir, func(line []byte) {
-		var h hopDocument
+	if err := statedir.ReadJournal(c.StateDir(), func(line []byte) {
+		var h fsm.Hop
 		if json.Unmarshal(line, &h) != nil || h.To == "" {
 			return
 		}
@@ -141,9 +182,9 @@ func (c *client) printAbsence(w io.Writer, asJSON bool) error {
 	}); err != nil {
 		return err
 	}
-	failed := statedir.ReadFailedStarts(c.stateDir)
+	failed := statedir.ReadFailedStarts(c.StateDir())
 	if asJSON {
-		doc := map[string]any{"state": "not running", "state_dir": c.stateDir, "last_hop": last}
+		doc := map[string]any{"state": client.NotRunning, "state_dir": c.StateDir(), "last_hop": last}
 		if failed.Count > 0 {
 			doc["failed_starts"] = failed
 		}
@@ -152,11 +193,11 @@ func (c *client) printAbsence(w io.Writer, asJSON bool) error {
 	if failed.Count > 0 {
 		_, _ = fmt.Fprintf(w, "the last start has failed: %s\n", failed.Reason)
 		_, _ = fmt.Fprintf(w, "failed starts, one after another: %d, the last at %s\n", failed.Count, failed.Last.Local().Format(time.DateTime))
-		if statedir.Owned(c.stateDir) && failed.Until.After(time.Now()) {
+		if statedir.Owned(c.StateDir()) && failed.Until.After(time.Now()) {
 			_, _ = fmt.Fprintf(w, "the next one waits until %s\n", failed.Until.Local().Format(time.TimeOnly))
 		}
 	}
-	_, _ = fmt.Fprintf(w, "not running (state folder %s)\n", c.stateDir)
+	_, _ = fmt.Fprintf(w, "not running (state folder %s)\n", c.StateDir())
 	if last != nil {
 		_, _ = fmt.Fprintf(w, "last seen: %s\n", describeHop(*last))
 		if last.To != fsm.Stopped {
@@ -164,16 +205,4 @@ func (c *client) printAbsence(w io.Writer, asJSON bool) error {
 		}
 	}
 	return nil
-}
-
-// pause waits between two tries; false when ctx ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

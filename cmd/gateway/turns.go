@@ -1,18 +1,17 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
-	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
+	"gateway/internal/client"
+	"gateway/internal/terminal"
 	"gateway/queue"
 )
 
@@ -24,10 +23,10 @@ func newTurnsCommand(o *options) *cobra.Command {
 		Example: list.Example,
 	}
 	cmd.Flags().AddFlagSet(list.Flags())
-	cmd.AddCommand(list, newTurnCommand(o, "show", "Show one turn", http.MethodGet, "", ""),
-		newTurnCommand(o, "cancel", "End a turn that waits or runs", http.MethodPost, "/cancel", "queued,running"),
-		newTurnCommand(o, "retry", "Put a failed or cancelled turn back at the head of its session", http.MethodPost, "/retry", "failed,cancelled"),
-		newTurnCommand(o, "delete", "Forget a turn that has ended, with its events and its idempotency key", http.MethodDelete, "", "completed,failed,cancelled"))
+	cmd.AddCommand(list, newTurnCommand(o, "show", "Show one turn", plainly((*client.Client).Turn), ""),
+		newTurnCommand(o, "cancel", "End a turn that waits or runs", cancelTurn, "queued,running"),
+		newTurnCommand(o, "retry", "Put a failed or cancelled turn back at the head of its session", plainly((*client.Client).RetryTurn), "failed,cancelled"),
+		newTurnCommand(o, "delete", "Forget a turn that has ended, with its events and its idempotency key", plainly((*client.Client).DeleteTurn), "completed,failed,cancelled"))
 	return cmd
 }
 
@@ -51,19 +50,16 @@ func newTurnsListCommand(o *options) *cobra.Command {
 					q.Set(name, *value)
 				}
 			}
-			var doc struct {
-				Turns   []queue.Turn `json:"turns"`
-				HasMore bool         `json:"has_more"`
-			}
-			if err := c.call(cmd.Context(), http.MethodGet, "/v1/turns?"+q.Encode(), nil, &doc, nil); err != nil {
+			doc, err := c.Turns(cmd.Context(), q)
+			if err != nil {
 				return err
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), doc)
 			}
-			w := table(cmd.OutOrStdout(), "ID", "SESSION", "AGENT", "STATUS", "ATTEMPT", "AGE", "INPUT")
+			w := terminal.NewTable(cmd.OutOrStdout(), "ID", "SESSION", "AGENT", "STATUS", "ATTEMPT", "AGE", "INPUT")
 			for _, t := range doc.Turns {
-				w.row(t.ID, t.Session, t.Agent, string(t.Status), strconv.Itoa(t.Attempt), age(t.CreatedAt), firstLine(t.Input))
+				w.Row(t.ID, t.Session, t.Agent, string(t.Status), strconv.Itoa(t.Attempt), terminal.Age(t.CreatedAt), terminal.FirstLine(t.Input))
 			}
 			if err := w.Flush(); err != nil {
 				return err
@@ -95,8 +91,32 @@ func (o *options) completeTurns(cmd *cobra.Command) {
 	completeFlag(cmd, "status", choices("queued", "running", "completed", "failed", "cancelled"))
 }
 
+// turnAction does something to a turn, and returns what it is then. What a person should know besides is the note.
+type turnAction func(ctx context.Context, c *client.Client, id string) (t queue.Turn, note string, err error)
+
+// plainly is an action of which there is nothing to note.
+func plainly(act func(*client.Client, context.Context, string) (queue.Turn, error)) turnAction {
+	return func(ctx context.Context, c *client.Client, id string) (t queue.Turn, note string, err error) {
+		t, err = act(c, ctx, id)
+		return t, "", err
+	}
+}
+
+// cancelTurn looks first: the gateway answers the same when there was nothing to cancel any more.
+func cancelTurn(ctx context.Context, c *client.Client, id string) (t queue.Turn, note string, err error) {
+	before, err := c.Turn(ctx, id)
+	if err != nil {
+		return before, "", err
+	}
+	if before.Status == queue.Cancelled && before.FinishedAt != nil {
+		note = fmt.Sprintf("turn %s was cancelled already, at %s", before.ID, before.FinishedAt.Local().Format(time.DateTime))
+	}
+	t, err = c.CancelTurn(ctx, id)
+	return t, note, err
+}
+
 // newTurnCommand acts on one turn; it offers those that have one of the statuses.
-func newTurnCommand(o *options, use, short, method, action, statuses string) *cobra.Command {
+func newTurnCommand(o *options, use, short string, act turnAction, statuses string) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: use + " ID", Short: short, Args: cobra.ExactArgs(1),
@@ -107,18 +127,12 @@ func newTurnCommand(o *options, use, short, method, action, statuses string) *co
 			if err != nil {
 				return err
 			}
-			path := "/v1/turns/" + url.PathEscape(args[0])
-			var before, t queue.Turn
-			if action == "/cancel" { // which answers the same when there was nothing to cancel any more
-				if err := c.call(cmd.Context(), http.MethodGet, path, nil, &before, nil); err != nil {
-					return err
-				}
-			}
-			if err := c.call(cmd.Context(), method, path+action, nil, &t, nil); err != nil {
+			t, note, err := act(cmd.Context(), c, args[0])
+			if err != nil {
 				return err
 			}
-			if before.Status == queue.Cancelled && before.FinishedAt != nil {
-				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "gateway: turn %s was cancelled already, at %s\n", t.ID, before.FinishedAt.Local().Format(time.DateTime))
+			if note != "" {
+				_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "gateway: "+note)
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), t)
@@ -131,22 +145,22 @@ func newTurnCommand(o *options, use, short, method, action, statuses string) *co
 }
 
 func printTurn(out io.Writer, t queue.Turn) error {
-	w := table(out)
-	w.row("id", t.ID)
-	w.row("session", t.Session)
-	w.row("lane", t.Lane)
-	w.row("agent", t.Agent)
-	w.row("status", fmt.Sprintf("%s, attempt %d", t.Status, t.Attempt))
-	w.row("runs", strconv.Itoa(t.Runs))
-	w.row("created", t.CreatedAt.Local().Format(time.DateTime))
+	w := terminal.NewTable(out)
+	w.Row("id", t.ID)
+	w.Row("session", t.Session)
+	w.Row("lane", t.Lane)
+	w.Row("agent", t.Agent)
+	w.Row("status", fmt.Sprintf("%s, attempt %d", t.Status, t.Attempt))
+	w.Row("runs", strconv.Itoa(t.Runs))
+	w.Row("created", t.CreatedAt.Local().Format(time.DateTime))
 	if t.StartedAt != nil {
-		w.row("started", t.StartedAt.Local().Format(time.DateTime))
+		w.Row("started", t.StartedAt.Local().Format(time.DateTime))
 	}
 	if t.FinishedAt != nil {
-		w.row("finished", t.FinishedAt.Local().Format(time.DateTime))
+		w.Row("finished", t.FinishedAt.Local().Format(time.DateTime))
 	}
 	if t.Error != "" {
-		w.row("error", t.Error)
+		w.Row("error", t.Error)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -156,40 +170,4 @@ func printTurn(out io.Writer, t queue.Turn) error {
 		_, err = fmt.Fprintf(out, "\noutput:\n%s\n", t.Output)
 	}
 	return err
-}
-
-// rows aligns columns.
-type rows struct{ *tabwriter.Writer }
-
-func table(w io.Writer, head ...string) rows {
-	t := rows{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
-	if len(head) > 0 {
-		t.row(head...)
-	}
-	return t
-}
-
-func (t rows) row(cells ...string) { _, _ = fmt.Fprintln(t, strings.Join(cells, "\t")) }
-
-func age(t time.Time) string {
-	d := max(0, time.Since(t)) // a clock may have been set back
-	if d < time.Minute {
-		return d.Round(100 * time.Millisecond).String()
-	}
-	return d.Round(time.Second).String()
-}
-
-// firstLine is enough of an input to recognise it. It leaves nothing in that moves a cursor or a column.
-func firstLine(s string) string {
-	s, _, _ = strings.Cut(s, "\n")
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, s)
-	if r := []rune(s); len(r) > 50 {
-		return string(r[:49]) + "…"
-	}
-	return s
 }

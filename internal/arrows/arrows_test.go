@@ -34,6 +34,12 @@ var allowed = map[string][]string{
 	"gateway/internal/benchpage": {},
 	"gateway/internal/certify":   {},
 	"gateway/internal/described": {},
+
+	// What talks to a gateway knows its documents, and never the daemon.
+	"gateway/internal/client":            {"gateway/fsm", "gateway/queue", "gateway/server", "gateway/internal/statedir"},
+	"gateway/internal/client/clienttest": {"gateway/internal/statedir"},
+	"gateway/internal/terminal":          {"gateway/fsm", "gateway/queue", "gateway/server", "gateway/internal/client"},
+	"gateway/internal/doctor":            {"gateway/fsm", "gateway/queue", "gateway/internal/client", "gateway/internal/config", "gateway/internal/handoff", "gateway/internal/statedir"},
 }
 
 func TestArrowsPointOneWay(t *testing.T) {

@@ -1,4 +1,5 @@
-package main
+// Package doctor looks at everything that a gateway needs on this machine. It changes nothing, whether a gateway runs or not.
+package doctor
 
 import (
 	"context"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gateway/fsm"
+	"gateway/internal/client"
 	"gateway/internal/config"
 	"gateway/internal/handoff"
 	"gateway/internal/statedir"
@@ -36,36 +38,64 @@ const (
 	skew = time.Minute
 )
 
-// examination looks at everything that a gateway needs.
-type examination struct {
-	o        *options
-	findings []finding
-	config   config.Loaded
-	dir      string
-	client   *client
-	running  *snapshot // nil when no gateway answers to client
+// Time bounds all examinations together. A large store takes longest.
+const Time = 2 * time.Minute
+
+// Health is what an examination found.
+type Health string
+
+// What can be found.
+const (
+	OK      Health = "ok"
+	Warning Health = "warning" // it works, but may not for long, or not as meant
+	Error   Health = "error"   // it does not work
+)
+
+// Finding is one thing that was looked at. Its texts hold no secrets.
+type Finding struct {
+	Check  string `json:"check"`
+	Health Health `json:"health"`
+	// What was found, and how to mend it; Try is empty when nothing has to be.
+	What string `json:"what"`
+	Try  string `json:"try,omitempty"`
 }
 
-func (x *examination) add(check string, h health, what, try string) {
-	x.findings = append(x.findings, finding{check, h, what, try})
+// Program is the one that looks, which would be the gateway if one were run from here.
+type Program struct {
+	Version string
+	Built   time.Time // of its sources; zero when that is not known
+}
+
+// Examine looks at everything, with the configuration from source, within Time.
+func Examine(ctx context.Context, source config.Source, p Program) []Finding {
+	ctx, cancel := context.WithTimeout(ctx, Time)
+	defer cancel()
+	x := examination{source: source, program: p}
+	x.examine(ctx)
+	return x.findings
+}
+
+type examination struct {
+	source   config.Source
+	program  Program
+	findings []Finding
+	config   config.Loaded
+	dir      string
+	client   *client.Client
+	running  *client.Snapshot // nil when no gateway answers to client
+}
+
+func (x *examination) add(check string, h Health, what, try string) {
+	x.findings = append(x.findings, Finding{check, h, what, try})
 }
 
 // fault adds an error that says itself what to try, or else what is given.
-func (x *examination) fault(check string, h health, err error, try string) {
+func (x *examination) fault(check string, h Health, err error, try string) {
 	what, own, has := strings.Cut(err.Error(), "\nTry: ")
 	if has {
 		try = own
 	}
 	x.add(check, h, what, try)
-}
-
-func (x *examination) count(h health) (n int) {
-	for _, f := range x.findings {
-		if f.Health == h {
-			n++
-		}
-	}
-	return n
 }
 
 func (x *examination) examine(ctx context.Context) {
@@ -93,9 +123,9 @@ func (x *examination) examine(ctx context.Context) {
 }
 
 func (x *examination) configuration() bool {
-	loaded, err := config.Load(x.o.source())
+	loaded, err := config.Load(x.source)
 	if err != nil {
-		x.fault("configuration", broken, err, "gateway check")
+		x.fault("configuration", Error, err, "gateway check")
 		return false
 	}
 	x.config, x.dir = loaded, loaded.Config.StateDir
@@ -103,9 +133,9 @@ func (x *examination) configuration() bool {
 	if loaded.File != "" {
 		from = loaded.File
 	}
-	x.add("configuration", healthy, "valid: "+from, "")
+	x.add("configuration", OK, "valid: "+from, "")
 	if st, err := os.Stat(loaded.File); err == nil && st.Mode().Perm()&0o077 != 0 && tokenInside(loaded) {
-		x.add("configuration", warning, fmt.Sprintf("other users of this machine may read %s, in which the token is (mode %04o)", loaded.File, st.Mode().Perm()), "chmod 600 "+loaded.File)
+		x.add("configuration", Warning, fmt.Sprintf("other users of this machine may read %s, in which the token is (mode %04o)", loaded.File, st.Mode().Perm()), "chmod 600 "+loaded.File)
 	}
 	return true
 }
@@ -120,10 +150,10 @@ func (x *examination) programs() {
 			name = "agents"
 			agents++
 		}
-		x.add(name, warning, p.Key+": "+p.What, p.Try)
+		x.add(name, Warning, p.Key+": "+p.What, p.Try)
 	}
 	if agents == 0 {
-		x.add("agents", healthy, fmt.Sprintf("%d configured, their programs are there", len(x.config.Config.Agents)), "")
+		x.add("agents", OK, fmt.Sprintf("%d configured, their programs are there", len(x.config.Config.Agents)), "")
 	}
 }
 
@@ -155,17 +185,17 @@ func (x *examination) token() {
 		if name != "" {
 			whose, try = "the token of the client "+name, "another one, from: openssl rand -hex 32"
 		}
-		x.add("token", warning, whose+" is short enough, or regular enough, to be guessed", try)
+		x.add("token", Warning, whose+" is short enough, or regular enough, to be guessed", try)
 	}
 	clients := len(x.config.Config.Auth.Clients)
 	switch {
 	case weak > 0:
 	case !x.config.Config.Auth.On():
-		x.add("token", healthy, "none; clients must be on this machine", "")
+		x.add("token", OK, "none; clients must be on this machine", "")
 	case clients > 0:
-		x.add("token", healthy, fmt.Sprintf("set; clients with one of their own: %d", clients), "")
+		x.add("token", OK, fmt.Sprintf("set; clients with one of their own: %d", clients), "")
 	default:
-		x.add("token", healthy, "set", "")
+		x.add("token", OK, "set", "")
 	}
 }
 
@@ -179,33 +209,33 @@ func (x *examination) folder() bool {
 			parent = filepath.Dir(parent)
 		}
 		if err := unix.Access(parent, unix.W_OK|unix.X_OK); err != nil {
-			x.add(name, broken, fmt.Sprintf("%s is not there and cannot be made: %s: %v", x.dir, parent, err), "another state_dir, or make it as a user who may")
+			x.add(name, Error, fmt.Sprintf("%s is not there and cannot be made: %s: %v", x.dir, parent, err), "another state_dir, or make it as a user who may")
 			return false
 		}
-		x.add(name, healthy, x.dir+" is not there yet; the first start makes it", "")
+		x.add(name, OK, x.dir+" is not there yet; the first start makes it", "")
 		return false
 	case err != nil:
-		x.fault(name, broken, err, "ls -ld "+x.dir)
+		x.fault(name, Error, err, "ls -ld "+x.dir)
 		return false
 	case !st.IsDir():
-		x.add(name, broken, x.dir+" is no folder", "another state_dir")
+		x.add(name, Error, x.dir+" is no folder", "another state_dir")
 		return false
 	}
 	if err := unix.Access(x.dir, unix.R_OK|unix.W_OK|unix.X_OK); err != nil {
-		x.add(name, broken, fmt.Sprintf("%s cannot be used by this user: %v", x.dir, err), "run gateway as the user who owns it: ls -ld "+x.dir)
+		x.add(name, Error, fmt.Sprintf("%s cannot be used by this user: %v", x.dir, err), "run gateway as the user who owns it: ls -ld "+x.dir)
 		return false
 	}
 	if kind, short := doubtfulFileSystem(x.dir); kind != "" {
-		x.add(name, warning, fmt.Sprintf("%s is on %s: %s", x.dir, kind, short), "a state_dir on a local disk")
+		x.add(name, Warning, fmt.Sprintf("%s is on %s: %s", x.dir, kind, short), "a state_dir on a local disk")
 	}
 	if owner, ok := st.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Getuid() {
-		x.add(name, warning, fmt.Sprintf("%s belongs to the user with number %d; what this user (%d) writes there, that one cannot use", x.dir, owner.Uid, os.Getuid()), "run gateway as the user who owns it: ls -ld "+x.dir)
+		x.add(name, Warning, fmt.Sprintf("%s belongs to the user with number %d; what this user (%d) writes there, that one cannot use", x.dir, owner.Uid, os.Getuid()), "run gateway as the user who owns it: ls -ld "+x.dir)
 	}
 	if st.Mode().Perm()&0o077 != 0 {
-		x.add(name, warning, fmt.Sprintf("other users of this machine may look into %s (mode %04o)", x.dir, st.Mode().Perm()), "chmod 700 "+x.dir)
+		x.add(name, Warning, fmt.Sprintf("other users of this machine may look into %s (mode %04o)", x.dir, st.Mode().Perm()), "chmod 700 "+x.dir)
 		return true
 	}
-	x.add(name, healthy, x.dir, "")
+	x.add(name, OK, x.dir, "")
 	return true
 }
 
@@ -217,56 +247,50 @@ func isDir(path string) bool {
 func (x *examination) disk() {
 	var st unix.Statfs_t
 	if err := unix.Statfs(x.dir, &st); err != nil {
-		x.fault("disk", warning, err, "df "+x.dir)
+		x.fault("disk", Warning, err, "df "+x.dir)
 		return
 	}
 	free := uint64(st.Bavail) * uint64(st.Bsize) //nolint:gosec,unconvert // the types differ from system to system
 	what := humanize.IBytes(free) + " free"
 	switch {
 	case free < spent:
-		x.add("disk", broken, what+": new turns are refused as soon as it is full", "make room: df "+x.dir)
+		x.add("disk", Error, what+": new turns are refused as soon as it is full", "make room: df "+x.dir)
 	case free < scarce:
-		x.add("disk", warning, what, "make room, or keep turns for less long: turns.retention")
+		x.add("disk", Warning, what, "make room, or keep turns for less long: turns.retention")
 	default:
-		x.add("disk", healthy, what, "")
+		x.add("disk", OK, what, "")
 	}
 }
 
 func (x *examination) gateway(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	c := &options{configFile: x.o.configFile, stateDir: x.dir}
-	local, err := c.connect()
-	if err != nil {
-		x.fault("gateway", broken, err, "gateway check")
-		return
-	}
-	x.client = local
-	s, err := local.snapshot(ctx)
-	_, absent := errors.AsType[*absentError](err)
+	x.client = client.In(x.dir)
+	s, err := x.client.Snapshot(ctx)
+	_, absent := errors.AsType[*client.AbsentError](err)
 	switch {
 	case absent && statedir.Owned(x.dir):
-		x.add("gateway", broken, "none answers, but something holds the lock of the state folder", "see what: fuser -v "+filepath.Join(x.dir, statedir.LockFile))
+		x.add("gateway", Error, "none answers, but something holds the lock of the state folder", "see what: fuser -v "+filepath.Join(x.dir, statedir.LockFile))
 	case absent:
 		what := "none runs, and the lock is free"
 		if owner, err := statedir.ReadOwner(x.dir); err == nil && statedir.Left(x.dir) {
 			what += fmt.Sprintf("; it was left by process %d, which died, and the next start takes over", owner.PID)
 		}
-		x.add("gateway", healthy, what, "")
+		x.add("gateway", OK, what, "")
 	case err != nil:
-		x.fault("gateway", broken, fmt.Errorf("it holds the lock but does not answer: %w", err), "gateway stop, or kill -QUIT to see in the log where it hangs")
+		x.fault("gateway", Error, fmt.Errorf("it holds the lock but does not answer: %w", err), "gateway stop, or kill -QUIT to see in the log where it hangs")
 	default:
 		x.running = &s
 		what := fmt.Sprintf("%s since %s, pid %d, version %s", s.State, s.Since.Local().Format(time.DateTime), s.PID, s.Version)
 		switch {
-		case s.Version != version():
-			x.add("gateway", warning, what+"; this is version "+version(), "gateway restart")
+		case s.Version != x.program.Version:
+			x.add("gateway", Warning, what+"; this is version "+x.program.Version, "gateway restart")
 		case s.Turns.Stuck > 0:
-			x.add("gateway", warning, fmt.Sprintf("%s; %d turns ignore that they were cancelled", what, s.Turns.Stuck), "gateway turns, and see why their agents do not end")
+			x.add("gateway", Warning, fmt.Sprintf("%s; %d turns ignore that they were cancelled", what, s.Turns.Stuck), "gateway turns, and see why their agents do not end")
 		case s.State != fsm.Running:
-			x.add("gateway", warning, what, "gateway status --watch")
+			x.add("gateway", Warning, what, "gateway status --watch")
 		default:
-			x.add("gateway", healthy, what, "")
+			x.add("gateway", OK, what, "")
 		}
 	}
 }
@@ -277,32 +301,32 @@ func (x *examination) successor(ctx context.Context) bool {
 	if x.running == nil {
 		return false
 	}
-	next, silence, err := x.client.checkSuccessor(ctx)
+	next, unknown, err := x.client.CheckSuccessor(ctx)
 	switch {
 	case err != nil:
-		x.fault("successor", warning, fmt.Errorf("not known: %w", err), "gateway restart --explain")
+		x.fault("successor", Warning, fmt.Errorf("not known: %w", err), "gateway restart --explain")
 		return false
-	case silence != "":
-		x.add("successor", healthy, "not known: "+silence, "")
+	case unknown != "":
+		x.add("successor", OK, "not known: "+unknown, "")
 		return false
 	case !next.Ready:
-		x.fault("successor", broken, fmt.Errorf("a restart would be called off: %s", next.Reason), "gateway restart --explain")
+		x.fault("successor", Error, fmt.Errorf("a restart would be called off: %s", next.Reason), "gateway restart --explain")
 		return true
 	}
 	for _, w := range next.Warnings {
-		x.fault("successor", warning, errors.New(w), "gateway check")
+		x.fault("successor", Warning, errors.New(w), "gateway check")
 	}
 	what := "version " + next.Version + " could take over"
 	if len(next.Warnings) == 0 {
 		what += "; it warns of nothing"
 	}
-	x.add("successor", healthy, what, "")
+	x.add("successor", OK, what, "")
 	return true
 }
 
 func (x *examination) starts() {
 	if f := statedir.ReadFailedStarts(x.dir); f.Count > 0 {
-		x.add("starts", warning, fmt.Sprintf("the last %d failed, the latest on %s: %s", f.Count, f.Last.Local().Format(time.DateTime), f.Reason), "mend that, then gateway run")
+		x.add("starts", Warning, fmt.Sprintf("the last %d failed, the latest on %s: %s", f.Count, f.Last.Local().Format(time.DateTime), f.Reason), "mend that, then gateway run")
 	}
 }
 
@@ -316,15 +340,15 @@ func (x *examination) clock() {
 			newest = h.Time
 		}
 	})
-	switch built := buildTime(); {
+	switch built := x.program.Built; {
 	case now.Before(built):
-		x.add("clock", warning, fmt.Sprintf("it is %s, but this program was built from sources of %s", now.Format(time.DateTime), built.Local().Format(time.DateTime)), "set the clock: timedatectl set-ntp true")
+		x.add("clock", Warning, fmt.Sprintf("it is %s, but this program was built from sources of %s", now.Format(time.DateTime), built.Local().Format(time.DateTime)), "set the clock: timedatectl set-ntp true")
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		x.fault("clock", warning, err, "ls -l "+x.dir)
+		x.fault("clock", Warning, err, "ls -l "+x.dir)
 	case newest.Sub(now) > skew:
-		x.add("clock", warning, fmt.Sprintf("it is %s, but something was recorded at %s", now.Format(time.DateTime), newest.Local().Format(time.DateTime)), "see whether the clock is right: timedatectl, or date")
+		x.add("clock", Warning, fmt.Sprintf("it is %s, but something was recorded at %s", now.Format(time.DateTime), newest.Local().Format(time.DateTime)), "see whether the clock is right: timedatectl, or date")
 	default:
-		x.add("clock", healthy, now.Format(time.DateTime), "")
+		x.add("clock", OK, now.Format(time.DateTime), "")
 	}
 }
 
@@ -332,40 +356,40 @@ func (x *examination) clock() {
 func (x *examination) store(ctx context.Context) {
 	path := filepath.Join(x.dir, statedir.StoreFile)
 	if x.running != nil {
-		x.add("store", healthy, "in use; a gateway looks it through by itself after every start that follows a crash", "")
+		x.add("store", OK, "in use; a gateway looks it through by itself after every start that follows a crash", "")
 		return
 	}
 	began := time.Now()
 	found, err := queue.Inspect(ctx, path)
 	switch {
 	case statedir.Owned(x.dir):
-		x.add("store", warning, "a gateway began to use it meanwhile", "gateway doctor again")
+		x.add("store", Warning, "a gateway began to use it meanwhile", "gateway doctor again")
 	case errors.Is(err, queue.ErrNoIndex):
-		x.add("store", warning, "it was left by a crash, and cannot be looked through without writing beside it; the next start does both", "gateway run")
+		x.add("store", Warning, "it was left by a crash, and cannot be looked through without writing beside it; the next start does both", "gateway run")
 	case errors.Is(err, fs.ErrNotExist):
-		x.add("store", healthy, "none yet; the first start makes it", "")
+		x.add("store", OK, "none yet; the first start makes it", "")
 	case errors.Is(err, context.DeadlineExceeded):
-		x.add("store", warning, "it is too large to be looked through within "+doctorTime.String(), "gateway backup FILE, which checks what it has copied")
+		x.add("store", Warning, "it is too large to be looked through within "+Time.String(), "gateway backup FILE, which checks what it has copied")
 	case errors.Is(err, queue.ErrDamaged):
-		x.fault("store", broken, err, "restore a backup, or move the file away")
+		x.fault("store", Error, err, "restore a backup, or move the file away")
 	case err != nil:
-		x.fault("store", broken, err, "ls -l "+path)
+		x.fault("store", Error, err, "ls -l "+path)
 	default:
-		x.add("store", healthy, fmt.Sprintf("whole, %s turns, schema %d of %d, looked through in %s", humanize.Comma(found.Turns), found.Schema, found.Known, time.Since(began).Round(time.Millisecond)), "")
+		x.add("store", OK, fmt.Sprintf("whole, %s turns, schema %d of %d, looked through in %s", humanize.Comma(found.Turns), found.Schema, found.Known, time.Since(began).Round(time.Millisecond)), "")
 	}
 }
 
 func (x *examination) supervisor() {
 	if x.running != nil {
-		x.add("restart", healthy, fmt.Sprintf("by %s (%s)", x.running.RespawnMode, x.running.RespawnReason), "")
+		x.add("restart", OK, fmt.Sprintf("by %s (%s)", x.running.RespawnMode, x.running.RespawnReason), "")
 		return
 	}
 	around := handoff.Look()
 	around.TLS = x.config.Config.TLS.On()
 	mode, why := around.Choose(x.config.Config.Lifecycle.Respawn)
-	x.add("restart", healthy, fmt.Sprintf("run from here, by %s (%s)", mode, why), "")
+	x.add("restart", OK, fmt.Sprintf("run from here, by %s (%s)", mode, why), "")
 	if around.Supervisor == "" && runtime.GOOS == "linux" {
-		x.add("supervisor", healthy, "nobody starts a gateway that was run from here again after a crash; gateway service install has systemd do so", "")
+		x.add("supervisor", OK, "nobody starts a gateway that was run from here again after a crash; gateway service install has systemd do so", "")
 	}
 }
 
@@ -375,6 +399,6 @@ func (x *examination) supervised() {
 		return
 	}
 	if x.running == nil || !strings.Contains(x.running.RespawnReason, "supervised by") {
-		x.add("supervisor", warning, "lifecycle.respawn leaves restarts to a supervisor, and none is to be seen", "respawn: auto, or gateway service install")
+		x.add("supervisor", Warning, "lifecycle.respawn leaves restarts to a supervisor, and none is to be seen", "respawn: auto, or gateway service install")
 	}
 }

@@ -1,7 +1,8 @@
-package main
+package terminal
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -11,6 +12,8 @@ import (
 	"github.com/charmbracelet/x/ansi"
 	"github.com/stretchr/testify/require"
 
+	"gateway/internal/client"
+	"gateway/internal/client/clienttest"
 	"gateway/queue"
 	"gateway/server"
 )
@@ -35,13 +38,11 @@ func press(m tea.Model, keys ...string) (tea.Model, tea.Cmd) {
 	return m, cmd
 }
 
-func shownTop(t *testing.T, c *client) *top {
+func shownTop(t *testing.T, c *client.Client) *top {
 	t.Helper()
 	m := newTop(t.Context(), c)
-	var s snapshot
-	s.State, s.BootID, s.Hop, s.Since = "Running", "b1", 2, time.Now()
-	s.Turns = server.TurnCounts{Running: 1, Queued: 3}
-	m.Update(topStatus{(&observer{}).see(s, time.Now()), s, nil})
+	s := server.StatusDocument{State: "Running", BootID: "b1", Hop: 2, Since: time.Now(), Turns: server.TurnCounts{Running: 1, Queued: 3}}
+	m.Update(topStatus{Sighting: client.Sighting{Changes: []client.StatusChange{{State: "Running"}}, Status: &s}})
 	turns := []queue.Turn{
 		{ID: "t1", Session: "desk", Agent: "echo", Status: queue.Running, Input: "\x1b[2Jred\nsecond \u202eline", CreatedAt: time.Now()},
 		{ID: "t2", Session: "team", Agent: "echo", Status: queue.Completed, Input: strings.Repeat("語", 100), CreatedAt: time.Now()},
@@ -51,7 +52,7 @@ func shownTop(t *testing.T, c *client) *top {
 }
 
 func TestTopFitsTheTerminalAndNothingOfAnAgentMovesTheCursor(t *testing.T) {
-	m := shownTop(t, &client{})
+	m := shownTop(t, client.In(t.TempDir()))
 	for _, size := range [][2]int{{80, 24}, {120, 50}, {40, 12}, {20, 5}, {1, 1}} {
 		m.Update(tea.WindowSizeMsg{Width: size[0], Height: size[1]})
 		lines := m.lines()
@@ -70,7 +71,7 @@ func TestTopFitsTheTerminalAndNothingOfAnAgentMovesTheCursor(t *testing.T) {
 }
 
 func TestTopKeepsTheChosenLineInViewWhenThereAreMany(t *testing.T) {
-	m := shownTop(t, &client{})
+	m := shownTop(t, client.In(t.TempDir()))
 	var turns []queue.Turn
 	for i := range 60 {
 		turns = append(turns, queue.Turn{ID: "turn" + string(rune('A'+i)), Status: queue.Queued})
@@ -83,7 +84,7 @@ func TestTopKeepsTheChosenLineInViewWhenThereAreMany(t *testing.T) {
 }
 
 func TestTopKeepsWhatIsChosenWhenTheListsChange(t *testing.T) {
-	m := shownTop(t, &client{})
+	m := shownTop(t, client.In(t.TempDir()))
 	press(m, "down", "down") // t1
 	lane, t1, t2 := m.lanes[1], m.turns[0], m.turns[1]
 	m.Update(topLists{[]queue.Lane{lane}, []queue.Turn{t2, t1}, nil, true})
@@ -92,12 +93,10 @@ func TestTopKeepsWhatIsChosenWhenTheListsChange(t *testing.T) {
 }
 
 func TestTopAsksBeforeItCancelsAndPausesLanesAtOnce(t *testing.T) {
-	var asked recorder
-	answer := asked.of(func(r *http.Request) string { return r.Method + " " + r.URL.Path }, document(http.StatusOK, map[string]any{}))
-	dir, _ := serveSocket(t, answer)
-	c, err := (&options{stateDir: dir}).connect()
-	require.NoError(t, err)
-	m := shownTop(t, c)
+	var asked clienttest.Recorder
+	answer := asked.Of(func(r *http.Request) string { return r.Method + " " + r.URL.Path }, clienttest.Document(http.StatusOK, map[string]any{}))
+	dir, _ := clienttest.Serve(t, answer)
+	m := shownTop(t, client.In(dir))
 
 	_, cmd := press(m, "c")
 	require.Nil(t, cmd)
@@ -115,11 +114,11 @@ func TestTopAsksBeforeItCancelsAndPausesLanesAtOnce(t *testing.T) {
 	require.Contains(t, m.note, "has ended")
 	_, cmd = press(m, "q")
 	require.Equal(t, tea.QuitMsg{}, cmd())
-	require.Equal(t, []string{"PATCH /v1/lanes/cron", "POST /v1/turns/t1/cancel"}, asked.asked)
+	require.Equal(t, []string{"PATCH /v1/lanes/cron", "POST /v1/turns/t1/cancel"}, asked.Asked())
 }
 
 func TestTopFiltersAndShowsTheStatesOfARestart(t *testing.T) {
-	m := shownTop(t, &client{})
+	m := shownTop(t, client.In(t.TempDir()))
 	press(m, "/", "T", "e", "a", "x", "backspace", "m", "enter")
 	lanes, turns := m.shown()
 	require.Empty(t, lanes)
@@ -129,21 +128,13 @@ func TestTopFiltersAndShowsTheStatesOfARestart(t *testing.T) {
 	require.Len(t, lanes, 2)
 
 	for _, state := range []string{"Draining", "ShuttingDown", "Running"} {
-		m.Update(topStatus{changes: []statusChange{{State: state, Event: "e"}}})
+		m.Update(topStatus{Sighting: client.Sighting{Changes: []client.StatusChange{{State: state, Event: "e"}}}})
 	}
 	require.Contains(t, m.head(), "does not answer")
 	require.Contains(t, m.passed(), "Running → Draining → ShuttingDown → Running")
-	_, cmd := m.Update(topStatus{err: &apiError{Message: "no"}})
+	_, cmd := m.Update(topStatus{err: errors.New("no")})
 	require.Equal(t, tea.QuitMsg{}, cmd())
 	require.Error(t, m.err)
 	_, err := json.Marshal(m.hops)
 	require.NoError(t, err)
-}
-
-func TestWhatFillsATerminalNeedsOne(t *testing.T) {
-	for _, name := range []string{"top", "chat"} {
-		_, stderr, code := gatewayAt(t, t.TempDir(), name)
-		require.Equal(t, 64, code)
-		require.Contains(t, stderr, name+" needs a terminal\nTry: gateway ")
-	}
 }

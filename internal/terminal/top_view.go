@@ -1,4 +1,4 @@
-package main
+package terminal
 
 import (
 	"fmt"
@@ -57,7 +57,7 @@ func (m *top) lines() []string {
 	from = window(m.at-len(lanes), len(turns), forTurns)
 	for i := from; i < min(from+forTurns, len(turns)); i++ {
 		t := turns[i]
-		out = append(out, m.mark(len(lanes)+i, m.turnRow(t.ID, t.Session, t.Agent, string(t.Status), age(t.CreatedAt), t.Input)))
+		out = append(out, m.mark(len(lanes)+i, m.turnRow(t.ID, t.Session, t.Agent, string(t.Status), Age(t.CreatedAt), t.Input)))
 	}
 	for len(out) < m.height-1 {
 		out = append(out, "")
@@ -86,9 +86,9 @@ func (m *top) head() string {
 	case m.status.State == fsm.Running:
 		style = good
 	}
-	text := "  " + m.c.name()
+	text := "  " + m.c.Name()
 	if s := m.status; s.BootID != "" && !m.away {
-		text = fmt.Sprintf("  for %s  pid %d  generation %d  %s  %s", age(s.Since), s.PID, s.Generation, s.Address, s.Version)
+		text = fmt.Sprintf("  for %s  pid %d  generation %d  %s  %s", Age(s.Since), s.PID, s.Generation, s.Address, s.Version)
 	}
 	return strong.Render("gateway ") + style.Render(state) + oneLine(text, m.width-8-lipgloss.Width(state))
 }
@@ -131,10 +131,10 @@ func laneRow(name, running, queued, oldest, done, failed, paused string) string 
 func laneLine(l queue.Lane) string {
 	oldest := "–"
 	if l.OldestQueuedAt != nil {
-		oldest = age(*l.OldestQueuedAt)
+		oldest = Age(*l.OldestQueuedAt)
 	}
 	return laneRow(l.Name, fmt.Sprintf("%d/%d", l.Running, l.Concurrency), strconv.Itoa(l.Queued), oldest,
-		strconv.Itoa(int(l.Ended.Completed)), strconv.Itoa(int(l.Ended.Failed)), pausedWord(l.Paused))
+		strconv.Itoa(int(l.Ended.Completed)), strconv.Itoa(int(l.Ended.Failed)), PausedWord(l.Paused))
 }
 
 // turnRow gives what is left of the line to the input.

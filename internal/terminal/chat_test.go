@@ -1,25 +1,26 @@
-package main
+package terminal
 
 import (
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/ansi"
 	"github.com/stretchr/testify/require"
 
+	"gateway/internal/client"
+	"gateway/internal/client/clienttest"
 	"gateway/queue"
 )
 
 func chatAt(t *testing.T, dir string, turns ...queue.Turn) *chat {
 	t.Helper()
-	c, err := (&options{stateDir: dir}).connect()
-	require.NoError(t, err)
-	t.Cleanup(c.http.CloseIdleConnections)
+	c := client.In(dir)
+	t.Cleanup(c.CloseIdleConnections)
 	return newChat(chatLine{ctx: t.Context(), c: c, session: "desk", agent: "echo", inbox: make(chan tea.Msg, 64)}, turns)
 }
 
@@ -39,16 +40,16 @@ func pump(t *testing.T, m *chat, text string) {
 }
 
 func TestChatSendsOnceAndShowsEachPieceOnceAcrossCuts(t *testing.T) {
-	var keys, resumed recorder
-	dir := canned(t,
-		keys.of(func(r *http.Request) string {
+	var keys, resumed clienttest.Recorder
+	dir := clienttest.Turn(t,
+		keys.Of(func(r *http.Request) string {
 			return r.Header.Get("Idempotency-Key") + " " + r.Header.Get("X-Session-Id")
-		}, answers(cut, refusal(http.StatusServiceUnavailable, "away"), accepted)),
-		resumed.of(func(r *http.Request) string { return r.URL.Query().Get("starting_after") }, answers(
-			streamThenCut(0, "created", "output_item.added", "output_text.delta:one "),
-			refusal(http.StatusServiceUnavailable, "away"),
-			streamThenCut(1, "output_item.added", "output_text.delta:one ", "output_text.delta:two "), // says again what was said
-			stream(4, "output_item.done", "output_item.added", "output_text.delta:afresh", "completed"),
+		}, clienttest.Answers(clienttest.Cut, clienttest.Refusal(http.StatusServiceUnavailable, "away"), clienttest.Accepted)),
+		resumed.Of(func(r *http.Request) string { return r.URL.Query().Get("starting_after") }, clienttest.Answers(
+			clienttest.StreamThenCut(0, "created", "output_item.added", "output_text.delta:one "),
+			clienttest.Refusal(http.StatusServiceUnavailable, "away"),
+			clienttest.StreamThenCut(1, "output_item.added", "output_text.delta:one ", "output_text.delta:two "), // says again what was said
+			clienttest.Stream(4, "output_item.done", "output_item.added", "output_text.delta:afresh", "completed"),
 		)),
 		map[string]any{"status": "completed"})
 	m := chatAt(t, dir)
@@ -59,15 +60,15 @@ func TestChatSendsOnceAndShowsEachPieceOnceAcrossCuts(t *testing.T) {
 	pump(t, m, "\nsession desk")
 	require.NotContains(t, shown(m), "one", "the text of an attempt that was interrupted is void")
 	require.Equal(t, 1, strings.Count(shown(m), "afresh"))
-	require.Equal(t, []string{"", "2", "2", "3"}, resumed.asked)
-	require.Len(t, keys.asked, 3)
-	require.Equal(t, keys.asked[0], keys.asked[2], "a repeat must be the same turn")
-	require.True(t, strings.HasPrefix(keys.asked[0], "chat-") && strings.HasSuffix(keys.asked[0], " desk"))
+	require.Equal(t, []string{"", "2", "2", "3"}, resumed.Asked())
+	require.Len(t, keys.Asked(), 3)
+	require.Equal(t, keys.Asked()[0], keys.Asked()[2], "a repeat must be the same turn")
+	require.True(t, strings.HasPrefix(keys.Asked()[0], "chat-") && strings.HasSuffix(keys.Asked()[0], " desk"))
 	require.Contains(t, m.farewell(), "come back with: gateway chat --session desk\n")
 }
 
 func TestChatGivesARefusedMessageBack(t *testing.T) {
-	dir := canned(t, refusal(http.StatusNotFound, "there is no agent. Try: echo"), cut, map[string]any{})
+	dir := clienttest.Turn(t, clienttest.Refusal(http.StatusNotFound, "there is no agent. Try: echo"), clienttest.Cut, map[string]any{})
 	m := chatAt(t, dir)
 	press(m, "h", "i", "enter")
 	pump(t, m, "not sent: there is no agent")
@@ -107,8 +108,8 @@ func TestChatKeys(t *testing.T) {
 }
 
 func TestChatQueuesMessagesInOrderAndCancelsTheFirst(t *testing.T) {
-	var asked recorder
-	dir, _ := serveSocket(t, asked.of(func(r *http.Request) string { return r.Method + " " + r.URL.Path }, func(http.ResponseWriter, *http.Request) { <-t.Context().Done() }))
+	var asked clienttest.Recorder
+	dir, _ := clienttest.Serve(t, asked.Of(func(r *http.Request) string { return r.Method + " " + r.URL.Path }, func(http.ResponseWriter, *http.Request) { <-t.Context().Done() }))
 	m := chatAt(t, dir)
 	press(m, "1", "enter", "2", "enter")
 	require.Contains(t, shown(m), "waits: 2")
@@ -125,7 +126,7 @@ func TestChatQueuesMessagesInOrderAndCancelsTheFirst(t *testing.T) {
 	require.Contains(t, shown(m), "the gateway is away")
 	m.Update(fromGateway{id: "t2", status: "failed", why: "no"})
 	require.Empty(t, m.open)
-	require.Eventually(t, func() bool { return asked.has("POST /v1/turns/t1/cancel") }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool { return slices.Contains(asked.Asked(), "POST /v1/turns/t1/cancel") }, time.Minute, time.Millisecond)
 }
 
 func TestNothingOfAnAgentMovesTheCursor(t *testing.T) {
@@ -173,19 +174,4 @@ func TestChatFitsTheTerminal(t *testing.T) {
 	m.Update(fromGateway{id: "b", status: "completed"})
 	require.Contains(t, before, "PgDn")
 	m.key(tea.KeyPressMsg{Code: tea.KeyPgDown})
-}
-
-// A gateway that is away is asked again later and later, without an end.
-func TestChatWaitsForAGatewayThatIsAway(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := chatLine{ctx: t.Context(), inbox: make(chan tea.Msg, 200)}
-		began, tries := time.Now(), 0
-		err := l.untilDone(fromGateway{id: "t"}, func() (bool, error) {
-			tries++
-			return time.Since(began) > time.Minute, &absentError{"nobody", "run"}
-		})
-		require.NoError(t, err)
-		require.Less(t, tries, 70)
-		require.Equal(t, fromGateway{id: "t", away: true}, <-l.inbox)
-	})
 }

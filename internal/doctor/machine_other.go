@@ -1,6 +1,6 @@
 //go:build !linux
 
-package main
+package doctor
 
 // doubtfulFileSystem knows none here.
 func doubtfulFileSystem(string) (kind, short string) { return "", "" }

@@ -1,12 +1,15 @@
-package main
+// Package terminal is what draws on a terminal: chat, top, Markdown, tables, and a line of progress. Nothing that an agent
+// or a client wrote moves the cursor, and no line is longer than the terminal is wide.
+package terminal
 
 import (
-	"fmt"
+	"errors"
 	"io"
 	"os"
 	"strings"
 	"unicode"
 
+	tea "charm.land/bubbletea/v2"
 	"charm.land/lipgloss/v2"
 	"github.com/charmbracelet/x/ansi"
 	"golang.org/x/term"
@@ -22,17 +25,23 @@ var (
 	notable  = lipgloss.NewStyle().Foreground(lipgloss.Yellow)
 )
 
-// needTerminal refuses to fill a terminal where there is none.
-func needTerminal(in io.Reader, out io.Writer, name, try string) error {
-	if !isTerminal(in) || !isTerminal(out) || os.Getenv("TERM") == "dumb" {
-		return usageError(fmt.Errorf("%s needs a terminal\nTry: %s", name, try))
-	}
-	return nil
+// Fillable reports whether the two are a terminal whose whole screen a program may fill.
+func Fillable(in io.Reader, out io.Writer) bool {
+	return Is(in) && Is(out) && os.Getenv("TERM") != "dumb"
 }
 
-func isTerminal(v any) bool {
+// Is reports whether a reader or a writer is a terminal.
+func Is(v any) bool {
 	f, ok := v.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// unlessLeft is the error of a program that filled the terminal, unless it only was left.
+func unlessLeft(err error) error {
+	if errors.Is(err, tea.ErrProgramKilled) || errors.Is(err, tea.ErrInterrupted) {
+		return nil
+	}
+	return err
 }
 
 // harmless makes text of agents and clients fit to be shown: no escape sequence and nothing else that moves the cursor

@@ -1,14 +1,12 @@
-package main
+package doctor
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"net"
-	"runtime/debug"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,33 +17,33 @@ import (
 func (x *examination) address(ctx context.Context) {
 	listen := x.config.Config.Listen
 	if x.running != nil {
-		x.add("address", healthy, "the gateway listens on "+x.running.Address, "")
+		x.add("address", OK, "the gateway listens on "+x.running.Address, "")
 		// One that is not in the file may be in the gateway's environment, or among its flags.
 		inFile := strings.HasPrefix(x.config.Origins["listen"], "file")
 		if _, port, err := net.SplitHostPort(listen); inFile && err == nil && port != "0" && listen != x.running.Address && !strings.HasSuffix(x.running.Address, ":"+port) {
-			x.add("address", warning, "the configuration says "+listen+" by now", "gateway restart")
+			x.add("address", Warning, "the configuration says "+listen+" by now", "gateway restart")
 		}
 		return
 	}
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", listen)
 	if err == nil {
 		_ = ln.Close()
-		x.add("address", healthy, listen+" is free", "")
+		x.add("address", OK, listen+" is free", "")
 		return
 	}
 	const elsewhere = "listen elsewhere: --listen 127.0.0.1:0"
 	if !errors.Is(err, syscall.EADDRINUSE) {
-		x.fault("address", broken, err, "an address of this machine, and a port above 1023, or "+elsewhere)
+		x.fault("address", Error, err, "an address of this machine, and a port above 1023, or "+elsewhere)
 		return
 	}
 	_, port, _ := net.SplitHostPort(listen)
 	switch pid, name := whoListens(port); {
 	case pid == 1 && name == "systemd":
-		x.add("address", healthy, listen+" is kept open by systemd, which passes it on", "")
+		x.add("address", OK, listen+" is kept open by systemd, which passes it on", "")
 	case pid > 0:
-		x.add("address", broken, fmt.Sprintf("%s is taken by process %d (%s)", listen, pid, name), fmt.Sprintf("end it: kill %d, or %s", pid, elsewhere))
+		x.add("address", Error, fmt.Sprintf("%s is taken by process %d (%s)", listen, pid, name), fmt.Sprintf("end it: kill %d, or %s", pid, elsewhere))
 	default:
-		x.add("address", broken, listen+" is taken by another user's process", "see whose: sudo ss -ltnp, or "+elsewhere)
+		x.add("address", Error, listen+" is taken by another user's process", "see whose: sudo ss -ltnp, or "+elsewhere)
 	}
 }
 
@@ -53,7 +51,7 @@ func (x *examination) address(ctx context.Context) {
 func (x *examination) files() {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		x.fault("open files", warning, err, "ulimit -n")
+		x.fault("open files", Warning, err, "ulimit -n")
 		return
 	}
 	soft, needed := uint64(limit.Cur), uint64(x.config.Config.Limits.Connections+config.ReservedFiles) //nolint:gosec,unconvert // the types differ from system to system
@@ -64,23 +62,8 @@ func (x *examination) files() {
 		}
 	}
 	if soft < needed {
-		x.add("open files", warning, fmt.Sprintf("%d %s, limits.connections with all else needs %d", soft, who, needed), fmt.Sprintf("ulimit -n %d, or LimitNOFILE= in the unit", needed))
+		x.add("open files", Warning, fmt.Sprintf("%d %s, limits.connections with all else needs %d", soft, who, needed), fmt.Sprintf("ulimit -n %d, or LimitNOFILE= in the unit", needed))
 		return
 	}
-	x.add("open files", healthy, fmt.Sprintf("%d %s", soft, who), "")
-}
-
-// buildTime is that of the sources, zero when the build did not record it.
-func buildTime() time.Time {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return time.Time{}
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.time" {
-			t, _ := time.Parse(time.RFC3339, s.Value)
-			return t
-		}
-	}
-	return time.Time{}
+	x.add("open files", OK, fmt.Sprintf("%d %s", soft, who), "")
 }

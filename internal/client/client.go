@@ -1,0 +1,219 @@
+// Package client is how commands talk to a gateway. It knows the documents that a gateway answers with, and nothing of the
+// process behind them: whatever it asks, the answer may come from the next process image, and a gateway that is away for
+// a moment is asked again.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+
+	"gateway/internal/statedir"
+)
+
+// answerLimit bounds what is read of one answer, in bytes.
+const answerLimit = 64 << 20
+
+// Client talks to a gateway: over the control socket of its state folder, or over its URL.
+type Client struct {
+	http     *http.Client
+	base     string
+	token    string
+	stateDir string // empty for a gateway elsewhere
+}
+
+// At returns a client of the gateway at a URL, which is contacted by the first request. There is no time limit but the
+// context's: while a gateway restarts, connections wait. The token is empty for a gateway that asks for none.
+func At(base, token string) (*Client, error) {
+	u, err := url.Parse(base)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return nil, fmt.Errorf("%q is not an address\nTry: --url http://127.0.0.1:18789", base)
+	}
+	return &Client{http: &http.Client{}, base: strings.TrimSuffix(base, "/"), token: token}, nil
+}
+
+// In returns a client of the gateway of a state folder, over its control socket, where no token is needed. Otherwise it
+// is as from At.
+func In(stateDir string) *Client {
+	return &Client{
+		base: "http://gateway", stateDir: stateDir,
+		http: &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return statedir.DialSocket(ctx, stateDir)
+		}}},
+	}
+}
+
+// Name is how messages call the gateway.
+func (c *Client) Name() string {
+	if c.stateDir != "" {
+		return "the gateway of the state folder " + c.stateDir
+	}
+	return c.base
+}
+
+// APIError is a refusal by the gateway.
+type APIError struct {
+	Status  int    `json:"-"` // of HTTP
+	Message string `json:"message"`
+	Code    string `json:"code"`
+}
+
+func (e *APIError) Error() string {
+	if strings.Contains(e.Message, "Try:") {
+		return strings.Replace(e.Message, ". Try:", "\nTry:", 1)
+	}
+	return e.Message
+}
+
+// NoToken is the code of a gateway that asks for a token, or for another one.
+const NoToken = "invalid_api_key"
+
+// Passing reports whether the refusal is one of a moment: the gateway, or a proxy before it, is on its way.
+func (e *APIError) Passing() bool {
+	switch e.Status {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
+// AbsentError says that nobody listens where a gateway was looked for.
+type AbsentError struct{ Where, Try string }
+
+func (e *AbsentError) Error() string { return e.Where + "\nTry: " + e.Try }
+
+// notRunning reports whether an error means that nobody listens.
+func notRunning(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// CutOff reports whether an error means that somebody listened and then let go, as in a restart.
+func CutOff(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// StateDir is the state folder, empty for a gateway elsewhere.
+func (c *Client) StateDir() string { return c.stateDir }
+
+// URL is the address of a gateway elsewhere.
+func (c *Client) URL() string { return c.base }
+
+// CloseIdleConnections gives up connections that nothing uses.
+func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }
+
+// explain turns an error of a request into one for people.
+func (c *Client) explain(ctx context.Context, err error) error {
+	var refused *APIError
+	var transport *url.Error
+	switch {
+	case err == nil || errors.As(err, &refused):
+		return err
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case notRunning(err) && c.stateDir != "":
+		return &AbsentError{"no gateway runs with the state folder " + c.stateDir, "gateway run"}
+	case notRunning(err):
+		return &AbsentError{"no gateway answers at " + c.base, "gateway status on its machine"}
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s is another user's: %w\nTry: as that user, or with --url and --token", c.Name(), fs.ErrPermission)
+	case errors.As(err, &transport):
+		return fmt.Errorf("%s does not answer: %w\nTry: gateway status", c.Name(), transport.Err)
+	default:
+		return err
+	}
+}
+
+// request makes a request; a status that is no success is an APIError.
+func (c *Client) request(ctx context.Context, method, path string, body any, header http.Header) (*http.Response, error) {
+	var reader io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, fmt.Errorf("encoding the request: %w", err)
+		}
+		reader = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, reader)
+	if err != nil {
+		return nil, fmt.Errorf("making the request: %w", err)
+	}
+	maps.Copy(req.Header, header)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var doc struct {
+		Error APIError `json:"error"`
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer: %w", err)
+	}
+	if json.Unmarshal(text, &doc) != nil || doc.Error.Message == "" {
+		doc.Error.Message = fmt.Sprintf("%s answered %s, which is no gateway's answer\nTry: another --url", c.Name(), resp.Status)
+	}
+	if resp.StatusCode == http.StatusUnauthorized && doc.Error.Code == NoToken {
+		doc.Error.Message = c.base + " asks for a token"
+		if c.token != "" {
+			doc.Error.Message = c.base + " does not accept this token"
+		}
+		doc.Error.Message += "\nTry: GATEWAY_TOKEN or --token, with what auth.token is on its machine"
+	}
+	doc.Error.Status = resp.StatusCode
+	return nil, &doc.Error
+}
+
+// call makes a request and decodes the answer into `into`, unless that is nil.
+func (c *Client) call(ctx context.Context, method, path string, body, into any, header http.Header) error {
+	resp, err := c.request(ctx, method, path, body, header)
+	if err != nil {
+		return c.explain(ctx, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if into == nil {
+		return nil
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, answerLimit)).Decode(into); err != nil {
+		return c.unreadable(err)
+	}
+	return nil
+}
+
+// stream asks for events. The error is one for people.
+func (c *Client) stream(ctx context.Context, path string) (io.ReadCloser, error) {
+	resp, err := c.request(ctx, http.MethodGet, path, nil, http.Header{"Accept": {"text/event-stream"}})
+	if err != nil {
+		return nil, c.explain(ctx, err)
+	}
+	if kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); kind != "text/event-stream" {
+		_ = resp.Body.Close()
+		return nil, c.unreadable(fmt.Errorf("no stream of events but %q", resp.Header.Get("Content-Type")))
+	}
+	return resp.Body, nil
+}
+
+// unreadable is the error of an answer that no gateway gives.
+func (c *Client) unreadable(err error) error {
+	return fmt.Errorf("reading the answer of %s: %w\nTry: gateway status", c.Name(), err)
+}

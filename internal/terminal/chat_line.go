@@ -1,0 +1,111 @@
+package terminal
+
+import (
+	"context"
+	"strings"
+
+	tea "charm.land/bubbletea/v2"
+
+	"gateway/internal/client"
+)
+
+// chatLine is the way between a chat and the gateway. What it begins goes on beside the chat, for as long as its context
+// lasts, and reports to the inbox.
+type chatLine struct {
+	ctx            context.Context //nolint:containedctx // the life of the chat
+	c              *client.Client
+	session, agent string
+	inbox          chan tea.Msg
+}
+
+// fromGateway is what the gateway says about a message, known by the turn's id, or by its key until it has one.
+type fromGateway struct {
+	id, key  string
+	accepted bool
+	refused  string // why it was not accepted
+	afresh   bool   // an attempt begins: the text so far is void
+	delta    string
+	waits    string
+	status   string // final
+	why      string
+	away     bool // nobody answers; it is tried again
+	note     string
+}
+
+// listen brings the next report.
+func (l chatLine) listen() tea.Msg {
+	select {
+	case msg := <-l.inbox:
+		return msg
+	case <-l.ctx.Done():
+		return nil
+	}
+}
+
+func (l chatLine) report(msg fromGateway) {
+	select {
+	case l.inbox <- msg:
+	case <-l.ctx.Done():
+	}
+}
+
+// patience waits for the gateway for as long as the chat lasts, and reports that it does.
+func (l chatLine) patience(about fromGateway) client.Patience {
+	about.away = true
+	return client.Patience{Away: func() { l.report(about) }}
+}
+
+// submit hands a message over, with the same key until the gateway has answered.
+func (l chatLine) submit(key, input string) {
+	go func() {
+		id, err := l.c.Submit(l.ctx, client.Submission{Session: l.session, Agent: l.agent, Key: key, Input: input}, l.patience(fromGateway{key: key}))
+		if err != nil {
+			l.report(fromGateway{key: key, refused: err.Error()})
+		} else {
+			l.report(fromGateway{key: key, id: id, accepted: true})
+		}
+	}()
+}
+
+func (l chatLine) cancel(id string) {
+	go func() {
+		if _, err := l.c.CancelTurn(l.ctx, id); err != nil {
+			l.report(fromGateway{id: id, note: "it could not be cancelled: " + err.Error()})
+		}
+	}()
+}
+
+// follow reports the turn's events to its end.
+func (l chatLine) follow(id string) {
+	go func() {
+		err := l.c.Follow(l.ctx, id, l.patience(fromGateway{id: id}), func(e client.Event) error {
+			l.report(reportOf(id, e))
+			return nil
+		})
+		if err != nil {
+			l.report(fromGateway{id: id, status: "lost", why: err.Error()})
+		}
+	}()
+}
+
+// reportOf is what a chat shows of an event.
+func reportOf(id string, e client.Event) fromGateway {
+	report := fromGateway{id: id} // it answers
+	switch {
+	case e.Kind == client.EventWaiting:
+		report.waits = e.Reason
+	case e.Kind == client.EventShutdown:
+		report.away = true
+	case e.Kind == client.EventAttempt:
+		report.afresh = true
+	case e.Kind == client.EventDelta:
+		report.delta = e.Delta
+	case e.Last():
+		report.status = strings.TrimPrefix(e.Kind, "response.")
+		if e.Response.Status == "cancelled" || e.Response.Incomplete.Reason == "cancelled" {
+			report.status = "cancelled"
+		}
+		report.why = e.Response.Error.Message + e.Response.Incomplete.Reason
+	}
+	return report
+}

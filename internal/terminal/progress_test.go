@@ -1,0 +1,17 @@
+package terminal
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestProgressShowsNothingAtNoTerminal(t *testing.T) {
+	var out bytes.Buffer
+	p := NewProgress(&out)
+	require.False(t, p.Visible())
+	p.Show("nothing")
+	p.End()
+	require.Empty(t, out.String())
+}
