@@ -268,7 +268,7 @@ func (a *attempt) close(err error, abandoned bool) {
 	}
 	a.cancel(errOver)
 	a.wake()
-	op := a.outcome(err)
+	op := a.ends(err)
 	op.abandoned = abandoned
 	if a.writing {
 		a.ending = op
@@ -277,41 +277,47 @@ func (a *attempt) close(err error, abandoned bool) {
 	}
 }
 
-// outcome decides what becomes of the turn. Needs the lock.
-func (a *attempt) outcome(err error) *endTurn {
-	turn := a.turn
+// outcome says in what the attempt ended, err being what Run returned, and why. Needs the lock.
+func (a *attempt) outcome(err error) (on occurrence, why string) {
 	switch {
+	case errors.Is(a.cause, ErrSuperseded):
+		return onSupersede, reason(a.cause)
 	case errors.Is(a.cause, ErrCancelled):
-		turn.Status, turn.Error = Cancelled, reason(a.cause)
+		return onCancel, reason(a.cause)
 	case a.failure != nil:
-		turn.Status, turn.Error = Failed, a.failure.Error()
+		return onFailure, a.failure.Error()
 	case err == nil:
-		turn.Status = Completed
-	case a.cause != nil && !a.skipped && turn.OnInterrupt == FailTurn:
-		turn.Status, turn.Error = Failed, interrupted
+		return onComplete, ""
 	case a.cause != nil:
-		turn.Status = Queued
-		turn.Attempt-- // our doing costs no attempt
-	default:
-		if pause, again := a.again(err); again {
-			at := now().Add(pause).Truncate(time.Microsecond)
-			turn.Status, turn.NotBefore = Queued, &at
-			return a.ends(turn, err.Error(), pause)
-		}
-		turn.Status, turn.Error = Failed, err.Error()
+		return onInterruption, "interrupted by the gateway"
+	case IsTemporary(err):
+		return onTemporaryFailure, err.Error()
 	}
-	return a.ends(turn, interrupted, 0)
+	return onFailure, err.Error()
 }
 
-// interrupted is what the log says of an attempt that the gateway itself cut short.
-const interrupted = "interrupted by the gateway"
-
-// ends is the end of the attempt; why is for the log of a turn that has not ended with it.
-func (a *attempt) ends(turn Turn, why string, pause time.Duration) *endTurn {
-	return &endTurn{
-		progress: progress{durable: true}, place: a.place, seq: a.place.seq,
-		number: a.turn.Attempt, turn: turn, why: why, pause: pause,
+// ends is the end of the attempt: the table decides what becomes of the turn. Needs the lock.
+func (a *attempt) ends(err error) *endTurn {
+	on, why := a.outcome(err)
+	f := a.turn.facts(a.attempts)
+	if !a.skipped {
+		f |= agentCalled
 	}
+	r := turnRules.of(Running, on, f)
+	op := &endTurn{
+		progress: progress{durable: true}, place: a.place, seq: a.place.seq,
+		number: a.turn.Attempt, turn: a.turn, event: r.Event, why: why,
+	}
+	r.apply(&op.turn)
+	if r.To.Final() {
+		op.turn.Error = why
+	}
+	if r.Pause {
+		op.pause = a.pause(err)
+		at := now().Add(op.pause).Truncate(time.Microsecond)
+		op.turn.NotBefore = &at
+	}
+	return op
 }
 
 // reason is what a cancelled turn says.
@@ -337,13 +343,10 @@ func (a *attempt) end(op *endTurn) {
 	if rest != "" && op.turn.Status != Queued {
 		op.events = append(op.events, a.event(1, EventDelta, rest, at))
 	}
-	typ, text := EventType(op.turn.Status), op.turn.Error
-	if op.turn.Status == Queued {
-		typ, text = EventInterrupted, op.why
-	} else {
+	if op.turn.Status.Final() {
 		op.turn.FinishedAt = &at
 	}
-	last := a.event(int64(len(op.events)+1), typ, text, at)
+	last := a.event(int64(len(op.events)+1), op.event, op.why, at)
 	last.Detail = op.turn.Detail
 	op.events = append(op.events, last)
 	// op.turn was copied when the attempt was over; the append since then moved the log on.
@@ -355,14 +358,16 @@ func (a *attempt) end(op *endTurn) {
 func (op *endTurn) asFailed(err error) *endTurn {
 	op.replaced = true
 	last := op.events[len(op.events)-1]
+	r := turnRules.of(Running, onUnwritable, 0)
 	turn := op.turn
-	turn.Detail = nil
-	turn.Status, turn.Output, turn.Error = Failed, "", "the result could not be written: "+err.Error()
 	turn.Attempt = op.number
+	r.apply(&turn)
+	turn.Output, turn.Detail, turn.NotBefore = "", nil, nil
+	turn.Error = "the result could not be written: " + err.Error()
 	turn.FinishedAt = &last.At
 	turn.LastEvent = op.events[0].Seq
 	final := Event{
-		Turn: turn.ID, Seq: turn.LastEvent, Type: EventFailed, Attempt: op.number, Text: turn.Error, At: last.At,
+		Turn: turn.ID, Seq: turn.LastEvent, Type: r.Event, Attempt: op.number, Text: turn.Error, At: last.At,
 	}
 	return &endTurn{
 		progress: progress{durable: true}, place: op.place, seq: op.seq, number: op.number,

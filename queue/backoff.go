@@ -53,13 +53,13 @@ func (c *Config) pauseAfterCrash(attempts int) time.Duration {
 	return c.pauseAfter(attempts - 1)
 }
 
-// again returns the pause before the next attempt when there is to be one.
-func (a *attempt) again(err error) (pause time.Duration, again bool) {
-	temporary, ok := errors.AsType[*temporaryError](err)
-	if !ok || a.turn.OnInterrupt == FailTurn || a.turn.Attempt >= a.attempts {
-		return 0, false
+// pause is how long the turn waits before the attempt after the one that ended with err.
+func (a *attempt) pause(err error) time.Duration {
+	pause := a.pauseAfter(a.turn.Attempt)
+	if temporary, ok := errors.AsType[*temporaryError](err); ok {
+		pause = max(pause, min(temporary.after, maxBackoff))
 	}
-	return max(a.pauseAfter(a.turn.Attempt), min(temporary.after, maxBackoff)), true
+	return pause
 }
 
 // hold keeps the place, and so its session, from starting for a while.

@@ -94,10 +94,12 @@ func closeQueue(t testing.TB, q *Queue) {
 	require.NoError(t, q.Close(ctx))
 }
 
-// faultyStore is a store whose commits fail while fault says so.
+// faultyStore is a store whose commits fail while fault says so. written sees what was committed before anybody else
+// learns of it.
 type faultyStore struct {
 	Store
-	fault atomic.Pointer[func(ops []operation) error]
+	fault   atomic.Pointer[func(ops []operation) error]
+	written atomic.Pointer[func(ops []operation)]
 }
 
 func (s *faultyStore) commit(ops []operation) error {
@@ -106,7 +108,11 @@ func (s *faultyStore) commit(ops []operation) error {
 			return err
 		}
 	}
-	return s.Store.commit(ops)
+	err := s.Store.commit(ops)
+	if written := s.written.Load(); err == nil && written != nil {
+		(*written)(ops)
+	}
+	return err
 }
 
 func (s *faultyStore) failWith(fault func(ops []operation) error) {

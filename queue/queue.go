@@ -344,7 +344,7 @@ func (q *Queue) Cancel(ctx context.Context, id string) (Turn, error) {
 		if err != nil {
 			return Turn{}, err
 		}
-		return t, fmt.Errorf("%w: the turn is %s", ErrConflict, t.Status)
+		return t, conflict(t.Status)
 	case op != nil:
 		select {
 		case <-op.done:
@@ -355,7 +355,7 @@ func (q *Queue) Cancel(ctx context.Context, id string) (Turn, error) {
 	}
 	t, err := q.final(ctx, id, topic)
 	if err == nil && t.Status != Cancelled {
-		err = fmt.Errorf("%w: the turn is %s", ErrConflict, t.Status)
+		err = conflict(t.Status)
 	}
 	return t, err
 }

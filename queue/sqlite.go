@@ -298,13 +298,14 @@ func (s *sqliteStore) settle(
 			return err
 		}
 		for _, t := range left {
-			if t.OnInterrupt == FailTurn || t.Attempt >= maxAttempts {
+			now, err := s.w.settle(t, maxAttempts, at, pause)
+			if err != nil {
+				return err
+			}
+			if now.Final() {
 				n.failed++
 			} else {
 				n.requeued++
-			}
-			if err := s.w.settle(t, maxAttempts, at, pause); err != nil {
-				return err
 			}
 		}
 		failpoint.At("store.settle.applied")

@@ -106,7 +106,7 @@ func (w *writer) joined(op *acceptTurn, attached any) (bool, error) {
 		return false, err
 	}
 	op.first, op.joined = &first, true
-	return true, w.event(seq, EventCollected, first.LastEvent, first.Attempt, t.Input, t.CreatedAt)
+	return true, w.event(seq, turnRules.of(Queued, onJoin, joinable).Event, first.LastEvent, first.Attempt, t.Input, t.CreatedAt)
 }
 
 // repeated finds the turn that the key named first.
@@ -164,9 +164,7 @@ func (w *writer) applyStart(op *startTurn) error {
 	var t Turn
 	if op.queued != nil {
 		t = *op.queued
-		t.Status = Running
-		t.Attempt++
-		t.Runs++
+		turnRules.of(Queued, onStart, 0).apply(&t)
 		t.LastEvent++
 		t.StartedAt = &op.at
 	} else {
@@ -235,7 +233,7 @@ func (w *writer) applyCancel(op *cancelTurn) error {
 		return err
 	}
 	op.turn = t
-	return w.event(op.seq, EventCancelled, t.LastEvent, t.Attempt, op.why, op.at)
+	return w.event(op.seq, turnRules.of(Queued, onCancel, 0).Event, t.LastEvent, t.Attempt, op.why, op.at)
 }
 
 func (w *writer) applyRetry(op *retryTurn) error {
@@ -243,20 +241,22 @@ func (w *writer) applyRetry(op *retryTurn) error {
 	if err != nil {
 		return err
 	}
-	if t.Status != Failed && t.Status != Cancelled {
+	again := turnRules.of(t.Status, onRetry, 0)
+	if again.Kind == refused {
 		op.turn = t
-		return fmt.Errorf("%w: the turn is %s", ErrConflict, t.Status)
+		return conflict(t.Status)
 	}
 	if err := w.spell(op.seq, t.Attempt); err != nil {
 		return err
 	}
-	if _, err := w.retry.ExecContext(w.ctx(), op.seq); err != nil {
+	again.apply(&t)
+	if _, err := w.retry.ExecContext(w.ctx(), string(t.Status), t.Attempt, op.seq); err != nil {
 		return err
 	}
 	if op.turn, err = scanTurn(w.turnByID.QueryRowContext(w.ctx(), op.id), nil); err != nil {
 		return err
 	}
-	return w.event(op.seq, EventRequeued, op.turn.LastEvent, op.turn.Attempt, "", op.at)
+	return w.event(op.seq, again.Event, op.turn.LastEvent, op.turn.Attempt, "", op.at)
 }
 
 func (w *writer) applyPrune(op *pruneTurns) error {
@@ -281,8 +281,8 @@ func (w *writer) applyDelete(op *deleteTurn) error {
 		return err
 	}
 	op.turn = t
-	if !t.Status.Final() {
-		return fmt.Errorf("%w: the turn is %s", ErrConflict, t.Status)
+	if turnRules.of(t.Status, onDelete, 0).Kind == refused {
+		return conflict(t.Status)
 	}
 	return w.forgetTurn(seq, t.FinishedAt.Add(time.Microsecond))
 }
@@ -328,29 +328,30 @@ func (w *writer) leftRunning() ([]seqTurn, error) {
 	return collect(rows, 0)
 }
 
-// settle ends the attempt of a generation that is gone.
-func (w *writer) settle(t seqTurn, maxAttempts int, at time.Time, pause func(attempts int) time.Duration) error {
-	status, typ, text, finished := Queued, EventInterrupted, "interrupted by a crash", any(nil)
-	why := ""
-	if t.OnInterrupt == FailTurn || t.Attempt >= maxAttempts {
+// settle ends the attempt of a generation that is gone, and returns the status that the turn has now.
+func (w *writer) settle(t seqTurn, maxAttempts int, at time.Time, pause func(attempts int) time.Duration) (Status, error) {
+	r := turnRules.of(Running, onCrash, t.facts(maxAttempts))
+	number, text, why, finished := t.Attempt, "interrupted by a crash", "", any(nil)
+	r.apply(&t.Turn)
+	if r.To.Final() {
 		if t.OnInterrupt != FailTurn {
-			text = fmt.Sprintf("interrupted by a crash %d times", t.Attempt)
+			text = fmt.Sprintf("interrupted by a crash %d times", number)
 		}
-		status, typ, why, finished = Failed, EventFailed, text, at.UnixMicro()
+		why, finished = text, at.UnixMicro()
 	}
 	last := t.LastEvent + 1
-	if err := w.spell(t.seq, t.Attempt); err != nil {
-		return err
+	if err := w.spell(t.seq, number); err != nil {
+		return t.Status, err
 	}
-	if err := w.one(w.settled, string(status), finished, last, why, t.seq, w.epoch); err != nil {
-		return err
+	if err := w.one(w.settled, string(t.Status), t.Attempt, finished, last, why, t.seq, w.epoch); err != nil {
+		return t.Status, err
 	}
-	if wait := pause(t.Attempt); status == Queued && wait > 0 {
+	if wait := pause(number); r.Pause && wait > 0 {
 		if _, err := w.delay.ExecContext(w.ctx(), at.Add(wait).UnixMicro(), t.seq); err != nil {
-			return err
+			return t.Status, err
 		}
 	}
-	return w.event(t.seq, typ, last, t.Attempt, text, at)
+	return t.Status, w.event(t.seq, r.Event, last, number, text, at)
 }
 
 // blob is NULL for nil.

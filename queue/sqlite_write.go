@@ -47,11 +47,11 @@ func newWriter(ctx context.Context, db *sql.DB, epoch int64) (*writer, error) {
 	w.addKey = prepare(`INSERT INTO keys (session, key, turn, digest, created_at) VALUES (?, ?, ?, ?, ?)
 		ON CONFLICT DO NOTHING`)
 	w.keyOf = prepare(`SELECT turn, digest FROM keys WHERE session = ? AND key = ?`)
-	w.addTurn = prepare(`INSERT INTO turns (id, session, lane, agent, status, attempt, epoch, key, on_interrupt,
+	w.addTurn = prepare(fmt.Sprintf(`INSERT INTO turns (id, session, lane, agent, status, attempt, epoch, key, on_interrupt,
 		created_at, last_event, error, context, input, output, mode)
-		VALUES (?, ?, ?, ?, 'queued', 0, 0, ?, ?, ?, 0, '', ?, ?, '', ?)`)
+		VALUES (?, ?, ?, ?, '%s', 0, 0, ?, ?, ?, 0, '', ?, ?, '', ?)`, turnRules.of(absent, onAccept, 0).To))
 	w.join = prepare(`UPDATE turns SET input = input || ?1 || ?2, last_event = last_event + 1
-		WHERE seq = (SELECT max(seq) FROM turns WHERE session = ?3) AND status = 'queued' AND runs = 0
+		WHERE seq = (SELECT max(seq) FROM turns WHERE session = ?3) AND ` + turnRules.where(onJoin) + ` AND runs = 0
 		AND mode = 'collect' AND agent = ?4 AND lane = ?5 AND on_interrupt = ?6 AND context IS ?7
 		AND octet_length(input) + octet_length(?1) + octet_length(?2) <= ?8 RETURNING seq`)
 	w.moveKey = prepare(`UPDATE keys SET turn = ? WHERE session = ? AND key = ?`)
@@ -59,14 +59,14 @@ func newWriter(ctx context.Context, db *sql.DB, epoch int64) (*writer, error) {
 	w.turnBySeq = prepare(selectTurn + ` WHERE t.seq = ?`)
 
 	w.claim = prepare(fmt.Sprintf(`PRAGMA user_version = %d`, compactLog))
-	w.start = prepare(`UPDATE turns SET status = 'running', attempt = attempt + 1, runs = runs + 1, epoch = ?, started_at = ?,
-		last_event = last_event + 1, head = last_event + 1, not_before = 0 WHERE seq = ? AND status = 'queued'`)
+	w.start = prepare(`UPDATE turns SET ` + turnRules.of(Queued, onStart, 0).set() + `, epoch = ?, started_at = ?,
+		last_event = last_event + 1, head = last_event + 1, not_before = 0 WHERE seq = ? AND ` + turnRules.where(onStart))
 	w.add = prepare(`INSERT INTO events (turn, seq, type, attempt, text, at) VALUES (?, ?, ?, ?, ?, ?)`)
 	w.append1 = prepare(`INSERT INTO events (turn, seq, type, attempt, text, at)
 		SELECT seq, ?, ?, ?, ?, ? FROM turns
-		WHERE seq = ? AND status = 'running' AND epoch = ? AND attempt = ?`)
+		WHERE seq = ? AND ` + turnRules.where(onText) + ` AND epoch = ? AND attempt = ?`)
 	w.end = prepare(`UPDATE turns SET status = ?, attempt = ?, finished_at = ?, last_event = ?, error = ?, output = ?, detail = ?
-		WHERE seq = ? AND status = 'running' AND epoch = ? AND attempt = ?`)
+		WHERE seq = ? AND ` + turnRules.where(onComplete) + ` AND epoch = ? AND attempt = ?`)
 	w.spellStarted = prepare(`INSERT INTO events (turn, seq, type, attempt, text, at)
 		SELECT seq, head, 'started', ?, '', started_at FROM turns WHERE seq = ? AND head > 0`)
 	w.spellFinal = prepare(`INSERT INTO events (turn, seq, type, attempt, text, at)
@@ -74,9 +74,9 @@ func newWriter(ctx context.Context, db *sql.DB, epoch int64) (*writer, error) {
 		WHERE seq = ? AND head > 0 AND finished_at IS NOT NULL`)
 	w.spelled = prepare(`UPDATE turns SET head = 0 WHERE seq = ?`)
 	w.delay = prepare(`UPDATE turns SET not_before = ? WHERE seq = ?`)
-	w.cancel = prepare(`UPDATE turns SET status = 'cancelled', finished_at = ?, last_event = last_event + 1,
+	w.cancel = prepare(`UPDATE turns SET ` + turnRules.of(Queued, onCancel, 0).set() + `, finished_at = ?, last_event = last_event + 1,
 		error = ? WHERE seq = ? AND status = 'queued'`)
-	w.retry = prepare(`UPDATE turns SET status = 'queued', attempt = 0, started_at = NULL, finished_at = NULL,
+	w.retry = prepare(`UPDATE turns SET status = ?, attempt = ?, started_at = NULL, finished_at = NULL,
 		last_event = last_event + 1, error = '', output = '' WHERE seq = ?`)
 
 	w.forget = prepare(`DELETE FROM turns WHERE seq = ? AND finished_at < ? RETURNING id, session, key, mode`)
@@ -89,8 +89,8 @@ func newWriter(ctx context.Context, db *sql.DB, epoch int64) (*writer, error) {
 	w.unset = prepare(`DELETE FROM settings WHERE kind = ? AND name = ?`)
 
 	w.left = prepare(selectTurn + ` WHERE t.finished_at IS NULL AND t.status = 'running' ORDER BY t.seq`)
-	w.settled = prepare(`UPDATE turns SET status = ?, finished_at = ?, last_event = ?, error = ?
-		WHERE seq = ? AND status = 'running' AND epoch < ?`)
+	w.settled = prepare(`UPDATE turns SET status = ?, attempt = ?, finished_at = ?, last_event = ?, error = ?
+		WHERE seq = ? AND ` + turnRules.where(onCrash) + ` AND epoch < ?`)
 	return w, nil
 }
 

@@ -145,7 +145,8 @@ type (
 		number int // of the attempt that ends
 		turn   Turn
 		events []Event
-		why    string        // what the log says when the turn has not ended
+		event  EventType     // the last of the events
+		why    string        // the text of the last event
 		pause  time.Duration // before the next attempt
 		// abandoned: Run had not returned.
 		abandoned bool
