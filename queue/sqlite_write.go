@@ -75,9 +75,9 @@ func newWriter(ctx context.Context, db *sql.DB, epoch int64) (*writer, error) {
 	w.spelled = prepare(`UPDATE turns SET head = 0 WHERE seq = ?`)
 	w.delay = prepare(`UPDATE turns SET not_before = ? WHERE seq = ?`)
 	w.cancel = prepare(`UPDATE turns SET ` + turnRules.of(Queued, onCancel, 0).set() + `, finished_at = ?, last_event = last_event + 1,
-		error = ? WHERE seq = ? AND status = 'queued'`)
+		error = ?, not_before = 0 WHERE seq = ? AND status = 'queued'`)
 	w.retry = prepare(`UPDATE turns SET status = ?, attempt = ?, started_at = NULL, finished_at = NULL,
-		last_event = last_event + 1, error = '', output = '' WHERE seq = ?`)
+		last_event = last_event + 1, error = '', output = '', not_before = 0 WHERE seq = ?`)
 
 	w.forget = prepare(`DELETE FROM turns WHERE seq = ? AND finished_at < ? RETURNING id, session, key, mode`)
 	w.forgetEvents = prepare(`DELETE FROM events WHERE turn = ?`)
