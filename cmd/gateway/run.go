@@ -31,7 +31,7 @@ start until a person acts.`,
 					source.Flags[key] = value
 				}
 			}
-			code, err := daemon.Run(daemon.Options{
+			code, err := daemon.Main(daemon.Options{
 				Source: source, Argv: os.Args, Version: version(), Out: cmd.OutOrStdout(), Err: cmd.ErrOrStderr(),
 			})
 			if code == fsm.ExitOK {

@@ -1,127 +1,93 @@
-// Package daemon is the gateway that runs: it wires all rooms, and its effects do what the lifecycle of fsm decides. They
-// run one at a time on behalf of the machine.
+// Package daemon is the gateway that runs. It wires all rooms, and its effects carry out what the lifecycle in fsm
+// decides.
+//
+// The invariant: what the daemon has opened has one owner at every moment. Effects run one at a time and own it in turn.
+// The last one, release, waits for the effect before it, but not for ever: once release has begun, all that was opened is
+// its to close, and an effect that hung and comes back closes by itself what it has opened meanwhile (see tenure). The
+// instance lock is released after everything that it guards. Where the store is still being opened then, the lock goes
+// to whoever waits for that (see storeOpening.tooLate), or to the system with the end of the process. A forced exit
+// releases nothing.
 package daemon
 
 import (
 	"context"
 	"crypto/rand"
-	"net"
 	"os"
 	"runtime/pprof"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/rs/zerolog"
 
 	"gateway/fsm"
-	"gateway/internal/agent"
 	"gateway/internal/child"
 	"gateway/internal/config"
 	"gateway/internal/handoff"
 	"gateway/internal/process"
-	"gateway/internal/statedir"
-	"gateway/queue"
-	"gateway/server"
 )
 
-// daemon is everything that `gateway run` holds together. Its effects run one at a time on behalf of the
-// machine, so what only they touch needs no lock; what others read is atomic.
-type daemon struct {
-	Options
+// Daemon is one process's gateway. The zero value is of no use; see [New].
+type Daemon struct {
+	given
+	machine  *fsm.Machine
+	tenure   tenure
+	folder   folder
+	ingress  ingress
+	current  atomic.Pointer[generation]
+	handover handover
+	outside  outside
+	failure  error // why the exit code is not 0, for people; written in tenure
+}
 
+// given is what a daemon is made of. It does not change.
+type given struct {
+	Options
+	system     system
 	executable string
 	bootID     string
 	log        zerolog.Logger
+}
 
-	machine *fsm.Machine
-	signals *process.Signals
-	permit  process.Authorization
-
+// outside is who watches the gateway, and who may tell it what to do.
+type outside struct {
+	signals    signals
+	permit     process.Authorization
 	supervisor *process.Supervisor
 	metrics    *metrics
-
-	// Read by anyone.
-	loaded    atomic.Pointer[config.Loaded]
-	queue     atomic.Pointer[queue.Queue]
-	mode      atomic.Pointer[respawnMode]
-	address   atomic.Pointer[string]
-	activated atomic.Bool                       // the listener belongs to the supervisor, whatever the configuration says
-	journal   atomic.Pointer[statedir.Journal]  // nil until the lock is taken: the folder may be another gateway's
-	heir      atomic.Pointer[handoff.Successor] // who this process has handed over to
-
-	// Touched by effects only.
-	inherited   *handoff.Handover    // until the first start has taken it over
-	predecessor *handoff.Predecessor // who hands over to this process, until it has
-	forwarded   sync.WaitGroup       // its last connections
-	restarted   bool                 // this image or generation comes from a restart
-	lock        *statedir.Lock
-	lockErr     error         // why the lock of the gateway before this one could not be taken over
-	opening     *storeOpening // nil when no store is being opened
-	unclaimed   bool          // the files that name the owner of the lock are those of the gateway before this one
-	owns        bool          // the lock, the files beside it and the connections are this process's own
-	listener    net.Listener
-	listens     string       // the configured address that listener serves
-	served      bool         // the server knows listener
-	retired     net.Listener // the listener before a change of address
-	socket      *net.UnixListener
-	agents      *agent.Set
-	server      *server.Server
-	carried     []server.Parked // connections that the next open hands to the server
-	successor   *preparation
-	hurry       chan time.Duration    // a shorter time for the drain that is under way
-	checking    chan struct{}         // holds one while a successor is only asked
-	before      statedir.FailedStarts // what counted against this start
-	lingers     bool                  // connections are left that could not be handed over
-	failure     error                 // why the exit code is not 0, for people
-	broken      atomic.Bool           // the server failed on the TCP listener
 }
 
-type respawnMode struct {
-	handoff.Mode
-	why string
+// New wires a gateway that has loaded its configuration. It opens nothing and starts nothing.
+func New(o Options, loaded config.Loaded, came Arrival) (*Daemon, error) {
+	return newDaemon(o, loaded, came, realSystem())
 }
 
-// newDaemon wires a daemon that has loaded its configuration; run starts it.
-func newDaemon(o Options, loaded config.Loaded, inherited *handoff.Handover) (*daemon, error) {
+func newDaemon(o Options, loaded config.Loaded, came Arrival, system system) (*Daemon, error) {
 	executable, err := handoff.Executable(o.Argv[0])
 	if err != nil {
 		return nil, err
 	}
-	log := newLogger(loaded.Config.Log.Format, o.Err)
-	d := &daemon{
-		Options: o, executable: executable, bootID: strings.ToLower(rand.Text()), log: log,
-		inherited: inherited, restarted: inherited != nil, supervisor: process.NewSupervisor(),
-		hurry: make(chan time.Duration, 1), checking: make(chan struct{}, 1),
-	}
+	d := &Daemon{given: given{
+		Options: o, system: system, executable: executable, bootID: strings.ToLower(rand.Text()),
+		log: newLogger(loaded.Config.Log.Format, o.Err),
+	}}
+	d.handover.begin(came)
 	d.use(loaded)
-	d.inherit()
-	d.metrics = newMetrics(d)
-	previous, err := historyOf(inherited)
+	d.outside.metrics = newMetrics(d)
+	previous, err := historyOf(came.Inherited)
 	if err != nil {
-		log.Warn().Err(err).Msg("the history of the process image before this one is lost")
+		d.log.Warn().Err(err).Msg("the history of the process image before this one is lost")
 	}
 	d.machine, err = fsm.New(fsm.Config{
-		Table: fsm.Lifecycle(),
-		Effects: map[fsm.Effect]fsm.EffectFunc{
-			fsm.EffectStart:   d.start,
-			fsm.EffectOpen:    d.open,
-			fsm.EffectDrain:   d.drain,
-			fsm.EffectResume:  d.resume,
-			fsm.EffectClose:   d.close,
-			fsm.EffectRespawn: d.respawn,
-			fsm.EffectReset:   d.reset,
-			fsm.EffectRelease: d.release,
-			fsm.EffectAbandon: d.abandon,
-		},
+		Table:      fsm.Lifecycle(),
+		Effects:    d.effects(),
 		Timeouts:   d.timeouts,
 		BootID:     d.bootID,
 		Previous:   previous,
 		OnHop:      d.recordHop,
-		OnDecision: d.metrics.decided,
+		OnDecision: d.outside.metrics.decided,
 		LastResort: d.lastResort,
-		Log:        log.With().Str("subsystem", "lifecycle").Logger(),
+		Log:        d.subsystem("lifecycle"),
 	})
 	if err != nil {
 		return nil, err
@@ -129,41 +95,62 @@ func newDaemon(o Options, loaded config.Loaded, inherited *handoff.Handover) (*d
 	return d, nil
 }
 
-// run owns the machine until it has stopped and returns the process's exit code.
-func (d *daemon) run() int {
-	d.signals = process.Listen(d.signalled, lifecycleSignals()...)
-	defer d.signals.Close()
+// effects has a function for each effect of the table, in a file of its own.
+func (d *Daemon) effects() map[fsm.Effect]fsm.EffectFunc {
+	return map[fsm.Effect]fsm.EffectFunc{
+		fsm.EffectStart:   d.start,
+		fsm.EffectOpen:    d.open,
+		fsm.EffectDrain:   d.drain,
+		fsm.EffectResume:  d.resume,
+		fsm.EffectClose:   d.close,
+		fsm.EffectRespawn: d.respawn,
+		fsm.EffectReset:   d.reset,
+		fsm.EffectRelease: d.release,
+		fsm.EffectAbandon: d.abandon,
+	}
+}
+
+// Run runs the gateway until it has stopped or handed over, and returns the exit code of the process. The error is for
+// people; it is nil when nothing is left to explain. When ctx ends, the gateway stops. Call it once.
+func (d *Daemon) Run(ctx context.Context) (code int, err error) {
+	d.takeOverEarly()
+	d.outside.supervisor = process.NewSupervisor()
+	d.outside.signals = d.system.signals(d.signalled, lifecycleSignals()...)
+	defer d.outside.signals.Close()
 	reaper := child.NewReaper(d.subsystem("child"))
 	defer reaper.Close()
+	stops := context.AfterFunc(ctx, func() {
+		d.machine.Notify(fsm.Request{Event: fsm.Stop, Actor: "gateway", Reason: context.Cause(ctx).Error()})
+	})
+	defer stops()
 	watched, stopWatch := context.WithCancel(context.Background())
 	var watchdog sync.WaitGroup
 	watchdog.Go(func() { d.attendSupervisor(watched) })
-	code := d.machine.Run()
+	code = d.machine.Run()
 	stopWatch()
 	watchdog.Wait()
-	d.supervisor.Flush()
-	if j := d.journal.Load(); j != nil {
+	d.outside.supervisor.Flush()
+	if j := d.folder.journal.Load(); j != nil {
 		j.Close()
 	}
 	d.linger()
-	return code
+	return code, d.why()
 }
 
-// use puts a configuration in force.
-func (d *daemon) use(loaded config.Loaded) {
-	d.loaded.Store(&loaded)
-	around := handoff.Look()
-	around.TLS = loaded.Config.TLS.On()
-	mode, why := around.Choose(loaded.Config.Lifecycle.Respawn)
-	d.mode.Store(&respawnMode{mode, why})
-	if level, err := zerolog.ParseLevel(loaded.Config.Log.Level); err == nil {
-		zerolog.SetGlobalLevel(level)
-	}
+// fail keeps why the exit code is not 0; the latest reason counts.
+func (d *Daemon) fail(err error) {
+	d.tenure.mu.Lock()
+	defer d.tenure.mu.Unlock()
+	d.failure = err
 }
 
-func (d *daemon) config() *config.Config { return &d.loaded.Load().Config }
+func (d *Daemon) why() error {
+	d.tenure.mu.Lock()
+	defer d.tenure.mu.Unlock()
+	return d.failure
+}
 
-func (d *daemon) timeouts() fsm.Timeouts {
+func (d *Daemon) timeouts() fsm.Timeouts {
 	l := d.config().Lifecycle
 	return fsm.Timeouts{
 		fsm.StartTimeout: l.StartTimeout, fsm.DrainTimeout: l.DrainTimeout,
@@ -172,21 +159,21 @@ func (d *daemon) timeouts() fsm.Timeouts {
 }
 
 // recordHop keeps the journal, tells the supervisor and measures.
-func (d *daemon) recordHop(h fsm.Hop) {
+func (d *Daemon) recordHop(h fsm.Hop) {
 	d.tellSupervisor(h)
-	d.metrics.observe(h)
-	if j := d.journal.Load(); j != nil {
+	d.outside.metrics.observe(h)
+	if j := d.folder.journal.Load(); j != nil {
 		j.Add(h)
 	}
 }
 
 // lastResort ends the process when the machine itself is stuck.
-func (d *daemon) lastResort(s fsm.Snapshot) {
+func (d *Daemon) lastResort(s fsm.Snapshot) {
 	d.log.Error().Str("state", string(s.State)).Msg("the lifecycle is stuck; ending the process. Try: report the stacks below")
 	_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
 	os.Exit(fsm.ExitForced)
 }
 
-func (d *daemon) subsystem(name string) zerolog.Logger {
+func (d *Daemon) subsystem(name string) zerolog.Logger {
 	return d.log.With().Str("subsystem", name).Logger()
 }

@@ -15,18 +15,20 @@ import (
 
 // holdOff makes a fresh process wait when the starts before it have failed, one after another, with the same
 // configuration and executable. The wait is part of Starting: a stop ends it.
-func (d *daemon) holdOff(ctx context.Context, _ fsm.Entry) error {
-	if d.restarted {
+func (d *Daemon) holdOff(ctx context.Context, e fsm.Entry) error {
+	if d.handover.restarted(e.Hop.Generation) {
 		return nil
 	}
 	dir, now := d.config().StateDir, time.Now()
 	f := statedir.ReadFailedStarts(dir).Before(d.fingerprint(), now)
-	d.before = f
+	if err := d.tenure.keep(func() { d.folder.before = f }, nil); err != nil {
+		return err
+	}
 	if f.Count > 0 {
 		hold := min(f.Hold(), d.config().Lifecycle.StartTimeout/2)
 		d.log.Warn().Int("failed", f.Count).Time("last", f.Last).Str("reason", f.Reason).Dur("wait_ms", hold).
 			Msg("the last starts have failed")
-		d.supervisor.Tell(fmt.Sprintf("STATUS=%s: %d starts have failed; the last one: %s", fsm.Starting, f.Count, statusLine(f.Reason)))
+		d.outside.supervisor.Tell(fmt.Sprintf("STATUS=%s: %d starts have failed; the last one: %s", fsm.Starting, f.Count, statusLine(f.Reason)))
 		if hold > 0 {
 			waits := f
 			waits.Until = now.Add(hold)
@@ -46,12 +48,12 @@ func (d *daemon) holdOff(ctx context.Context, _ fsm.Entry) error {
 }
 
 // startEnded writes down how this start has ended.
-func (d *daemon) startEnded(h fsm.Hop) {
+func (d *Daemon) startEnded(h fsm.Hop) {
 	switch {
-	case d.lock == nil || !d.owns: // the folder is another gateway's
+	case d.handover.current() != owner: // the folder is another gateway's
 	case h.Event == fsm.StartFailed:
 		f := statedir.ReadFailedStarts(d.config().StateDir).Before(d.fingerprint(), time.Now())
-		if d.restarted {
+		if d.handover.restarted(h.Generation) {
 			f.Count++
 		}
 		f.Count, f.Last, f.Reason = max(f.Count, 1), time.Now(), h.Reason
@@ -59,18 +61,18 @@ func (d *daemon) startEnded(h fsm.Hop) {
 	case h.To == fsm.Running:
 		d.count(statedir.FailedStarts{})
 	case h.From == fsm.Starting: // it was called off: that says nothing about it
-		d.count(d.before)
+		d.count(d.folder.before)
 	}
 }
 
-func (d *daemon) count(f statedir.FailedStarts) {
+func (d *Daemon) count(f statedir.FailedStarts) {
 	if err := f.Write(d.config().StateDir); err != nil {
 		d.log.Debug().Err(err).Msg("the starts are not counted")
 	}
 }
 
 // fingerprint tells one configuration and executable from another, without what is secret in them.
-func (d *daemon) fingerprint() string {
+func (d *Daemon) fingerprint() string {
 	about := struct {
 		Config     any
 		Executable string

@@ -11,7 +11,7 @@ import (
 )
 
 // lifecycle is the machine as the server sees it.
-type lifecycle struct{ d *daemon }
+type lifecycle struct{ d *Daemon }
 
 func (l lifecycle) Admission() (server.Admission, <-chan struct{}) {
 	changed := l.d.machine.Changed()
@@ -23,10 +23,10 @@ func (l lifecycle) Status() server.Status {
 	doc := server.StatusDocument{
 		State: s.State, Since: s.Since, PID: os.Getpid(), BootID: s.BootID, Generation: s.Generation,
 		Address: d.listeningOn(), TLS: d.config().TLS.On(), StateDir: d.config().StateDir, Version: d.Version,
-		RespawnMode: string(d.mode.Load().Mode), RespawnReason: d.mode.Load().why,
+		RespawnMode: string(d.current.Load().mode), RespawnReason: d.current.Load().why,
 		Intent: s.Intent, Deadline: s.Deadline, Admission: s.Admission, Postponed: s.Postponed, Hop: s.Hop, Counters: s.Counters,
 	}
-	if q := d.queue.Load(); q != nil {
+	if q := d.current.Load().lanes; q != nil {
 		st := q.Stats()
 		doc.Turns = server.TurnCounts{Running: st.Running, Queued: st.Queued, Stuck: st.Stuck}
 	}
@@ -63,7 +63,7 @@ func (l lifecycle) Request(ctx context.Context, r server.Request) (server.Decisi
 }
 
 func (l lifecycle) AuthorizeSignal(actor string) {
-	l.d.permit.Grant(actor)
+	l.d.outside.permit.Grant(actor)
 	l.d.log.Info().Str("actor", actor).Msg("one restart by SIGUSR1 is authorised for 5 s")
 }
 

@@ -8,7 +8,7 @@ import (
 )
 
 // limits is what clients may take. Connections that left no descriptors would keep turns from running.
-func (d *daemon) limits() server.Limits {
+func (d *Daemon) limits() server.Limits {
 	c := d.config().Limits
 	l := server.Limits{Connections: c.Connections, PerAddress: c.ConnectionsPerAddress, Rate: c.RequestsPerSecond, Burst: c.Burst}
 	var files unix.Rlimit

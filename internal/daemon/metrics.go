@@ -11,7 +11,6 @@ import (
 
 	"gateway/fsm"
 	"gateway/queue"
-	"gateway/server"
 )
 
 // turnBuckets are in seconds: an echo, a tool, a model, a long piece of work.
@@ -20,8 +19,8 @@ var turnBuckets = []float64{.001, .005, .02, .1, .5, 2, 10, 60, 300, 1800}
 // metrics are what /metrics shows. Gauges are read from the published snapshots at each scrape; only the
 // durations are kept here.
 type metrics struct {
-	d        *daemon
-	server   atomic.Pointer[server.Server] // nil until there is one
+	d        *Daemon
+	front    atomic.Pointer[front] // nil until there is one
 	registry *prometheus.Registry
 	lasted   *prometheus.HistogramVec
 	waited   prometheus.Histogram
@@ -36,7 +35,7 @@ type metrics struct {
 	answers, sentAway                             *prometheus.Desc
 }
 
-func newMetrics(d *daemon) *metrics {
+func newMetrics(d *Daemon) *metrics {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("gateway_"+name, help, labels, nil)
 	}
@@ -136,7 +135,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	counter(m.impossible, s.Counters.Impossible)
 	gauge(m.build, 1, m.d.Version, m.d.bootID)
 	m.collectServer(gauge, counter)
-	q := m.d.queue.Load()
+	q := m.d.current.Load().lanes
 	if q == nil {
 		return
 	}
@@ -156,11 +155,11 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (m *metrics) collectServer(gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, uint64, ...string)) {
-	s := m.server.Load()
-	if s == nil {
+	f := m.front.Load()
+	if f == nil {
 		return
 	}
-	st := s.Stats()
+	st := (*f).Stats()
 	gauge(m.connections, float64(st.Connections))
 	gauge(m.webSockets, float64(st.WebSockets))
 	gauge(m.held, float64(st.Held))

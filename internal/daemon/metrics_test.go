@@ -22,7 +22,7 @@ func TestEveryMetricIsDocumentedWithItsLabels(t *testing.T) {
 		}
 	}
 	descs := make(chan *prometheus.Desc, 1000)
-	newMetrics(&daemon{}).registry.Describe(descs)
+	newMetrics(&Daemon{}).registry.Describe(descs)
 	close(descs)
 	about := regexp.MustCompile(`fqName: "(gateway_[^"]+)".*variableLabels: \{([^}]*)\}`)
 	for d := range descs {

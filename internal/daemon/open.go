@@ -11,21 +11,22 @@ import (
 )
 
 // open makes Running what its name says.
-func (d *daemon) open(_ context.Context, e fsm.Entry) fsm.Outcome {
-	d.queue.Load().Resume()
+func (d *Daemon) open(_ context.Context, e fsm.Entry) fsm.Outcome {
+	in := &d.ingress
+	d.current.Load().lanes.Resume()
 	d.takeBacklog()
-	d.server.Resume(d.carried)
-	d.carried = nil
+	in.front.Resume(in.carried)
+	in.carried = nil
 	// No client waits any more: now comes what is for people.
 	d.startEnded(e.Hop)
-	if d.unclaimed {
+	if d.handover.came != fresh && e.Hop.Generation == 0 { // the files name the gateway before this one
 		if err := d.claim(); err != nil {
 			d.log.Warn().Err(err).Msg("the files that name this process are not up to date")
 		}
 	}
-	if d.retired != nil {
-		_ = d.retired.Close()
-		d.retired = nil
+	if in.retired != nil {
+		_ = in.retired.Close()
+		in.retired = nil
 	}
 	scheme := "http"
 	if d.config().TLS.On() {
@@ -36,8 +37,8 @@ func (d *daemon) open(_ context.Context, e fsm.Entry) fsm.Outcome {
 }
 
 // takeBacklog takes the connections that still wait at an address which is given up.
-func (d *daemon) takeBacklog() {
-	ln, ok := d.retired.(*net.TCPListener)
+func (d *Daemon) takeBacklog() {
+	ln, ok := d.ingress.retired.(*net.TCPListener)
 	if !ok || ln.SetDeadline(time.Now().Add(backlogTime)) != nil {
 		return
 	}
@@ -46,6 +47,6 @@ func (d *daemon) takeBacklog() {
 		if err != nil {
 			return
 		}
-		d.carried = append(d.carried, server.Parked{Conn: nc, TLS: d.config().TLS.On()})
+		d.ingress.carried = append(d.ingress.carried, server.Parked{Conn: nc, TLS: d.config().TLS.On()})
 	}
 }

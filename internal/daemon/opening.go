@@ -2,51 +2,56 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 
-	"gateway/internal/agent"
 	"gateway/internal/statedir"
 	"gateway/queue"
 )
 
-// storeOpening is a store that is opened beside the rest of a start.
+// storeOpening is a store that is opened beside the rest of a start. It may end after the start that needs it.
 type storeOpening struct {
 	done chan struct{}
 	// Valid once done is closed.
-	agents *agent.Set
-	queue  *queue.Queue
+	agents agents
+	lanes  lanes
 	err    error
 }
 
-// inherit takes the lock over from the gateway before this one, if there was one, and begins to open the store, while
-// clients wait for all that a start has to do.
-func (d *daemon) inherit() {
-	if d.inherited == nil {
+// takeOverEarly takes the lock over from the gateway before this one, if there was one, and begins to open the store,
+// while clients wait for all that a start has to do.
+func (d *Daemon) takeOverEarly() {
+	h := d.handover.inherited
+	if h == nil {
 		return
 	}
-	if d.lock, d.lockErr = statedir.Adopt(d.config().StateDir, d.inherited.LockFile()); d.lockErr == nil {
-		d.opening = d.beginOpening(context.Background())
+	l, err := d.system.adopt(d.config().StateDir, h.LockFile())
+	if err != nil {
+		d.folder.lockErr = err
+		return
 	}
+	d.folder.lock = l
+	d.folder.opening = d.beginOpening(context.Background())
 }
 
 // beginOpening opens the store. The lock must be held.
-func (d *daemon) beginOpening(ctx context.Context) *storeOpening {
+func (d *Daemon) beginOpening(ctx context.Context) *storeOpening {
 	o := &storeOpening{done: make(chan struct{})}
 	c := d.config()
 	go func() {
 		defer close(o.done)
-		if o.agents, o.err = agent.New(c.Agents, c.StateDir, d.subsystem("agent")); o.err != nil {
+		if o.agents, o.err = d.system.agents(c, d.subsystem("agent")); o.err != nil {
 			return
 		}
-		lanes := make(map[string]int)
+		concurrency := make(map[string]int)
 		for name, l := range c.Lanes {
-			lanes[name] = l.Concurrency
+			concurrency[name] = l.Concurrency
 		}
-		o.queue, o.err = queue.Open(ctx, filepath.Join(c.StateDir, statedir.StoreFile), queue.Config{
-			Runner: o.agents, Lanes: lanes, MaxAttempts: c.Turns.MaxAttempts, OnInterrupt: queue.OnInterrupt(c.Turns.OnInterrupt),
+		o.lanes, o.err = d.system.lanes(ctx, filepath.Join(c.StateDir, statedir.StoreFile), queue.Config{
+			Runner: o.agents, Lanes: concurrency, MaxAttempts: c.Turns.MaxAttempts, OnInterrupt: queue.OnInterrupt(c.Turns.OnInterrupt),
 			MaxQueued: c.Turns.MaxQueued, MaxQueuedPerSession: c.Turns.MaxQueuedPerSession, MaxOutput: int(c.Turns.MaxOutput),
 			MaxInput: int(c.Turns.MaxInput), RetryBackoff: c.Turns.RetryBackoff,
-			Retention: c.Turns.Retention, CancelGrace: cancelGrace, Ended: func(t queue.Turn) { d.metrics.turnEnded(t) }, Log: d.subsystem("queue"),
+			Retention: c.Turns.Retention, CancelGrace: cancelGrace, Ended: d.outside.metrics.turnEnded, Log: d.subsystem("queue"),
 		})
 	}()
 	return o
@@ -54,17 +59,38 @@ func (d *daemon) beginOpening(ctx context.Context) *storeOpening {
 
 // opened waits for the store and makes it the one of this generation. before is that of the generation before, when it
 // was in this process.
-func (d *daemon) opened(ctx context.Context) (before *queue.Queue, err error) {
-	o := d.opening
+func (d *Daemon) opened(ctx context.Context) (before lanes, err error) {
+	o := d.folder.opening
 	select {
 	case <-o.done:
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	d.opening = nil
+	err = d.tenure.keep(func() {
+		d.folder.opening = nil
+		if o.err == nil {
+			g := *d.current.Load()
+			before, g.lanes, g.agents = g.lanes, o.lanes, o.agents
+			d.current.Store(&g)
+		}
+	}, nil)
+	return before, errors.Join(err, o.err)
+}
+
+// tooLate ends an opening that the gateway has not waited for: it closes the store once it is open, and releases the
+// lock then, which is its own from now on. In the real process the end of the process comes first.
+func (o *storeOpening) tooLate(l lock) {
+	go func() {
+		<-o.done
+		_ = o.close(context.Background())
+		_ = l.Release()
+	}()
+}
+
+// close closes what was opened, once done is closed. An opening that failed leaves nothing to close.
+func (o *storeOpening) close(ctx context.Context) error {
 	if o.err != nil {
-		return nil, o.err
+		return nil
 	}
-	d.agents = o.agents
-	return d.queue.Swap(o.queue), nil
+	return errors.Join(o.lanes.Close(ctx), o.agents.Close(ctx))
 }

@@ -19,14 +19,14 @@ type preparation struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	// Valid once done is closed.
-	next      config.Loaded      // for a restart in place
-	successor *handoff.Successor // in mode spawn
+	next      config.Loaded // for a restart in place
+	successor successor     // in mode spawn; nil before it has answered
 	err       error
 }
 
 // prepare asks in the background. The answer outlives the drain that asked: it counts until the restart
 // has ended one way or the other.
-func (d *daemon) prepare() *preparation {
+func (d *Daemon) prepare() *preparation {
 	timeout := d.config().Lifecycle.PrepareTimeout()
 	ctx, cancel := context.WithTimeoutCause(context.Background(), timeout, d.noAnswer(timeout))
 	p := &preparation{asked: time.Now(), cancel: cancel, done: make(chan struct{})}
@@ -37,34 +37,34 @@ func (d *daemon) prepare() *preparation {
 		if p.err = statedir.Room(about.StateDir); p.err != nil {
 			return
 		}
-		if d.mode.Load().Mode != handoff.ModeInPlace {
+		if d.current.Load().mode != handoff.ModeInPlace {
 			d.shed()
 		}
-		switch d.mode.Load().Mode {
+		switch d.current.Load().mode {
 		case handoff.ModeInPlace:
-			p.next, p.err = candidate(d.Source, about)
+			p.next, p.err = d.system.candidate(d.Source, about)
 		case handoff.ModeSpawn:
 			about.Stay = true
-			p.successor, p.err = handoff.Spawn(ctx, d.executable, d.Argv, about)
+			p.successor, p.err = d.system.spawn(ctx, d.executable, d.Argv, about)
 		case handoff.ModeExec, handoff.ModeSupervisor:
-			_, _, p.err = handoff.Prepare(ctx, d.executable, d.Argv, about)
+			_, _, p.err = d.system.ask(ctx, d.executable, d.Argv, about)
 		}
 	}()
 	return p
 }
 
 // check asks whoever would be next, as a restart does first, and changes nothing. One asks at a time.
-func (d *daemon) check(ctx context.Context) (server.Successor, error) {
+func (d *Daemon) check(ctx context.Context) (server.Successor, error) {
 	select {
-	case d.checking <- struct{}{}:
-		defer func() { <-d.checking }()
+	case d.handover.checking <- struct{}{}:
+		defer func() { <-d.handover.checking }()
 	case <-ctx.Done():
 		return server.Successor{}, ctx.Err()
 	}
 	timeout := d.config().Lifecycle.PrepareTimeout()
 	asked, cancel := context.WithTimeoutCause(ctx, timeout, d.noAnswer(timeout))
 	defer cancel()
-	about, mode := d.question(), d.mode.Load().Mode
+	about, mode := d.question(), d.current.Load().mode
 	about.Warn = true
 	s := server.Successor{Mode: string(mode)}
 	err := statedir.Room(about.StateDir)
@@ -72,11 +72,11 @@ func (d *daemon) check(ctx context.Context) (server.Successor, error) {
 	case err != nil:
 	case mode == handoff.ModeInPlace:
 		var next config.Loaded
-		if next, err = candidate(d.Source, about); err == nil {
+		if next, err = d.system.candidate(d.Source, about); err == nil {
 			s.Version, s.Warnings = d.Version, warnings(next)
 		}
 	default:
-		s.Version, s.Warnings, err = handoff.Prepare(asked, d.executable, d.Argv, about)
+		s.Version, s.Warnings, err = d.system.ask(asked, d.executable, d.Argv, about)
 	}
 	if ctx.Err() != nil {
 		return server.Successor{}, ctx.Err()
@@ -97,19 +97,19 @@ func warnings(l config.Loaded) (texts []string) {
 }
 
 // noAnswer is why a question ends.
-func (d *daemon) noAnswer(timeout time.Duration) error {
+func (d *Daemon) noAnswer(timeout time.Duration) error {
 	return fmt.Errorf("no answer within %s\nTry: see what %s does on its own, or raise lifecycle.drain_timeout", timeout, d.executable)
 }
 
 // shed makes room for the next generation, which comes to be beside this one.
-func (d *daemon) shed() {
+func (d *Daemon) shed() {
 	if err := process.Shed(); err != nil {
 		d.log.Debug().Err(err).Msg("the pages of the program are kept")
 	}
 }
 
-func (d *daemon) question() handoff.Question {
-	return handoff.Question{StateDir: d.config().StateDir, ListenAddress: d.config().Listen, Activated: d.activated.Load()}
+func (d *Daemon) question() handoff.Question {
+	return handoff.Question{StateDir: d.config().StateDir, ListenAddress: d.config().Listen, Activated: d.ingress.activated.Load()}
 }
 
 // stale reports whether the answer is older than it is trusted.
@@ -133,8 +133,8 @@ func (p *preparation) dismiss() {
 	}
 }
 
-// candidate decides whether this program, with the configuration on disk, could take over from p.
-func candidate(source config.Source, p handoff.Question) (config.Loaded, error) {
+// candidateFor decides whether this program, with the configuration on disk, could take over from p.
+func candidateFor(source config.Source, p handoff.Question) (config.Loaded, error) {
 	loaded, err := config.Load(source)
 	if err != nil {
 		return loaded, err

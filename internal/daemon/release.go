@@ -14,24 +14,29 @@ import (
 	"gateway/server"
 )
 
-// release closes whatever an earlier state has not closed, and lets go of the lock last.
-func (d *daemon) release(ctx context.Context, e fsm.Entry) fsm.Outcome {
-	if heir := d.heir.Load(); heir != nil {
-		d.leaveTo(ctx, heir)
+// release closes whatever an earlier state has not closed, and releases the lock last.
+func (d *Daemon) release(ctx context.Context, e fsm.Entry) fsm.Outcome {
+	d.tenure.end()
+	if s := d.handover.handedTo(); s != nil {
+		d.leaveTo(ctx, s)
 		return fsm.Outcome{}
 	}
 	if e.Hop.Event == fsm.StartFailed {
 		d.startEnded(e.Hop)
+		if d.why() == nil {
+			d.fail(fmt.Errorf("the start failed: %s\nTry: raise lifecycle.start_timeout, and see the log", e.Hop.Reason))
+		}
 	}
-	if e.Hop.Event == fsm.StartFailed && d.failure == nil {
-		d.failure = fmt.Errorf("the start failed: %s\nTry: raise lifecycle.start_timeout, and see the log", e.Hop.Reason)
-	}
-	d.successor.dismiss()
-	if err := errors.Join(d.closeQueue(ctx, true), d.closeServer(ctx)); err != nil {
+	d.handover.next.dismiss()
+	if err := errors.Join(d.closeLanes(ctx, true), d.closeIngress(ctx)); err != nil {
 		d.log.Warn().Err(err).Msg("not everything closed cleanly")
 	}
-	if d.lock != nil {
-		if err := d.lock.Release(); err != nil {
+	switch l, o := d.folder.lock, d.folder.opening; {
+	case l == nil:
+	case o != nil: // nobody else may open the store before it is closed
+		o.tooLate(l)
+	default:
+		if err := l.Release(); err != nil {
 			d.log.Warn().Err(err).Msg("the instance lock was not released cleanly")
 		}
 	}
@@ -40,59 +45,59 @@ func (d *daemon) release(ctx context.Context, e fsm.Entry) fsm.Outcome {
 
 // leaveTo ends a process that has handed over: what it still answers ends here, and each connection follows
 // as its answer is done.
-func (d *daemon) leaveTo(ctx context.Context, heir *handoff.Successor) {
+func (d *Daemon) leaveTo(ctx context.Context, s successor) {
 	ctx, cancel := context.WithTimeout(ctx, closeStep)
 	defer cancel()
-	d.server.Relay(func(ctx context.Context) (net.Conn, error) { return statedir.DialSocket(ctx, d.config().StateDir) })
+	d.ingress.front.Relay(func(ctx context.Context) (net.Conn, error) { return statedir.DialSocket(ctx, d.config().StateDir) })
 	d.dropCarried()
 	for {
-		parked := d.server.ParkNext(ctx)
+		parked := d.ingress.front.ParkNext(ctx)
 		if len(parked) == 0 {
 			break
 		}
-		d.forward(heir, parked)
+		d.forward(s, parked)
 	}
-	if d.lingers = d.server.Sealed() > 0; !d.lingers {
-		if err := d.server.Close(ctx); err != nil {
+	if d.handover.lingers = d.ingress.front.Sealed() > 0; !d.handover.lingers {
+		if err := d.ingress.front.Close(ctx); err != nil {
 			d.log.Warn().Err(err).Msg("not everything closed cleanly")
 		}
 	}
-	if err := d.queue.Load().Close(ctx); err != nil { // the successor has the store open
+	if err := d.current.Load().lanes.Close(ctx); err != nil { // the successor has the store open
 		d.log.Warn().Err(err).Msg("the store was not closed cleanly")
 	}
-	_ = d.socket.Close() // copies; the successor has its own
-	_ = d.listener.Close()
-	_ = d.lock.Leave()
-	heir.Leave()
+	_ = d.ingress.socket.Close() // copies; the successor has its own
+	_ = d.ingress.listener.Close()
+	_ = d.folder.lock.Leave()
+	s.Leave()
 }
 
 // linger stays for the connections that could not be handed over, whose requests the successor answers.
-func (d *daemon) linger() {
-	if !d.lingers {
+func (d *Daemon) linger() {
+	if !d.handover.lingers {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lingerTime)
 	defer cancel()
 	began := time.Now()
-	err := d.server.Leave(ctx)
+	err := d.ingress.front.Leave(ctx)
 	d.log.Info().Err(err).Dur("lasted_ms", time.Since(began)).Msg("the last TLS connections have ended; the successor has all others")
 }
 
-func (d *daemon) forward(heir *handoff.Successor, parked []server.Parked) {
+func (d *Daemon) forward(s successor, parked []server.Parked) {
 	var conns []handoff.HeldConn
 	var kept []int
 	defer func() { handoff.Drop(kept...) }()
 	for _, p := range parked {
 		if c, ok := p.Conn.(syscall.Conn); ok {
-			if fd, err := handoff.Duplicate(c); err == nil {
+			if fd, err := d.system.duplicate(c); err == nil {
 				kept = append(kept, fd)
 				conns = append(conns, handoff.HeldConn{FD: fd, Local: p.Local, TLS: p.TLS, Parted: p.Parted, Read: p.Read})
 			}
 		}
 	}
-	if err := heir.Forward(conns); err != nil {
+	if err := s.Forward(conns); err != nil {
 		d.log.Warn().Err(err).Int("connections", len(parked)).Msg("the successor takes no more connections")
-		d.server.Refuse(parked)
+		d.ingress.front.Refuse(parked)
 		return
 	}
 	for _, p := range parked {

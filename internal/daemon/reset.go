@@ -8,12 +8,16 @@ import (
 )
 
 // reset begins a new generation in this process.
-func (d *daemon) reset(ctx context.Context, e fsm.Entry) fsm.Outcome {
-	p := d.successor
+func (d *Daemon) reset(ctx context.Context, e fsm.Entry) fsm.Outcome {
+	p := d.handover.next
 	p.dismiss()
-	d.successor, d.restarted = nil, true
-	if p != nil && p.err == nil && d.mode.Load().Mode == handoff.ModeInPlace {
-		d.use(p.next)
+	if d.tenure.keep(func() {
+		d.handover.next = nil
+		if p != nil && p.err == nil && d.current.Load().mode == handoff.ModeInPlace {
+			d.use(p.next)
+		}
+	}, nil) != nil {
+		return fsm.Outcome{}
 	}
 	if p != nil && p.err != nil {
 		d.log.Warn().Err(p.err).Msg("the configuration stays as it was")

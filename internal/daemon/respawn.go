@@ -16,18 +16,18 @@ import (
 )
 
 // respawn hands over to the successor or the next image of this process, or declines.
-func (d *daemon) respawn(ctx context.Context, e fsm.Entry) fsm.Outcome {
+func (d *Daemon) respawn(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	select {
-	case <-d.successor.done:
+	case <-d.handover.next.done:
 	case <-ctx.Done():
 		return fsm.Outcome{}
 	}
-	if err := d.successor.err; err != nil {
+	if err := d.handover.next.err; err != nil {
 		return fsm.Outcome{Event: fsm.RespawnFailed, Reason: err.Error()}
 	}
-	switch mode := d.mode.Load(); mode.Mode {
+	switch g := d.current.Load(); g.mode {
 	case handoff.ModeInPlace:
-		return fsm.Outcome{Event: fsm.RespawnDeclined, Reason: "restart in place: " + mode.why}
+		return fsm.Outcome{Event: fsm.RespawnDeclined, Reason: "restart in place: " + g.why}
 	case handoff.ModeSupervisor:
 		return fsm.Outcome{Event: fsm.Respawned, Reason: "the supervisor starts the next process", Exit: fsm.ExitSupervisor}
 	case handoff.ModeSpawn:
@@ -38,13 +38,13 @@ func (d *daemon) respawn(ctx context.Context, e fsm.Entry) fsm.Outcome {
 }
 
 // handToNextImage replaces the image of this process.
-func (d *daemon) handToNextImage(ctx context.Context, e fsm.Entry) fsm.Outcome {
-	parkCtx, cancel := context.WithTimeout(ctx, parkTime)
-	d.carried = append(d.carried, d.server.Park(parkCtx)...)
-	cancel()
+func (d *Daemon) handToNextImage(ctx context.Context, e fsm.Entry) fsm.Outcome {
+	if d.park(ctx, parkTime) != nil {
+		return fsm.Outcome{}
+	}
 	failpoint.At("respawn.parked")
-	d.journal.Load().Add(map[string]any{"intent": "exec", "boot_id": d.bootID, "time": time.Now(), "path": d.executable})
-	err := e.Commit(ctx, d.signals.Quiesce, d.replaceImage, fsm.Outcome{})
+	d.folder.journal.Load().Add(map[string]any{"intent": "exec", "boot_id": d.bootID, "time": time.Now(), "path": d.executable})
+	err := e.Commit(ctx, d.outside.signals.Quiesce, d.replaceImage, fsm.Outcome{})
 	if errors.Is(err, fsm.ErrSuperseded) {
 		return fsm.Outcome{}
 	}
@@ -53,13 +53,13 @@ func (d *daemon) handToNextImage(ctx context.Context, e fsm.Entry) fsm.Outcome {
 
 // handToSuccessor hands everything to a process of its own and lets it serve. Until it is told to, it can be
 // killed and this process goes on.
-func (d *daemon) handToSuccessor(ctx context.Context, e fsm.Entry) fsm.Outcome {
-	s := d.successor.successor
-	parkCtx, cancel := context.WithTimeout(ctx, spawnParkTime)
-	d.carried = append(d.carried, d.server.Park(parkCtx)...)
-	cancel()
-	d.journal.Load().Add(map[string]any{"intent": "spawn", "boot_id": d.bootID, "time": time.Now(), "path": d.executable, "pid": s.PID})
-	doc, kept, err := d.handover(handoff.Duplicate)
+func (d *Daemon) handToSuccessor(ctx context.Context, e fsm.Entry) fsm.Outcome {
+	s := d.handover.next.successor
+	if d.park(ctx, spawnParkTime) != nil {
+		return fsm.Outcome{}
+	}
+	d.folder.journal.Load().Add(map[string]any{"intent": "spawn", "boot_id": d.bootID, "time": time.Now(), "path": d.executable, "pid": s.pid()})
+	doc, kept, err := d.document(d.system.duplicate)
 	defer func() { handoff.Drop(kept...) }()
 	if err == nil {
 		d.shed()
@@ -67,13 +67,13 @@ func (d *daemon) handToSuccessor(ctx context.Context, e fsm.Entry) fsm.Outcome {
 		d.shed() // again: some were needed to wait
 	}
 	if err == nil {
-		then := fsm.Outcome{Event: fsm.Respawned, Reason: fmt.Sprintf("the successor serves, pid %d", s.PID)}
-		err = e.Commit(ctx, d.signals.Quiesce, func() error {
+		then := fsm.Outcome{Event: fsm.Respawned, Reason: fmt.Sprintf("the successor serves, pid %d", s.pid())}
+		err = e.Commit(ctx, d.outside.signals.Quiesce, func() error {
 			if err := s.Serve(); err != nil {
 				return err
 			}
-			d.heir.Store(s)
-			return nil
+			d.handover.successor.Store(&s)
+			return d.handover.move(successorServes)
 		}, then)
 	}
 	if err == nil || ctx.Err() != nil || errors.Is(err, fsm.ErrSuperseded) {
@@ -82,26 +82,34 @@ func (d *daemon) handToSuccessor(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	return fsm.Outcome{Event: fsm.RespawnFailed, Reason: err.Error()}
 }
 
+// park takes every connection that is not being answered, and those whose answers end within the time.
+func (d *Daemon) park(ctx context.Context, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	parked := d.ingress.front.Park(ctx)
+	return d.tenure.keep(func() { d.ingress.carried = append(d.ingress.carried, parked...) }, func() { d.ingress.front.Refuse(parked) })
+}
+
 // replaceImage returns only when it failed.
-func (d *daemon) replaceImage() error {
-	d.journal.Load().Close()
+func (d *Daemon) replaceImage() error {
+	d.folder.journal.Load().Close()
 	syscall.ForkLock.RLock() // a child that is started now would inherit what is kept
 	defer syscall.ForkLock.RUnlock()
-	doc, kept, err := d.handover(handoff.Keep)
+	doc, kept, err := d.document(d.system.keep)
 	defer func() {
 		handoff.Drop(kept...)
-		d.journal.Store(statedir.OpenJournal(d.config().StateDir))
+		d.folder.journal.Store(statedir.OpenJournal(d.config().StateDir))
 	}()
 	if err != nil {
 		return err
 	}
 	failpoint.At("respawn.exec")
-	return handoff.Exec(d.executable, d.Argv, doc)
+	return d.system.replace(d.executable, d.Argv, doc)
 }
 
-// handover lists what goes over, as descriptors that keep has made and the caller drops. On an error nobody
+// document lists what goes over, as descriptors that keep has made and the caller drops. On an error nobody
 // is left behind: this process goes on with all of them.
-func (d *daemon) handover(keep func(syscall.Conn) (int, error)) (doc handoff.Handover, kept []int, err error) {
+func (d *Daemon) document(keep func(syscall.Conn) (int, error)) (doc handoff.Handover, kept []int, err error) {
 	var failed error
 	add := func(c syscall.Conn) int {
 		fd, err := keep(c)
@@ -118,10 +126,10 @@ func (d *daemon) handover(keep func(syscall.Conn) (int, error)) (doc handoff.Han
 		return doc, nil, err
 	}
 	doc = handoff.Handover{
-		BootID: d.bootID, StateDir: d.config().StateDir, ListenAddress: d.listens, Activated: d.activated.Load(), History: history,
-		Lock: add(d.lock), Listener: add(d.listener.(syscall.Conn)), Socket: add(d.socket),
+		BootID: d.bootID, StateDir: d.config().StateDir, ListenAddress: d.ingress.listens, Activated: d.ingress.activated.Load(), History: history,
+		Lock: add(d.folder.lock), Listener: add(d.ingress.listener.(syscall.Conn)), Socket: add(d.ingress.socket.(syscall.Conn)),
 	}
-	for _, p := range d.carried {
+	for _, p := range d.ingress.carried {
 		if c, ok := p.Conn.(syscall.Conn); ok {
 			doc.Conns = append(doc.Conns, handoff.HeldConn{FD: add(c), Local: p.Local, TLS: p.TLS, Parted: p.Parted, Read: p.Read})
 		}

@@ -6,9 +6,9 @@ import (
 	"gateway/fsm"
 )
 
-func (d *daemon) resume(context.Context, fsm.Entry) fsm.Outcome {
-	d.successor.dismiss()
-	d.successor = nil
-	d.queue.Load().Resume()
+func (d *Daemon) resume(context.Context, fsm.Entry) fsm.Outcome {
+	d.handover.next.dismiss()
+	d.handover.next = nil
+	d.current.Load().lanes.Resume()
 	return fsm.Outcome{}
 }

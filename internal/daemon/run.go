@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -27,9 +28,9 @@ type Options struct {
 	Out, Err io.Writer
 }
 
-// Run runs a gateway until it has stopped or handed over, and returns the exit code of the process. The error is for
-// people; it is nil when nothing is left to explain. A process that a predecessor started asks it first what to do.
-func Run(o Options) (code int, err error) {
+// Main is the whole life of a process that is a gateway, as [Daemon.Run] returns it. A process that a predecessor started
+// answers it first, and hears whether it is needed.
+func Main(o Options) (code int, err error) {
 	predecessor, err := handoff.Asked()
 	if err != nil {
 		return fsm.ExitFailed, err
@@ -53,12 +54,11 @@ func runDaemon(o Options) (code int, err error) {
 		}
 		return fsm.ExitConfig, err
 	}
-	d, err := newDaemon(o, loaded, inherited)
+	d, err := New(o, loaded, Arrival{Inherited: inherited})
 	if err != nil {
 		return fsm.ExitFailed, err
 	}
-	code = d.run()
-	return code, d.failure
+	return d.Run(context.Background())
 }
 
 // While a gateway starts, and requests wait for it, garbage may be left until the heap has 16 MB instead of 4. A start
@@ -80,7 +80,7 @@ func collectLater() {
 // told to. What was checked is what runs.
 func runSuccessor(o Options, predecessor *handoff.Predecessor) (code int, err error) {
 	defer predecessor.Close()
-	loaded, err := candidate(o.Source, predecessor.Question)
+	loaded, err := candidateFor(o.Source, predecessor.Question)
 	var warned []string
 	if err == nil && predecessor.Warn {
 		warned = warnings(loaded)
@@ -97,14 +97,12 @@ func runSuccessor(o Options, predecessor *handoff.Predecessor) (code int, err er
 		return fsm.ExitFailed, err
 	}
 	collectLater()
-	d, err := newDaemon(o, loaded, inherited)
+	d, err := New(o, loaded, Arrival{inherited, predecessor})
 	if err != nil {
 		predecessor.Failed(err.Error())
 		return fsm.ExitFailed, err
 	}
-	d.predecessor = predecessor
-	code = d.run()
-	return code, d.failure
+	return d.Run(context.Background())
 }
 
 // newLogger writes for people at a terminal and JSON elsewhere, unless the format says which. The level is

@@ -18,22 +18,22 @@ func lifecycleSignals() []os.Signal {
 }
 
 // signalled turns a signal into the event that the table names for it.
-func (d *daemon) signalled(sig os.Signal) {
-	s, ok := sig.(unix.Signal)
+func (d *Daemon) signalled(sig os.Signal) {
+	number, ok := sig.(unix.Signal)
 	if !ok {
 		return
 	}
-	name := unix.SignalName(s)
-	if heir := d.heir.Load(); heir != nil { // whoever sends it means the gateway
-		_ = unix.Kill(heir.PID, s)
+	name := unix.SignalName(number)
+	if s := d.handover.handedTo(); s != nil { // whoever sends it means the gateway
+		_ = unix.Kill(s.pid(), number)
 		return
 	}
-	switch s { //nolint:exhaustive // the signals of the table
+	switch number { //nolint:exhaustive // the signals of the table
 	case unix.SIGTERM, unix.SIGINT:
 		d.machine.Notify(fsm.Request{Event: fsm.Stop, Actor: name})
 	case unix.SIGHUP:
-		if _, err := candidate(d.Source, d.question()); err != nil {
-			d.metrics.signals.WithLabelValues(name).Inc()
+		if _, err := d.system.candidate(d.Source, d.question()); err != nil {
+			d.outside.metrics.signals.WithLabelValues(name).Inc()
 			d.log.Warn().Err(err).Msg("received SIGHUP; refused, the gateway goes on as it was")
 			return
 		}
@@ -43,11 +43,11 @@ func (d *daemon) signalled(sig os.Signal) {
 			d.machine.Notify(fsm.Request{Event: fsm.Restart, Actor: name, Reason: "lifecycle.allow_signal_restart"})
 			return
 		}
-		if actor, ok := d.permit.Take(); ok {
+		if actor, ok := d.outside.permit.Take(); ok {
 			d.machine.Notify(fsm.Request{Event: fsm.Restart, Actor: name, Reason: "authorised by " + actor})
 			return
 		}
-		d.metrics.signals.WithLabelValues(name).Inc()
+		d.outside.metrics.signals.WithLabelValues(name).Inc()
 		d.log.Warn().Msg("received SIGUSR1; refused: no restart was authorised. Try: gateway restart, or gateway restart --authorize-signal before the signal, or lifecycle.allow_signal_restart: true")
 	}
 }

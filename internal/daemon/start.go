@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -10,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"gateway/fsm"
 	"gateway/internal/agent"
@@ -22,8 +22,8 @@ import (
 )
 
 // start takes the lock and the port first, before any work, and posts started once all is there. A process that was
-// handed both has begun to open the store already; see inherit.
-func (d *daemon) start(ctx context.Context, e fsm.Entry) fsm.Outcome {
+// handed both has begun to open the store already; see takeOverEarly.
+func (d *Daemon) start(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	for _, step := range []struct {
 		name string
 		do   func(context.Context, fsm.Entry) error
@@ -32,7 +32,7 @@ func (d *daemon) start(ctx context.Context, e fsm.Entry) fsm.Outcome {
 		{"hold off", d.holdOff},
 		{"listen", d.listen},
 		{"serve", d.serve},
-		{"store", d.openQueue},
+		{"store", d.openStore},
 		{"publish", d.publish},
 		{"take over", d.takeOver},
 	} {
@@ -41,18 +41,20 @@ func (d *daemon) start(ctx context.Context, e fsm.Entry) fsm.Outcome {
 		}
 		failpoint.At("start." + step.name)
 		if err := step.do(ctx, e); err != nil {
-			if d.predecessor != nil && !d.owns {
-				d.predecessor.Failed(err.Error())
+			if d.handover.current() == candidate {
+				d.handover.predecessor.Failed(err.Error())
 			}
-			return d.startFailed(err)
+			return d.startFailed(err, d.handover.restarted(e.Hop.Generation))
 		}
 	}
-	d.inherited = nil
+	if d.tenure.keep(func() { d.handover.inherited = nil }, nil) != nil {
+		return fsm.Outcome{}
+	}
 	return fsm.Outcome{Event: fsm.Started}
 }
 
 // startFailed tells what a person must mend from what may pass by itself.
-func (d *daemon) startFailed(err error) fsm.Outcome {
+func (d *Daemon) startFailed(err error, restarted bool) fsm.Outcome {
 	held, heldByOther := errors.AsType[*statedir.HeldError](err)
 	_, noFolder := errors.AsType[*statedir.StateDirError](err)
 	code, try := fsm.ExitFailed, "read the reason above; the state folder is "+d.config().StateDir
@@ -66,87 +68,58 @@ func (d *daemon) startFailed(err error) fsm.Outcome {
 	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, os.ErrPermission):
 		code, try = fsm.ExitConfig, "an address of this machine, and a port above 1023, with --listen or GATEWAY_LISTEN"
 	}
-	if d.restarted {
+	if restarted {
 		code = fsm.ExitFailed // it ran a moment ago: trying again may help
 	}
-	d.failure = err
+	failure := err
 	if !strings.Contains(err.Error(), "Try:") {
-		d.failure = fmt.Errorf("%w\nTry: %s", err, try)
+		failure = fmt.Errorf("%w\nTry: %s", err, try)
 	}
+	_ = d.tenure.keep(func() { d.failure = failure }, nil)
 	return fsm.Outcome{Event: fsm.StartFailed, Reason: err.Error(), Exit: code}
-}
-
-func (d *daemon) takeLock(_ context.Context, e fsm.Entry) (err error) {
-	dir := d.config().StateDir
-	switch {
-	case d.lockErr != nil:
-		return d.lockErr
-	case d.lock == nil:
-		if d.lock, err = statedir.Acquire(dir); err != nil {
-			return err
-		}
-	case d.inherited == nil: // restarted in place
-		return nil
-	}
-	d.owns = d.predecessor == nil
-	journal := statedir.OpenJournal(dir)
-	hops := d.machine.Hops(0)
-	for i, h := range hops {
-		// What this image did before, and the end of the one that it replaced: a predecessor that lives writes its own.
-		last := i+1 < len(hops) && hops[i+1].BootID == d.bootID
-		if h.BootID == d.bootID || h.Event == fsm.Respawned && last && d.owns {
-			journal.Add(h)
-		}
-	}
-	d.journal.Store(journal)
-	return nil
-}
-
-// claim puts the name of this process to the state folder.
-func (d *daemon) claim() error {
-	d.unclaimed = false
-	if err := d.lock.Claim(); err != nil {
-		return err
-	}
-	return d.lock.Describe(statedir.Owner{PID: os.Getpid(), BootID: d.bootID, Address: d.listeningOn(), Since: time.Now()})
 }
 
 // takeOver waits until the predecessor says that this process may serve. Until then it has touched nothing
 // but the store, whose lanes it keeps still, and the predecessor may kill it and go on.
-func (d *daemon) takeOver(ctx context.Context, _ fsm.Entry) error {
-	p := d.predecessor
-	if p == nil || d.owns {
+func (d *Daemon) takeOver(ctx context.Context, _ fsm.Entry) error {
+	if d.handover.current() != candidate {
 		return nil
 	}
+	p := d.handover.predecessor
 	patience := d.config().Lifecycle.StartTimeout / 2 // this process gives up before its state does
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("it said nothing for %s", patience))
 	defer cancel()
 	if err := p.Ready(ctx); err != nil {
 		return err
 	}
-	d.forwarded.Go(func() { p.Forwarded(d.takeForwarded) })
-	d.owns = true // nobody else serves now
-	return nil
+	var err error
+	return cmp.Or(d.tenure.keep(func() {
+		if err = d.handover.move(toldToServe); err == nil {
+			d.handover.forwarded.Go(func() { p.Forwarded(d.takeForwarded) })
+		}
+	}, nil), err)
 }
 
 // endForwarding takes no more of what the predecessor still has to answer.
-func (d *daemon) endForwarding() {
-	if d.predecessor != nil && d.owns {
-		d.predecessor.Close()
-		d.forwarded.Wait()
-		d.predecessor = nil
+func (d *Daemon) endForwarding() {
+	if d.handover.predecessor != nil && d.handover.current() == owner {
+		d.handover.predecessor.Close()
+		d.handover.forwarded.Wait()
+		d.handover.predecessor = nil
 	}
 }
 
-func (d *daemon) openQueue(ctx context.Context, _ fsm.Entry) error {
-	if d.opening == nil {
-		d.opening = d.beginOpening(ctx)
+func (d *Daemon) openStore(ctx context.Context, _ fsm.Entry) error {
+	if d.folder.opening == nil {
+		if err := d.tenure.keep(func() { d.folder.opening = d.beginOpening(ctx) }, nil); err != nil {
+			return err
+		}
 	}
 	before, err := d.opened(ctx)
 	if err != nil {
 		return err
 	}
-	if d.queue.Load().Crashed() {
+	if d.current.Load().lanes.Crashed() {
 		log := d.subsystem("agent")
 		switch killed, err := agent.EndLeftovers(d.config().StateDir); {
 		case err != nil:
@@ -164,16 +137,17 @@ func (d *daemon) openQueue(ctx context.Context, _ fsm.Entry) error {
 }
 
 // publish makes this generation the one that requests are served from.
-func (d *daemon) publish(context.Context, fsm.Entry) error {
-	loaded := d.loaded.Load()
-	c := &loaded.Config
+func (d *Daemon) publish(context.Context, fsm.Entry) error {
+	g := d.current.Load()
+	loaded, c := &g.loaded, &g.loaded.Config
+	q, _ := g.lanes.(*queue.Queue) // other lanes have no API
 	modes := make(map[string]queue.Mode)
 	tools := make(map[string]bool)
 	for name, a := range c.Agents {
 		modes[name], tools[name] = queue.Mode(a.Mode), a.Type == "openai"
 	}
-	d.server.Publish(&server.Backend{
-		Queue: d.queue.Load(), Agents: slices.Sorted(maps.Keys(c.Agents)), DefaultAgent: c.DefaultAgent,
+	d.ingress.front.Publish(&server.Backend{
+		Queue: q, Agents: slices.Sorted(maps.Keys(c.Agents)), DefaultAgent: c.DefaultAgent,
 		Modes: modes, Tools: tools,
 		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Callers: callers(loaded), Certificate: loaded.Certificate,
 		Limits: d.limits(), Config: func() (any, error) { return loaded.Document() },

@@ -21,34 +21,34 @@ const extendSlack = 10 * time.Second
 
 // tellSupervisor says what the hop means outside. STOPPING=1 is final for systemd, so a restart, which may
 // still be called off, is a reload; and a long drain asks for its time.
-func (d *daemon) tellSupervisor(h fsm.Hop) {
+func (d *Daemon) tellSupervisor(h fsm.Hop) {
 	status := "STATUS=" + string(h.To)
 	if h.Reason != "" {
 		status += ": " + statusLine(h.Reason)
 	}
-	switch heir := d.heir.Load(); {
-	case h.Event == fsm.Respawned && heir != nil: // said by the main process, in one message: systemd listens to no other
-		d.supervisor.Tell(sdnotify.SdNotifyReady, fmt.Sprintf("MAINPID=%d", heir.PID), "STATUS="+string(fsm.Running))
+	switch s := d.handover.handedTo(); {
+	case h.Event == fsm.Respawned && s != nil: // said by the main process, in one message: systemd listens to no other
+		d.outside.supervisor.Tell(sdnotify.SdNotifyReady, fmt.Sprintf("MAINPID=%d", s.pid()), "STATUS="+string(fsm.Running))
 	case h.To == fsm.Running:
-		d.supervisor.Tell(sdnotify.SdNotifyReady, status)
+		d.outside.supervisor.Tell(sdnotify.SdNotifyReady, status)
 	case h.To == fsm.Draining:
 		wait := d.config().Lifecycle.DrainTimeout + d.config().Lifecycle.ShutdownTimeout + d.config().Lifecycle.RespawnTimeout + extendSlack
-		d.supervisor.Tell(append(process.Reloading(), fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", wait.Microseconds()), status)...)
+		d.outside.supervisor.Tell(append(process.Reloading(), fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", wait.Microseconds()), status)...)
 	case h.To == fsm.ShuttingDown && (h.Event == fsm.Stop || h.Event == fsm.ServerFailed):
-		d.supervisor.Tell(sdnotify.SdNotifyStopping, status)
+		d.outside.supervisor.Tell(sdnotify.SdNotifyStopping, status)
 	default:
-		d.supervisor.Tell(status)
+		d.outside.supervisor.Tell(status)
 	}
 }
 
 // attendSupervisor gives a sign of life as long as the owner of the machine answers, and asks for more time as
 // long as a state has some left: one request does not cover a drain that was asked to last.
-func (d *daemon) attendSupervisor(ctx context.Context) {
-	if !d.supervisor.Present() {
+func (d *Daemon) attendSupervisor(ctx context.Context) {
+	if !d.outside.supervisor.Present() {
 		return
 	}
 	every := attendEvery
-	if w := d.supervisor.Watchdog; w > 0 {
+	if w := d.outside.supervisor.Watchdog; w > 0 {
 		every = min(every, w/2)
 	}
 	tick := time.NewTicker(every)
@@ -58,11 +58,11 @@ func (d *daemon) attendSupervisor(ctx context.Context) {
 		case <-tick.C:
 			asked, cancel := context.WithTimeout(ctx, every)
 			if d.machine.Ping(asked) == nil {
-				d.supervisor.Tell(sdnotify.SdNotifyWatchdog)
+				d.outside.supervisor.Tell(sdnotify.SdNotifyWatchdog)
 			}
 			cancel()
 			if at := d.machine.Snapshot().Deadline; !at.IsZero() {
-				d.supervisor.Tell(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (time.Until(at) + extendSlack).Microseconds()))
+				d.outside.supervisor.Tell(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (time.Until(at) + extendSlack).Microseconds()))
 			}
 		case <-ctx.Done():
 			return

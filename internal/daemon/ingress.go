@@ -1,0 +1,206 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"sync/atomic"
+
+	"gateway/fsm"
+	"gateway/internal/handoff"
+	"gateway/server"
+)
+
+// ingress is where clients come in.
+type ingress struct {
+	front     front // nil until the first start has come so far
+	listener  net.Listener
+	listens   string          // the configured address that listener serves
+	served    bool            // front knows listener
+	retired   net.Listener    // the listener before a change of address
+	socket    net.Listener    // the control socket
+	carried   []server.Parked // connections that the next open hands to front
+	address   atomic.Pointer[string]
+	activated atomic.Bool // the listener belongs to the supervisor, whatever the configuration says
+	broken    atomic.Bool // front failed on the listener
+}
+
+// listen opens the port and the control socket, or takes over those that are open already.
+func (d *Daemon) listen(ctx context.Context, _ fsm.Entry) error {
+	if h := d.handover.inherited; h != nil {
+		if err := d.inheritListeners(h); err != nil {
+			return err
+		}
+	}
+	if err := d.openListener(ctx); err != nil {
+		return err
+	}
+	in := &d.ingress
+	if in.socket == nil {
+		socket, err := d.system.socket(ctx, d.config().StateDir)
+		if err != nil {
+			return err
+		}
+		if err := d.tenure.keep(func() { in.socket = socket }, func() { _ = socket.Close() }); err != nil {
+			return err
+		}
+	}
+	address := in.listener.Addr().String()
+	in.address.Store(&address)
+	if d.handover.inherited == nil {
+		return d.claim()
+	}
+	return nil // the files name the gateway before this one; writing them can wait for open, and clients do not
+}
+
+// inheritListeners takes over what the gateway before this one had open.
+func (d *Daemon) inheritListeners(h *handoff.Handover) error {
+	socket, err := inheritedListener[*net.UnixListener](h.Socket, "control socket")
+	if err != nil {
+		return err
+	}
+	socket.SetUnlinkOnClose(false)
+	if err := d.tenure.keep(func() { d.ingress.socket = socket }, func() { _ = socket.Close() }); err != nil {
+		return err
+	}
+	tcp, err := inheritedListener[*net.TCPListener](h.Listener, "listener")
+	if err != nil {
+		return err
+	}
+	d.ingress.activated.Store(h.Activated)
+	return d.tenure.keep(func() { d.ingress.listener, d.ingress.listens = tcp, h.ListenAddress }, func() { _ = tcp.Close() })
+}
+
+// openListener makes the listener the one that the configuration names, unless the supervisor holds the port.
+func (d *Daemon) openListener(ctx context.Context) error {
+	in, wanted := &d.ingress, d.config().Listen
+	now := in.listener
+	if in.broken.Swap(false) { // front failed on it, and closed it
+		now = nil
+	}
+	if now == nil {
+		activated, err := d.system.activated()
+		if err != nil {
+			return err
+		}
+		if activated != nil {
+			in.activated.Store(true)
+			return d.tenure.keep(func() { in.listener, in.listens, in.served = activated, wanted, false }, func() { _ = activated.Close() })
+		}
+	}
+	switch {
+	case now != nil && in.listens == wanted:
+		return nil
+	case now != nil && in.activated.Load():
+		d.log.Warn().Msg("listen has changed, but the supervisor holds the port; staying on " + now.Addr().String() + ". Try: gateway service install --socket, then restart the socket unit")
+		return nil
+	}
+	opened, err := d.system.listen(ctx, wanted)
+	switch {
+	case err == nil:
+		return d.tenure.keep(func() { in.retired, in.listener, in.listens, in.served = now, opened, wanted, false }, func() { _ = opened.Close() })
+	case now == nil:
+		return err
+	default: // better to be found where it was than nowhere
+		d.log.Error().Err(err).Msg("the new listen address cannot be used; staying on " + in.listens + ". Try: mend listen, then gateway restart")
+		return nil
+	}
+}
+
+// serve makes the listeners known to front and carries on with the connections that the gateway before this one held.
+// All wait until open.
+func (d *Daemon) serve(_ context.Context, e fsm.Entry) error {
+	in := &d.ingress
+	if in.front == nil {
+		f := d.system.front(server.Options{Lifecycle: lifecycle{d}, Version: d.Version, Metrics: d.outside.metrics.handler(), Log: d.subsystem("server")})
+		if err := d.tenure.keep(func() { in.front = f }, nil); err != nil {
+			return err
+		}
+		d.outside.metrics.front.Store(&f)
+		if err := d.serveOn(e, in.socket, true); err != nil {
+			return err
+		}
+	}
+	if !in.served {
+		if err := d.serveOn(e, in.listener, false); err != nil {
+			return err
+		}
+		if err := d.tenure.keep(func() { in.served = true }, nil); err != nil {
+			return err
+		}
+	}
+	h := d.handover.inherited
+	if h == nil {
+		return nil
+	}
+	carried := d.inheritedConns(h.Conns)
+	return d.tenure.keep(func() { in.carried, h.Conns = append(in.carried, carried...), nil }, func() { drop(carried) })
+}
+
+// serveOn serves a listener until it is closed or fails.
+func (d *Daemon) serveOn(e fsm.Entry, ln net.Listener, local bool) error {
+	serve, err := d.ingress.front.Listen(ln, local)
+	if err != nil {
+		return err
+	}
+	go func() {
+		if err := serve(); err != nil {
+			d.log.Error().Err(err).Msg("the server failed. Try: gateway run, and report it when it fails again")
+			d.ingress.broken.Store(d.ingress.broken.Load() || !local)
+			e.Raise(fsm.Outcome{Event: fsm.ServerFailed, Reason: err.Error(), Exit: fsm.ExitServer})
+		}
+	}()
+	return nil
+}
+
+// listeningOn is the address that clients can reach, empty before it is known.
+func (d *Daemon) listeningOn() string {
+	if a := d.ingress.address.Load(); a != nil {
+		return *a
+	}
+	return ""
+}
+
+// takeForwarded serves connections whose answers have just ended in the predecessor.
+func (d *Daemon) takeForwarded(conns []handoff.HeldConn) {
+	for _, p := range d.inheritedConns(conns) {
+		d.ingress.front.Adopt(p)
+	}
+}
+
+// inheritedConns makes connections of descriptors.
+func (d *Daemon) inheritedConns(all []handoff.HeldConn) (conns []server.Parked) {
+	for _, held := range all {
+		f := os.NewFile(uintptr(held.FD), "held connection")
+		nc, err := net.FileConn(f)
+		_ = f.Close()
+		if err != nil {
+			d.log.Warn().Err(err).Msg("a held connection is lost")
+			continue
+		}
+		conns = append(conns, server.Parked{Conn: nc, Local: held.Local, TLS: held.TLS, Parted: held.Parted, Read: held.Read})
+	}
+	return conns
+}
+
+// drop closes this process's copies of connections that are somebody else's now.
+func drop(conns []server.Parked) {
+	for _, p := range conns {
+		_ = p.Conn.Close()
+	}
+}
+
+func inheritedListener[L net.Listener](fd int, name string) (l L, err error) {
+	f := os.NewFile(uintptr(fd), name)
+	defer func() { _ = f.Close() }()
+	found, err := net.FileListener(f)
+	if err != nil {
+		return l, fmt.Errorf("the inherited %s cannot be used: %w", name, err)
+	}
+	l, ok := found.(L)
+	if !ok {
+		return l, fmt.Errorf("the inherited %s is a %T", name, found)
+	}
+	return l, nil
+}

@@ -1,0 +1,144 @@
+package daemon
+
+import (
+	"context"
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/rs/zerolog"
+
+	"gateway/internal/agent"
+	"gateway/internal/config"
+	"gateway/internal/handoff"
+	"gateway/internal/process"
+	"gateway/internal/statedir"
+	"gateway/queue"
+	"gateway/server"
+)
+
+// system is what the effects act on: the operating system, other processes, and the rooms that have a life of their own.
+// Tests put others in its place.
+type system struct {
+	signals   func(deliver func(os.Signal), sigs ...os.Signal) signals
+	acquire   func(dir string) (lock, error)
+	adopt     func(dir string, guard *os.File) (lock, error)
+	activated func() (net.Listener, error)
+	listen    func(ctx context.Context, address string) (net.Listener, error)
+	socket    func(ctx context.Context, dir string) (net.Listener, error)
+	front     func(server.Options) front
+	agents    func(c *config.Config, log zerolog.Logger) (agents, error)
+	// lanes opens the store. It may take longer than ctx.
+	lanes func(ctx context.Context, path string, cfg queue.Config) (lanes, error)
+	// candidate decides whether this program could go on with the configuration on disk.
+	candidate func(config.Source, handoff.Question) (config.Loaded, error)
+	// ask starts the executable, hears whether it could take over, and ends it; spawn lets it stay.
+	ask   func(ctx context.Context, path string, argv []string, q handoff.Question) (version string, warnings []string, err error)
+	spawn func(ctx context.Context, path string, argv []string, q handoff.Question) (successor, error)
+	// replace replaces the image of this process. It returns only when that failed.
+	replace func(path string, argv []string, doc handoff.Handover) error
+	// keep makes a descriptor for the next image, duplicate one for a successor.
+	keep, duplicate func(syscall.Conn) (int, error)
+}
+
+type signals interface {
+	Quiesce() (restore func())
+	Close()
+}
+
+type lock interface {
+	syscall.Conn
+	Claim() error
+	Describe(statedir.Owner) error
+	Release() error
+	Leave() error
+}
+
+type agents interface {
+	queue.Runner
+	Close(context.Context) error
+}
+
+type lanes interface {
+	Resume()
+	Fold()
+	Drain(ctx context.Context, except string) error
+	HandOver(context.Context) error
+	Close(context.Context) error
+	Crashed() bool
+	Stats() queue.Stats
+	Lanes() []queue.Lane
+}
+
+type front interface {
+	Listen(inner net.Listener, local bool) (serve func() error, err error)
+	Publish(*server.Backend)
+	Resume(carried []server.Parked)
+	Retire(server.Notice)
+	Park(context.Context) []server.Parked
+	ParkNext(context.Context) []server.Parked
+	Adopt(server.Parked)
+	Refuse([]server.Parked)
+	Relay(dial func(context.Context) (net.Conn, error))
+	Sealed() int
+	Leave(context.Context) error
+	Close(context.Context) error
+	Stats() server.Stats
+}
+
+type successor interface {
+	pid() int
+	Go(context.Context, handoff.Handover) error
+	Serve() error
+	Forward([]handoff.HeldConn) error
+	Leave()
+	Dismiss()
+}
+
+// realSystem is the machine that this process runs on.
+func realSystem() system {
+	return system{
+		signals:   func(deliver func(os.Signal), sigs ...os.Signal) signals { return process.Listen(deliver, sigs...) },
+		acquire:   func(dir string) (lock, error) { return present[lock](statedir.Acquire(dir)) },
+		adopt:     func(dir string, guard *os.File) (lock, error) { return present[lock](statedir.Adopt(dir, guard)) },
+		activated: process.Activated,
+		listen: func(ctx context.Context, address string) (net.Listener, error) {
+			return (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		},
+		socket: func(ctx context.Context, dir string) (net.Listener, error) {
+			return present[net.Listener](statedir.ListenSocket(ctx, dir))
+		},
+		front: func(o server.Options) front { return server.New(o) },
+		agents: func(c *config.Config, log zerolog.Logger) (agents, error) {
+			return present[agents](agent.New(c.Agents, c.StateDir, log))
+		},
+		lanes: func(ctx context.Context, path string, cfg queue.Config) (lanes, error) {
+			return present[lanes](queue.Open(ctx, path, cfg))
+		},
+		candidate: candidateFor,
+		ask:       handoff.Prepare,
+		spawn: func(ctx context.Context, path string, argv []string, q handoff.Question) (successor, error) {
+			s, err := handoff.Spawn(ctx, path, argv, q)
+			if err != nil {
+				return nil, err
+			}
+			return spawned{s}, nil
+		},
+		replace:   handoff.Exec,
+		keep:      handoff.Keep,
+		duplicate: handoff.Duplicate,
+	}
+}
+
+// spawned is a successor that runs.
+type spawned struct{ *handoff.Successor }
+
+func (s spawned) pid() int { return s.PID }
+
+// present keeps a nil pointer from becoming an interface that is not nil.
+func present[I any, P any](p *P, err error) (i I, _ error) {
+	if err != nil {
+		return i, err
+	}
+	return any(p).(I), nil
+}
