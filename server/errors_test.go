@@ -99,10 +99,9 @@ func TestTheSameKeyGetsTheSameTurn(t *testing.T) {
 
 // A client may close its own side and still read: net/http takes it for gone.
 func TestAClientThatClosesItsSideIsNotToldThatAllIsWell(t *testing.T) {
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, ln.Close()) }()
-	s := newImage(t, "one", ln.(*net.TCPListener), func(_ http.ResponseWriter, r *http.Request, _ *Backend) error {
+	ln := newIngress(t)
+	defer ln.compare()
+	s := newImage(t, "one", ln, func(_ http.ResponseWriter, r *http.Request, _ *Backend) error {
 		<-r.Context().Done()
 		return r.Context().Err()
 	})
@@ -110,15 +109,14 @@ func TestAClientThatClosesItsSideIsNotToldThatAllIsWell(t *testing.T) {
 	c := dial(t, ln)
 	c.send(post("/turn", "hello"))
 	require.NoError(t, c.Conn.(*net.TCPConn).CloseWrite())
-	_, err = http.ReadResponse(c.r, nil) //nolint:bodyclose // there is none
+	_, err := http.ReadResponse(c.r, nil) //nolint:bodyclose // there is none
 	require.Error(t, err)
 }
 
 func TestABodyThatCannotBeReadIsTheClientsFault(t *testing.T) {
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, ln.Close()) }()
-	s := newImage(t, "one", ln.(*net.TCPListener), nil)
+	ln := newIngress(t)
+	defer ln.compare()
+	s := newImage(t, "one", ln, nil)
 	s.Resume(nil)
 	for _, sent := range []string{
 		"POST /turn HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nshort",

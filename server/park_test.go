@@ -46,18 +46,41 @@ func (l *stage) Admission() (Admission, <-chan struct{}) {
 // image's name, the key and the body.
 type image struct {
 	*Server
-	stage  *stage
-	served chan error
+	name    string
+	ingress *ingress
+	stage   *stage
+	served  chan error
 }
 
-func newImage(t *testing.T, name string, ln *net.TCPListener, h handler) *image {
+// Park carries the image's connections away, once no answer is on the way.
+func (i *image) Park(ctx context.Context) []Parked {
+	i.ingress.each(i.name, "carrying begins")
+	return i.took(i.Server.Park(ctx))
+}
+
+func (i *image) took(parked []Parked) []Parked {
+	for _, p := range parked {
+		i.ingress.carried(p.Conn.RemoteAddr().String(), i.name, p.TLS, p.Parted, p.Read)
+	}
+	return parked
+}
+
+// Resume serves, and goes on with what was carried here.
+func (i *image) Resume(parked []Parked) {
+	for _, p := range parked {
+		i.ingress.owned(p.Conn.RemoteAddr().String(), i.name, "served again")
+	}
+	i.Server.Resume(parked)
+}
+
+func newImage(t *testing.T, name string, ln *ingress, h handler) *image {
 	t.Helper()
 	f, err := ln.File()
 	require.NoError(t, err)
 	shared, err := net.FileListener(f)
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
-	i := &image{stage: newStage(AdmissionOpen), served: make(chan error, 1)}
+	i := &image{name: name, ingress: ln, stage: newStage(AdmissionOpen), served: make(chan error, 1)}
 	i.Server = New(Options{Lifecycle: i.stage, Log: zerolog.Nop()})
 	if h == nil {
 		h = func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
@@ -69,9 +92,10 @@ func newImage(t *testing.T, name string, ln *net.TCPListener, h handler) *image 
 			return err
 		}
 	}
-	i.http.Handler = i.serving(i.gated(h))
+	i.http.Handler = ln.handler(name, i.serving(i.gated(h)))
+	i.http.ConnState = ln.state(name, i.http.ConnState)
 	i.Publish(&Backend{MaxInput: 1 << 20})
-	serve, err := i.Listen(shared, false)
+	serve, err := i.Listen(recorded{shared.(*net.TCPListener), ln, name}, false)
 	require.NoError(t, err)
 	go func() { i.served <- serve() }()
 	t.Cleanup(func() {
@@ -83,17 +107,19 @@ func newImage(t *testing.T, name string, ln *net.TCPListener, h handler) *image 
 
 type client struct {
 	net.Conn
-	t *testing.T
-	r *bufio.Reader
+	t       *testing.T
+	r       *bufio.Reader
+	ingress *ingress
 }
 
-func dial(t *testing.T, ln net.Listener) *client {
+func dial(t *testing.T, ln *ingress) *client {
 	t.Helper()
 	c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", ln.Addr().String())
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	require.NoError(t, c.SetDeadline(time.Now().Add(time.Minute)))
-	return &client{c, t, bufio.NewReader(c)}
+	ln.dialled(c.LocalAddr())
+	return &client{c, t, bufio.NewReader(c), ln}
 }
 
 func (c *client) send(s string) {
@@ -109,6 +135,7 @@ func (c *client) receive() string {
 	body, err := io.ReadAll(resp.Body)
 	require.NoError(c.t, err)
 	require.NoError(c.t, resp.Body.Close())
+	c.ingress.rest(c.LocalAddr().String())
 	return string(body)
 }
 
@@ -119,10 +146,9 @@ func post(path, body string) string {
 }
 
 func TestNoConnectionIsLostWhenTheImageIsReplaced(t *testing.T) {
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, ln.Close()) }()
-	old := newImage(t, "old", ln.(*net.TCPListener), nil)
+	ln := newIngress(t)
+	defer ln.compare()
+	old := newImage(t, "old", ln, nil)
 	old.Resume(nil)
 
 	idle, fresh, head, body, held, chunked, pipelined, behind := dial(t, ln), dial(t, ln), dial(t, ln), dial(t, ln), dial(t, ln), dial(t, ln), dial(t, ln), dial(t, ln)
@@ -132,6 +158,7 @@ func TestNoConnectionIsLostWhenTheImageIsReplaced(t *testing.T) {
 	}
 	waitFor(t, func() bool { return len(old.roster.all()) == 8 })
 
+	before := len(get("/first"))
 	old.stage.set(AdmissionHeld)
 	head.send("GET /he")
 	body.send("POST /body HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n01234")
@@ -140,6 +167,9 @@ func TestNoConnectionIsLostWhenTheImageIsReplaced(t *testing.T) {
 	pipelined.send(post("/one", "1") + post("/two", "2") + get("/three"))
 	behind.send(post("/one", "1") + "GET /tw")
 	waitFor(t, func() bool { return old.gate.held.Load() == 3 })
+	ln.came(head, before+len("GET /he"))
+	ln.came(body, before+len("POST /body HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n01234"))
+	ln.came(chunked, before+len("POST /chunked HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n"))
 
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -150,7 +180,7 @@ func TestNoConnectionIsLostWhenTheImageIsReplaced(t *testing.T) {
 	late.send(get("/late"))
 	require.NoError(t, old.Close(t.Context()))
 
-	next := newImage(t, "new", ln.(*net.TCPListener), nil)
+	next := newImage(t, "new", ln, nil)
 	next.Resume(parked)
 	fresh.send(get("/fresh"))
 	idle.send(get("/second"))
@@ -171,9 +201,8 @@ func TestNoConnectionIsLostWhenTheImageIsReplaced(t *testing.T) {
 }
 
 func TestARequestHasOneKeyHoweverOftenItIsReplayed(t *testing.T) {
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, ln.Close()) }()
+	ln := newIngress(t)
+	defer ln.compare()
 	var mu sync.Mutex
 	keys := make(map[string]int)
 	closing := func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
@@ -182,7 +211,7 @@ func TestARequestHasOneKeyHoweverOftenItIsReplayed(t *testing.T) {
 		keys[r.Header.Get(idempotencyHeader)]++
 		return fmt.Errorf("waiting for the turn: %w", queue.ErrClosed)
 	}
-	old := newImage(t, "old", ln.(*net.TCPListener), closing)
+	old := newImage(t, "old", ln, closing)
 	old.Resume(nil)
 	c := dial(t, ln)
 	c.send(post("/turn", "hello"))
@@ -191,7 +220,7 @@ func TestARequestHasOneKeyHoweverOftenItIsReplayed(t *testing.T) {
 	waitFor(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(keys) == 1 && old.gate.held.Load() == 1 })
 	parked := old.Park(t.Context())
 	require.Len(t, parked, 1)
-	next := newImage(t, "new", ln.(*net.TCPListener), func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
+	next := newImage(t, "new", ln, func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
 		mu.Lock()
 		defer mu.Unlock()
 		keys[r.Header.Get(idempotencyHeader)]++
@@ -208,10 +237,9 @@ func TestARequestHasOneKeyHoweverOftenItIsReplayed(t *testing.T) {
 }
 
 func TestAStopRefusesWhatIsHeldAndSaysSo(t *testing.T) {
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, ln.Close()) }()
-	s := newImage(t, "old", ln.(*net.TCPListener), nil)
+	ln := newIngress(t)
+	defer ln.compare()
+	s := newImage(t, "old", ln, nil)
 	s.Resume(nil)
 	s.stage.set(AdmissionHeld)
 	c := dial(t, ln)
@@ -226,10 +254,9 @@ func TestAStopRefusesWhatIsHeldAndSaysSo(t *testing.T) {
 }
 
 func TestAConnectionThatItsClientClosedIsNotCarriedOver(t *testing.T) {
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, ln.Close()) }()
-	s := newImage(t, "old", ln.(*net.TCPListener), nil)
+	ln := newIngress(t)
+	defer ln.compare()
+	s := newImage(t, "old", ln, nil)
 	s.Resume(nil)
 	c := dial(t, ln)
 	c.send(get("/first"))
@@ -245,12 +272,11 @@ func waitFor(t *testing.T, cond func() bool) {
 }
 
 func TestParkingThatWasInVainLosesNothing(t *testing.T) {
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, ln.Close()) }()
+	ln := newIngress(t)
+	defer ln.compare()
 	finish := make(chan struct{})
 	begun := make(chan struct{}, 1)
-	s := newImage(t, "same", ln.(*net.TCPListener), func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
+	s := newImage(t, "same", ln, func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
 		if r.URL.Path == "/slow" {
 			begun <- struct{}{}
 			<-finish
@@ -280,10 +306,9 @@ func TestParkingThatWasInVainLosesNothing(t *testing.T) {
 }
 
 func TestClosingRefusesWhatIsHeldWhateverTheStateSays(t *testing.T) {
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, ln.Close()) }()
-	s := newImage(t, "old", ln.(*net.TCPListener), nil)
+	ln := newIngress(t)
+	defer ln.compare()
+	s := newImage(t, "old", ln, nil)
 	s.Resume(nil)
 	s.stage.set(AdmissionHeld)
 	c := dial(t, ln)
@@ -297,10 +322,9 @@ func TestClosingRefusesWhatIsHeldWhateverTheStateSays(t *testing.T) {
 }
 
 func TestAStrayLineEndDoesNotReplayAnAnsweredRequest(t *testing.T) {
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, ln.Close()) }()
-	old := newImage(t, "old", ln.(*net.TCPListener), nil)
+	ln := newIngress(t)
+	defer ln.compare()
+	old := newImage(t, "old", ln, nil)
 	old.Resume(nil)
 	c := dial(t, ln)
 	c.send(post("/one", "1") + "\r\n" + post("/two", "2"))
@@ -310,7 +334,7 @@ func TestAStrayLineEndDoesNotReplayAnAnsweredRequest(t *testing.T) {
 	parked := old.Park(t.Context())
 	require.Len(t, parked, 1)
 	require.Empty(t, parked[0].Read, "all that was read is answered")
-	next := newImage(t, "new", ln.(*net.TCPListener), nil)
+	next := newImage(t, "new", ln, nil)
 	next.Resume(parked)
 	c.send(get("/three"))
 	require.Equal(t, "new /three ", c.receive())
@@ -325,10 +349,9 @@ func TestALineEndBehindARequestDoesNotSpoilTheOneThatIsCarriedOver(t *testing.T)
 	} {
 		before, after := parts[0], parts[1]
 		t.Run(when, func(t *testing.T) {
-			ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-			require.NoError(t, err)
-			defer func() { require.NoError(t, ln.Close()) }()
-			old := newImage(t, "old", ln.(*net.TCPListener), nil)
+			ln := newIngress(t)
+			defer ln.compare()
+			old := newImage(t, "old", ln, nil)
 			old.Resume(nil)
 			c := dial(t, ln)
 			c.send(post("/one", "1"))
@@ -341,7 +364,7 @@ func TestALineEndBehindARequestDoesNotSpoilTheOneThatIsCarriedOver(t *testing.T)
 			})
 			parked := old.Park(t.Context())
 			require.Len(t, parked, 1)
-			next := newImage(t, "new", ln.(*net.TCPListener), nil)
+			next := newImage(t, "new", ln, nil)
 			c.send(after)
 			next.Resume(parked)
 			require.Equal(t, "new /two 2", c.receive())
@@ -351,17 +374,18 @@ func TestALineEndBehindARequestDoesNotSpoilTheOneThatIsCarriedOver(t *testing.T)
 
 // net/http reads ahead, so what comes behind a request that is too large to be kept is not known either.
 func TestNothingIsCarriedOverFromBehindARequestThatWasTooLargeToKeep(t *testing.T) {
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, ln.Close()) }()
-	old := newImage(t, "old", ln.(*net.TCPListener), func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
+	ln := newIngress(t)
+	defer ln.compare()
+	old := newImage(t, "old", ln, func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
 		_, err := io.WriteString(w, "old "+r.URL.Path)
 		return err
 	})
 	old.Resume(nil)
 	c := dial(t, ln)
 	const chunk = "1;padding.....\r\nx\r\n" // most of it is no body
-	c.send("POST /large HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+	const head = "POST /large HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+	c.send(head)
+	ln.came(c, len(head))
 	c.send(strings.Repeat(chunk, replayLimit/len(chunk)+1))
 	inner := post("/inner", "which is only a body")
 	c.send("0\r\n\r\n" + fmt.Sprintf("POST /outer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", 2*len(inner)))
@@ -369,20 +393,21 @@ func TestNothingIsCarriedOverFromBehindARequestThatWasTooLargeToKeep(t *testing.
 	_, _ = io.WriteString(c, inner) // which may find nobody
 	parked := old.Park(t.Context())
 	require.Empty(t, parked)
-	_, err = http.ReadResponse(c.r, nil) //nolint:bodyclose // there is none
+	_, err := http.ReadResponse(c.r, nil) //nolint:bodyclose // there is none
 	require.Error(t, err, "there is no further answer on this connection")
 }
 
 func TestARequestThatIsTooLargeToBeCarriedOverIsToldSo(t *testing.T) {
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, ln.Close()) }()
-	old := newImage(t, "old", ln.(*net.TCPListener), nil)
+	ln := newIngress(t)
+	defer ln.compare()
+	old := newImage(t, "old", ln, nil)
 	old.Resume(nil)
 	old.stage.set(AdmissionHeld)
 	c := dial(t, ln)
 	const chunk = "1;padding.....\r\nx\r\n" // most of it is no body
-	c.send("POST /large HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+	const head = "POST /large HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+	c.send(head)
+	ln.came(c, len(head))
 	c.send(strings.Repeat(chunk, replayLimit/len(chunk)+1) + "0\r\n\r\n")
 	waitFor(t, func() bool { return old.gate.held.Load() == 1 })
 	require.Empty(t, old.Park(t.Context()))
@@ -395,10 +420,9 @@ func TestARequestThatIsTooLargeToBeCarriedOverIsToldSo(t *testing.T) {
 }
 
 func TestCarriedRequestsThatNobodyWillServeAreRefused(t *testing.T) {
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, ln.Close()) }()
-	s := newImage(t, "old", ln.(*net.TCPListener), nil)
+	ln := newIngress(t)
+	defer ln.compare()
+	s := newImage(t, "old", ln, nil)
 	s.Resume(nil)
 	s.stage.set(AdmissionHeld)
 	var clients []*client
@@ -420,7 +444,7 @@ func TestCarriedRequestsThatNobodyWillServeAreRefused(t *testing.T) {
 		require.Equal(t, "2", resp.Header.Get("Retry-After"))
 		require.NoError(t, resp.Body.Close())
 	}
-	_, err = idle.r.ReadByte()
+	_, err := idle.r.ReadByte()
 	require.ErrorIs(t, err, io.EOF)
 }
 
@@ -441,9 +465,8 @@ func (l *slowAccept) Accept() (net.Conn, error) {
 }
 
 func TestAConnectionThatIsBeingAcceptedIsParkedToo(t *testing.T) {
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	slow := &slowAccept{ln.(*net.TCPListener), make(chan struct{}, 1), make(chan struct{})}
+	ln := newIngress(t)
+	slow := &slowAccept{ln.TCPListener, make(chan struct{}, 1), make(chan struct{})}
 	s := New(Options{Lifecycle: newStage(AdmissionOpen), Log: zerolog.Nop()})
 	serve, err := s.Listen(slow, false)
 	require.NoError(t, err)
