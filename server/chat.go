@@ -38,10 +38,10 @@ func parseChat(body []byte) (chatRequest, error) {
 		return q, err
 	}
 	q.input = input
-	if q.context.Params, err = f.takeSampling(chatSampling, nil); err != nil {
+	if q.context.Params, err = takeSampling(f, chatSampling, nil); err != nil {
 		return q, err
 	}
-	tools, err := f.takeTools(&q.context.Params, false)
+	tools, err := takeTools(f, &q.context.Params, false)
 	if err != nil {
 		return q, err
 	}
@@ -129,7 +129,7 @@ func chatDocument(t queue.Turn, object string, choices ...chatChoice) chatComple
 }
 
 func (s *Server) createChat(w http.ResponseWriter, r *http.Request, b *Backend) error {
-	body, err := readObject(w, r, s.bodyLimit())
+	body, err := readObject(w, r, b.bodyLimit())
 	if err != nil {
 		return err
 	}
@@ -181,10 +181,10 @@ func unanswered(id string, cancelled bool, reason string) *apiError {
 // back: chunks have no way to say so, and the stream ends with an error.
 func (s *Server) streamChat(w http.ResponseWriter, r *http.Request, b *Backend, t queue.Turn, usage bool) error {
 	out := &chatStream{stream: newStream(w), turn: t, usage: usage}
-	for u, err := range s.watch(r.Context(), b.Queue, t.ID, 0) {
+	for u, err := range follow(r.Context(), s.retirement, b.Queue, t.ID, 0) {
 		switch {
 		case err != nil && out.open:
-			e, _ := s.cutShort(r, err, "the same request with the same Idempotency-Key, or GET /v1/turns/"+t.ID)
+			e, _ := cutShort(&s.opts.Log, r, err, "the same request with the same Idempotency-Key, or GET /v1/turns/"+t.ID)
 			return errors.Join(out.fail(e), out.end())
 		case err != nil:
 			return err

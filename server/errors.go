@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"gateway/queue"
+
+	"github.com/rs/zerolog"
 )
 
 // The types of error documents, as OpenAI's clients know them.
@@ -133,10 +135,8 @@ func explain(err error) *apiError {
 			status: http.StatusConflict, kind: typeInvalid, code: "conflict", settled: true, cause: err,
 			message: "the turn's status does not allow this. Try: GET /v1/turns/{id} to see where it is",
 		}
-	case errors.Is(err, errHeldMax):
-		return unavailable("too_many_held", "too many requests wait for the restart already. Try: again in a moment", err)
-	case errors.Is(err, errRefused), errors.Is(err, queue.ErrClosed):
-		return unavailable("gateway_stopping", "the gateway is stopping; what it accepted is safe on disk. Try: again once it is back, with the same Idempotency-Key", err)
+	case errors.Is(err, queue.ErrClosed):
+		return stopping(err)
 	case errors.Is(err, context.Canceled):
 		return &apiError{status: statusClientGone, kind: typeInvalid, code: "client_gone", message: "the client left", cause: err}
 	case errors.Is(err, context.DeadlineExceeded):
@@ -156,6 +156,11 @@ func unavailable(code, message string, cause error) *apiError {
 	return &apiError{status: http.StatusServiceUnavailable, kind: typeServer, code: code, message: message, retryAfter: time.Second, cause: cause}
 }
 
+// stopping refuses what comes while the gateway stops.
+func stopping(cause error) *apiError {
+	return unavailable("gateway_stopping", "the gateway is stopping; what it accepted is safe on disk. Try: again once it is back, with the same Idempotency-Key", cause)
+}
+
 // writeError answers with err's document. It is the end of the error's way, so what is our fault is logged
 // here.
 func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
@@ -163,7 +168,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	if e.status == statusClientGone { // net/http would say 200 to one that has closed only its own side
 		panic(http.ErrAbortHandler)
 	}
-	s.logFault(r, e, err)
+	e.logFault(&s.opts.Log, r, err)
 	if e.retryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int((e.retryAfter+time.Second-1)/time.Second)))
 	}
@@ -181,9 +186,10 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
-func (s *Server) logFault(r *http.Request, e *apiError, err error) {
+// logFault logs the error of a request when the gateway is at fault for it.
+func (e *apiError) logFault(log *zerolog.Logger, r *http.Request, err error) {
 	if e.status == http.StatusInternalServerError || errors.Is(err, queue.ErrUnusable) {
-		s.opts.Log.Error().Err(err).Str("method", r.Method).Str("path", r.URL.Path).Msg("a request failed")
+		log.Error().Err(err).Str("method", r.Method).Str("path", r.URL.Path).Msg("a request failed")
 	}
 }
 

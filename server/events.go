@@ -16,7 +16,7 @@ func (s *Server) streamGateway(w http.ResponseWriter, r *http.Request) error {
 	}
 	after := s.hopsAfter(uint64(number)) //nolint:gosec // not negative
 	out := newStream(w)
-	retiring, notice := s.retiring()
+	retiring := s.retirement.begun()
 	now, news := s.feed.join()
 	defer s.feed.leave(news)
 	if err := out.pass(now); err != nil {
@@ -38,7 +38,7 @@ func (s *Server) streamGateway(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 		if last {
-			if err := out.send("shutdown", "", notice()); err != nil {
+			if err := out.send("shutdown", "", s.retirement.notice()); err != nil {
 				return err
 			}
 			return out.end()

@@ -26,8 +26,8 @@ const (
 // What the gate can answer instead of a Backend.
 var (
 	errParked  = errors.New("server: the connection is carried over")
-	errRefused = errors.New("server: the gateway is stopping")
-	errHeldMax = errors.New("server: too many requests wait for the restart")
+	errRefused = stopping(nil)
+	errHeldMax = unavailable("too_many_held", "too many requests wait for the restart already. Try: again in a moment", nil)
 )
 
 // gate admits requests by the published state of the lifecycle: it has no flag of its own that could stay
@@ -47,6 +47,12 @@ type gate struct {
 // newGate: relayed reports whether the successor answers what cannot be carried to it.
 func newGate(l Lifecycle, relayed func() bool) *gate {
 	return &gate{lifecycle: l, relayed: relayed, changed: make(chan struct{})}
+}
+
+// bodyLimit is the largest body of a request to the generation that is published now.
+func (s *Server) bodyLimit() int64 {
+	b, _, _, _ := s.gate.look()
+	return b.bodyLimit()
 }
 
 func (g *gate) wake() {

@@ -73,7 +73,7 @@ func (s *Server) hopsAfter(after uint64) uint64 {
 // streamLifecycle goes on through the hops of a restart or stop, until the open streams must end.
 func (s *Server) streamLifecycle(w http.ResponseWriter, r *http.Request, after uint64) error {
 	out := newStream(w)
-	retiring, notice := s.retiring()
+	retiring := s.retirement.begun()
 	if err := out.send("status", "", s.opts.Lifecycle.Status().Document); err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (s *Server) streamLifecycle(w http.ResponseWriter, r *http.Request, after u
 			after = hop.Seq
 		}
 		if last {
-			if err := out.send("shutdown", "", notice()); err != nil {
+			if err := out.send("shutdown", "", s.retirement.notice()); err != nil {
 				return err
 			}
 			return out.end()

@@ -32,9 +32,8 @@ const (
 	defaultBodyLimit = bodyPerInput << 20
 )
 
-// bodyLimit is the largest body of a request, in bytes.
-func (s *Server) bodyLimit() int64 {
-	b, _, _, _ := s.gate.look()
+// bodyLimit is the largest body of a request, in bytes; nil has a limit too.
+func (b *Backend) bodyLimit() int64 {
 	if b == nil {
 		return defaultBodyLimit
 	}
@@ -333,7 +332,7 @@ func asksNothing(raw json.RawMessage) bool {
 
 // takeSampling takes the parameters that agents which are models understand. rename maps a name to the
 // one that it has in chat completions; others keep theirs.
-func (f fields) takeSampling(names []string, rename map[string]string) (map[string]json.RawMessage, error) {
+func takeSampling(f fields, names []string, rename map[string]string) (map[string]json.RawMessage, error) {
 	var params map[string]json.RawMessage
 	for _, name := range names {
 		raw, ok := f[name]

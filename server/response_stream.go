@@ -253,7 +253,7 @@ func (s *Server) streamResponse(w http.ResponseWriter, r *http.Request, b *Backe
 		return nil
 	}
 	waiting := []responseEvent{log.created()} // for the first byte
-	for u, err := range s.watch(r.Context(), b.Queue, t.ID, 0) {
+	for u, err := range follow(r.Context(), s.retirement, b.Queue, t.ID, 0) {
 		switch {
 		case err != nil && out.open:
 			return errors.Join(s.cutResponse(r, out, err, t.ID, last), out.end())
@@ -285,7 +285,7 @@ func (s *Server) streamResponse(w http.ResponseWriter, r *http.Request, b *Backe
 // cutResponse tells why the stream ends early and how to go on. Both events carry the number of the last
 // one before them, so that a client that resumes after the last number it saw misses none.
 func (s *Server) cutResponse(r *http.Request, out *stream, err error, id string, last int64) error {
-	e, stop := s.cutShort(r, err, fmt.Sprintf("GET /v1/responses/%s?stream=true&starting_after=%d", id, last))
+	e, stop := cutShort(&s.opts.Log, r, err, fmt.Sprintf("GET /v1/responses/%s?stream=true&starting_after=%d", id, last))
 	if stop != nil {
 		if err := out.send("shutdown", "", shutdownEvent{eventHead{"shutdown", last}, stop.Notice}); err != nil {
 			return err

@@ -45,12 +45,12 @@ func parseResponses(body []byte) (responsesRequest, error) {
 	if q.input == "" {
 		return q, invalid("input", "invalid_value", "input has no text. Try: \"input\": \"hello\"")
 	}
-	q.context.Params, err = f.takeSampling([]string{"temperature", "top_p", "max_output_tokens"},
+	q.context.Params, err = takeSampling(f, []string{"temperature", "top_p", "max_output_tokens"},
 		map[string]string{"max_output_tokens": "max_completion_tokens"})
 	if err != nil {
 		return q, err
 	}
-	tools, err := f.takeTools(&q.context.Params, true)
+	tools, err := takeTools(f, &q.context.Params, true)
 	if err != nil {
 		return q, err
 	}
@@ -132,7 +132,7 @@ func conversationName(raw json.RawMessage) (string, error) {
 }
 
 func (s *Server) createResponse(w http.ResponseWriter, r *http.Request, b *Backend) error {
-	body, err := readObject(w, r, s.bodyLimit())
+	body, err := readObject(w, r, b.bodyLimit())
 	if err != nil {
 		return err
 	}

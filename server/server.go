@@ -76,15 +76,15 @@ type Server struct {
 	relay       atomic.Pointer[httputil.ReverseProxy]
 	tls         *tls.Config
 
+	retirement *retirement
+
 	mu        sync.Mutex
 	listeners []*listener
-	retire    chan struct{} // closed when open streams must end
-	notice    Notice
 }
 
 // New returns a server that serves nothing yet.
 func New(opts Options) *Server {
-	s := &Server{opts: opts, roster: newRoster(), hub: newHub(), crossOrigin: http.NewCrossOriginProtection(), began: time.Now(), retire: make(chan struct{})}
+	s := &Server{opts: opts, roster: newRoster(), hub: newHub(), crossOrigin: http.NewCrossOriginProtection(), began: time.Now(), retirement: newRetirement()}
 	s.gate = newGate(opts.Lifecycle, func() bool { return s.relay.Load() != nil })
 	s.feed = newOverview(opts.Lifecycle, func() *Backend { b, _, _, _ := s.gate.look(); return b }, opts.Log)
 	s.tls = s.newTLS()
@@ -141,13 +141,7 @@ func (s *Server) Listen(inner net.Listener, local bool) (serve func() error, err
 
 // Publish makes b the generation that requests are served from.
 func (s *Server) Publish(b *Backend) {
-	s.mu.Lock()
-	select {
-	case <-s.retire:
-		s.retire = make(chan struct{})
-	default:
-	}
-	s.mu.Unlock()
+	s.retirement.over()
 	s.certificate.Store(b.Certificate)
 	s.roster.limit(b.Limits)
 	s.meter.set(b.Limits.Rate, b.Limits.Burst)
@@ -173,26 +167,8 @@ func (s *Server) Resume(carried []Parked) {
 // Retire tells the open streams to end. Requests that wait for a turn go back to the gate once their
 // queue is closed.
 func (s *Server) Retire(n Notice) {
-	s.mu.Lock()
-	s.notice = n
-	select {
-	case <-s.retire:
-	default:
-		close(s.retire)
-	}
-	s.mu.Unlock()
+	s.retirement.begin(n)
 	s.hub.retire()
-}
-
-// retiring returns the channel that is closed when open streams must end, and what to tell them then.
-func (s *Server) retiring() (<-chan struct{}, func() Notice) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.retire, func() Notice {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.notice
-	}
 }
 
 // Park stops accepting and takes every connection that is not being answered from net/http: idle ones,

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/tmaxmax/go-sse"
 
 	"gateway/queue"
@@ -143,10 +145,10 @@ func (r *retired) Unwrap() error { return queue.ErrClosed }
 
 // cutShort is what a stream that has begun says when it ends before the turn does: a clean end would look
 // like a whole answer. resume says how to go on. stop is nil unless the gateway retires.
-func (s *Server) cutShort(r *http.Request, err error, resume string) (e *apiError, stop *retired) {
+func cutShort(log *zerolog.Logger, r *http.Request, err error, resume string) (e *apiError, stop *retired) {
 	if !errors.As(err, &stop) {
 		e = explain(err)
-		s.logFault(r, e, err)
+		e.logFault(log, r, err)
 		return e, nil
 	}
 	code, message := "gateway_restarting", "the gateway restarts; the turn is safe and goes on. Try: "
@@ -154,6 +156,52 @@ func (s *Server) cutShort(r *http.Request, err error, resume string) (e *apiErro
 		code, message = "gateway_stopping", "the gateway stops; the turn is safe and goes on when it is back. Try: once it is, "
 	}
 	return &apiError{status: http.StatusServiceUnavailable, kind: typeServer, code: code, message: message + resume}, stop
+}
+
+// retirement says when open streams must end, and why.
+type retirement struct {
+	mu   sync.Mutex
+	done chan struct{} // closed when they must
+	why  Notice
+}
+
+func newRetirement() *retirement { return &retirement{done: make(chan struct{})} }
+
+// begin ends the open streams.
+func (r *retirement) begin(n Notice) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.why = n
+	select {
+	case <-r.done:
+	default:
+		close(r.done)
+	}
+}
+
+// over is for the next generation, whose streams may stay.
+func (r *retirement) over() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	select {
+	case <-r.done:
+		r.done = make(chan struct{})
+	default:
+	}
+}
+
+// begun returns the channel that is closed when the streams that are open now must end.
+func (r *retirement) begun() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.done
+}
+
+// notice is what the streams are told then.
+func (r *retirement) notice() Notice {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.why
 }
 
 // update is what there is to tell about a turn: its next event, or else why it waits, or else nothing, which
@@ -169,16 +217,16 @@ type follower interface {
 	Place(id string) (queue.Place, bool)
 }
 
-// watch yields the turn's events after a sequence, notices when it waits, and an empty update when there was
+// follow yields the turn's events after a sequence, notices when it waits, and an empty update when there was
 // nothing for a while; and an error of type [retired] once the gateway retires. An error is the last thing it
 // yields; without one the turn has ended.
-func (s *Server) watch(ctx context.Context, q follower, id string, after int64) iter.Seq2[update, error] {
+func follow(ctx context.Context, retirement *retirement, q follower, id string, after int64) iter.Seq2[update, error] {
 	return func(yield func(update, error) bool) {
-		retiring, notice := s.retiring()
+		retiring := retirement.begun()
 		ended := func(err error) {
 			select {
 			case <-retiring:
-				err = &retired{notice()} // whatever else it was, this is why
+				err = &retired{retirement.notice()} // whatever else it was, this is why
 			default:
 				if errors.Is(err, queue.ErrClosed) {
 					err = &retired{Notice{Reason: "gateway stopping"}}

@@ -45,7 +45,7 @@ func TestASilentStreamIsSeenAliveAfterTenSecondsAndThenEveryFifteen(t *testing.T
 	synctest.Test(t, func(t *testing.T) {
 		s, f, start := bare(), make(feed), time.Now()
 		var at []time.Duration
-		for u, err := range s.watch(t.Context(), f, "", 0) {
+		for u, err := range follow(t.Context(), s.retirement, f, "", 0) {
 			require.NoError(t, err)
 			at = append(at, time.Since(start))
 			if u.event != nil {
@@ -91,7 +91,7 @@ func TestWhoeverFollowsIsToldAfterTwoSecondsWhyTheTurnWaits(t *testing.T) {
 			f.feed <- queue.Event{Seq: 2, Type: queue.EventInterrupted}
 		}()
 		var told []string
-		for u, err := range s.watch(t.Context(), f, "", 0) {
+		for u, err := range follow(t.Context(), s.retirement, f, "", 0) {
 			require.NoError(t, err)
 			if u.waits != nil {
 				told = append(told, time.Since(start).String()+" "+u.waits.Reason)
@@ -111,7 +111,7 @@ func TestAStreamEndsWithTheNoticeWhenTheGatewayRetires(t *testing.T) {
 		notice := Notice{Reason: "gateway restarting", RestartExpectedMS: &expected}
 		go func() { f <- queue.Event{Seq: 1} }()
 		var last error
-		for u, err := range s.watch(t.Context(), f, "", 0) {
+		for u, err := range follow(t.Context(), s.retirement, f, "", 0) {
 			if u.event != nil {
 				s.Retire(notice)
 			}
@@ -131,7 +131,7 @@ func TestRetirementOutranksTheEndOfTheContext(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		s.Retire(Notice{Reason: "gateway stopping"})
 		cancel()
-		for _, err := range s.watch(ctx, f, "", 0) {
+		for _, err := range follow(ctx, s.retirement, f, "", 0) {
 			var stop *retired
 			require.ErrorAs(t, err, &stop)
 		}
@@ -144,7 +144,7 @@ func TestAStreamEndsWithItsClient(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go cancel()
 		var last error
-		for _, err := range s.watch(ctx, f, "", 0) {
+		for _, err := range follow(ctx, s.retirement, f, "", 0) {
 			last = err
 		}
 		require.ErrorIs(t, last, context.Canceled)
@@ -194,7 +194,7 @@ func TestTheGateSeesThatAStreamHasBegun(t *testing.T) {
 func TestAStreamThatFailsSaysSo(t *testing.T) {
 	s := bare()
 	r := httptest.NewRequest(http.MethodGet, "/v1/turns/t1/events", nil)
-	e, stop := s.cutShort(r, errors.New("disk on fire"), "again")
+	e, stop := cutShort(&s.opts.Log, r, errors.New("disk on fire"), "again")
 	require.Nil(t, stop)
 	require.Equal(t, "internal_error", e.code)
 	require.NotContains(t, e.message, "fire", "what is inside stays inside")

@@ -51,7 +51,7 @@ type (
 
 // takeTools takes the tools of a request and what it says about them, as chat completions have them, into
 // params. flat reads them as responses have them. It reports whether there are any.
-func (f fields) takeTools(params *map[string]json.RawMessage, flat bool) (any bool, err error) {
+func takeTools(f fields, params *map[string]json.RawMessage, flat bool) (any bool, err error) {
 	var raw []json.RawMessage
 	if err := f.take("tools", &raw); err != nil {
 		return false, err

@@ -217,7 +217,7 @@ func (s *Server) turnEvents(w http.ResponseWriter, r *http.Request, b *Backend) 
 func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request, b *Backend, id string, after int64) error {
 	out := newStream(w)
 	last := after
-	for u, err := range s.watch(r.Context(), b.Queue, id, after) {
+	for u, err := range follow(r.Context(), s.retirement, b.Queue, id, after) {
 		switch {
 		case err != nil && out.open:
 			return errors.Join(s.cutEvents(r, out, err, id, last), out.end())
@@ -240,7 +240,7 @@ func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request, b *Backend
 
 // cutEvents tells why the stream ends early and how to go on.
 func (s *Server) cutEvents(r *http.Request, out *stream, err error, id string, last int64) error {
-	e, stop := s.cutShort(r, err, fmt.Sprintf("GET /v1/turns/%s/events?after=%d", id, last))
+	e, stop := cutShort(&s.opts.Log, r, err, fmt.Sprintf("GET /v1/turns/%s/events?after=%d", id, last))
 	if stop != nil {
 		if err := out.send("shutdown", "", stop.Notice); err != nil {
 			return err

@@ -158,9 +158,8 @@ func (c *socket) start() {
 	c.started = true
 	c.tick = time.AfterFunc(tickInterval, c.tickNow)
 	c.mu.Unlock()
-	retiring, _ := c.s.retiring()
 	select {
-	case <-retiring:
+	case <-c.s.retirement.begun():
 		c.leave()
 	default:
 	}
@@ -302,7 +301,6 @@ func (c *socket) leave() {
 // sayGoodbye ends the connection when the gateway stops or restarts. A client that is about to connect is told then to
 // try again, which clients do by themselves.
 func (c *socket) sayGoodbye() {
-	_, notice := c.s.retiring()
 	select {
 	case <-c.greeted:
 	case <-c.ctx.Done():
@@ -312,7 +310,7 @@ func (c *socket) sayGoodbye() {
 		return
 	}
 	c.s.hub.quiet(c.ctx) // what ended in the drain is told before the goodbye
-	n := notice()
+	n := c.s.retirement.notice()
 	bye := map[string]any{"reason": n.Reason}
 	if n.RestartExpectedMS != nil {
 		bye["restartExpectedMs"] = *n.RestartExpectedMS

@@ -108,9 +108,8 @@ func (c *socket) handshake(silent *time.Timer) bool {
 		c.refuse(f.ID, websocket.StatusPolicyViolation, refused)
 		return false
 	}
-	retiring, _ := c.s.retiring()
 	select {
-	case <-retiring:
+	case <-c.s.retirement.begun():
 		c.refuse(f.ID, websocket.StatusTryAgainLater, &frameError{
 			Code: codeUnavailable, Message: "the gateway restarts", Details: map[string]any{"reason": "startup-sidecars"},
 			Retryable: true, RetryAfterMS: 500,

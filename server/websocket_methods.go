@@ -133,7 +133,7 @@ func (c *socket) asFrameError(err error) *frameError {
 		out.Code, out.Retryable, out.RetryAfterMS = codeUnavailable, e.retryAfter > 0, e.retryAfter.Milliseconds()
 	}
 	if e.status >= 500 {
-		c.s.logFault(c.request, e, err)
+		e.logFault(&c.s.opts.Log, c.request, err)
 	}
 	return out
 }

@@ -214,7 +214,7 @@ func (c *socket) settled() (wait func()) {
 		c.wakeLocked()
 	}
 	time.AfterFunc(settleTime, func() { c.pong(payload) }) // also when nobody waits, or the client never answers
-	retiring, _ := c.s.retiring()
+	retiring := c.s.retirement.begun()
 	return func() {
 		select {
 		case <-pong:
