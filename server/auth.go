@@ -116,15 +116,6 @@ func isUpgrade(r *http.Request) bool {
 	return r.URL.Path == "/" && r.Method == http.MethodGet && strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
 }
 
-// bearer finds whose token the request has; nil for none, or nobody's.
-func (b *Backend) bearer(r *http.Request) *Caller {
-	scheme, given, ok := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !ok || !strings.EqualFold(scheme, "Bearer") {
-		return nil
-	}
-	return b.callerWith(strings.TrimSpace(given))
-}
-
 // loopbackHost reports whether a Host header names this machine to itself.
 func loopbackHost(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
@@ -136,4 +127,43 @@ func loopbackHost(host string) bool {
 	}
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsLoopback()
+}
+
+type judgementKey struct{}
+
+// judgement is what became of a request at the door.
+type judgement struct {
+	by    *Backend // the generation whose tokens were asked for
+	needs Scope
+	who   *Caller
+}
+
+// judge decides who asks and whether that is enough, by the tokens of one generation. Known says that it was not a
+// stranger who was refused.
+func (s *Server) judge(r *http.Request, b *Backend, needs Scope) (j judgement, known bool, err error) {
+	j = judgement{by: b, needs: needs}
+	if j.who, err = authorize(r, b, s.crossOrigin); err != nil {
+		return j, false, err
+	}
+	return j, true, j.who.may(needs)
+}
+
+// judged notes it in the request.
+func judged(r *http.Request, j judgement) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), judgementKey{}, &j))
+}
+
+func judgementOf(ctx context.Context) *judgement {
+	j, _ := ctx.Value(judgementKey{}).(*judgement)
+	return j
+}
+
+// judgeAgain judges a request that waited for another generation than the one at whose door it knocked.
+func (s *Server) judgeAgain(r *http.Request, b *Backend) (*http.Request, error) {
+	j := judgementOf(r.Context())
+	if j == nil || j.by == b { // none for the control socket
+		return r, nil
+	}
+	again, _, err := s.judge(r, b, j.needs)
+	return judged(r, again), err
 }

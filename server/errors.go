@@ -1,18 +1,15 @@
 package server
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"time"
 
-	"gateway/queue"
-
 	"github.com/rs/zerolog"
+
+	"gateway/queue"
 )
 
 // The types of error documents, as OpenAI's clients know them.
@@ -161,92 +158,12 @@ func stopping(cause error) *apiError {
 	return unavailable("gateway_stopping", "the gateway is stopping; what it accepted is safe on disk. Try: again once it is back, with the same Idempotency-Key", cause)
 }
 
-// writeError answers with err's document. It is the end of the error's way, so what is our fault is logged
-// here.
-func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
-	e := explain(err)
-	if e.status == statusClientGone { // net/http would say 200 to one that has closed only its own side
-		panic(http.ErrAbortHandler)
-	}
-	e.logFault(&s.opts.Log, r, err)
-	if e.retryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int((e.retryAfter+time.Second-1)/time.Second)))
-	}
-	if e.settled {
-		w.Header().Set("X-Should-Retry", "false")
-	}
-	if e.status == http.StatusUnauthorized {
-		w.Header().Set("WWW-Authenticate", "Bearer")
-	}
-	if e.needs != 0 {
-		w.Header().Set("WWW-Authenticate", fmt.Sprintf("Bearer error=%q, scope=%q", e.code, e.needs))
-	}
-	if err := reply(w, e.status, e.document()); err != nil {
-		s.opts.Log.Debug().Err(err).Str("path", r.URL.Path).Msg("the client did not take its answer")
-	}
-}
-
 // logFault logs the error of a request when the gateway is at fault for it.
 func (e *apiError) logFault(log *zerolog.Logger, r *http.Request, err error) {
 	if e.status == http.StatusInternalServerError || errors.Is(err, queue.ErrUnusable) {
 		log.Error().Err(err).Str("method", r.Method).Str("path", r.URL.Path).Msg("a request failed")
 	}
 }
-
-// reply writes a JSON document. The client has writeTimeout to take it.
-func reply(w http.ResponseWriter, status int, document any) error {
-	body, err := encode(document)
-	if err != nil {
-		return fmt.Errorf("server: encoding an answer: %w", err)
-	}
-	return replyText(w, status, "application/json", body)
-}
-
-// encode is json.Marshal with a newline at the end, which leaves <, > and & as they are: people read addresses
-// in the answers, and none of these is a page.
-func encode(document any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	err := e.Encode(document)
-	return b.Bytes(), err
-}
-
-func replyText(w http.ResponseWriter, status int, contentType string, body []byte) error {
-	rc := http.NewResponseController(w)
-	if err := setWriteDeadline(rc, time.Now().Add(writeTimeout)); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", contentType)
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(status)
-	if _, err := w.Write(body); err != nil {
-		return fmt.Errorf("server: answering: %w", err)
-	}
-	return setWriteDeadline(rc, time.Time{}) // the connection's next answer has its own
-}
-
-// misrouted answers for a path or method that no route has, in the shape of every other error. h is what
-// the mux would have answered with.
-func misrouted(h http.Handler, w http.ResponseWriter, r *http.Request) *apiError {
-	probe := &headersOnly{header: make(http.Header)}
-	h.ServeHTTP(probe, r)
-	if allow := probe.header.Get("Allow"); allow != "" {
-		w.Header().Set("Allow", allow)
-		return &apiError{
-			status: http.StatusMethodNotAllowed, kind: typeInvalid, code: "method_not_allowed",
-			message: fmt.Sprintf("%s is not possible on %s. Try: %s", r.Method, clip(r.URL.Path), allow),
-		}
-	}
-	return notFound("unknown_path", "", "there is nothing at %s. Try: POST /v1/responses, POST /v1/chat/completions, GET /v1/models, GET /v1/turns, GET /v1/lanes, GET /v1/sessions, GET /v1/lifecycle", clip(r.URL.Path))
-}
-
-// headersOnly keeps an answer's headers and drops its body.
-type headersOnly struct{ header http.Header }
-
-func (w *headersOnly) Header() http.Header         { return w.header }
-func (w *headersOnly) WriteHeader(int)             {}
-func (w *headersOnly) Write(p []byte) (int, error) { return len(p), nil }
 
 // clip shortens what a client sent before it is quoted back.
 func clip(s string) string {
@@ -256,4 +173,12 @@ func clip(s string) string {
 		return s
 	}
 	return string(runes[:most]) + "…"
+}
+
+// nested puts where before the parameter that err names.
+func nested(err error, where string) error {
+	e := explain(err)
+	e.param = where + "." + e.param
+	e.message = where + "." + e.message
+	return e
 }

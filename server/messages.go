@@ -171,11 +171,3 @@ func parseContent(raw json.RawMessage, where string, textTypes []string) (string
 	}
 	return strings.Join(texts, "\n"), nil
 }
-
-// nested puts where before the parameter that err names.
-func nested(err error, where string) error {
-	e := explain(err)
-	e.param = where + "." + e.param
-	e.message = where + "." + e.message
-	return e
-}

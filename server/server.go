@@ -28,8 +28,6 @@ const (
 	readHeaderTimeout = 30 * time.Second
 	idleTimeout       = 5 * time.Minute
 	maxHeaderBytes    = 64 << 10
-	idempotencyHeader = "Idempotency-Key"
-	turnHeader        = "X-Turn-Id"
 	// closeGrace is how long answers that are under way have to end when the gateway stops.
 	closeGrace = 3 * time.Second
 	// refuseTime bounds the refusal of a carried connection.
@@ -43,13 +41,6 @@ type Options struct {
 	// Metrics answers GET /metrics; nil for nothing there.
 	Metrics http.Handler
 	Log     zerolog.Logger
-}
-
-// Notice tells the open streams why they end.
-type Notice struct {
-	Reason string `json:"reason"` // "gateway restarting" or "gateway stopping"
-	// RestartExpectedMS is when the gateway is expected back, in milliseconds; nil for never.
-	RestartExpectedMS *int64 `json:"restart_expected_ms"`
 }
 
 // Server serves HTTP on any number of listeners. It lives through restarts in place: each generation

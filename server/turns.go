@@ -10,26 +10,6 @@ import (
 	"gateway/queue"
 )
 
-const (
-	defaultPage = 100
-	maxPage     = 1000
-	// maxPageBytes ends a page of turns early: in memory it takes several times as much.
-	maxPageBytes = 8 << 20
-)
-
-// turnOf reads the turn that the path names.
-func turnOf(r *http.Request, b *Backend) (queue.Turn, error) {
-	id, err := turnID(r)
-	if err != nil {
-		return queue.Turn{}, err
-	}
-	t, err := b.Queue.Turn(r.Context(), id)
-	if errors.Is(err, queue.ErrNotFound) {
-		return t, noSuchTurn(id)
-	}
-	return t, err
-}
-
 func (s *Server) listTurns(w http.ResponseWriter, r *http.Request, b *Backend) error {
 	query := r.URL.Query()
 	for name := range query {
@@ -113,22 +93,6 @@ func shown(b *Backend, turns ...queue.Turn) []shownTurn {
 	return list
 }
 
-// cancel ends the turn. One that is cancelled already is as good as cancelled now.
-func cancel(r *http.Request, b *Backend) (queue.Turn, error) {
-	id, err := turnID(r)
-	if err != nil {
-		return queue.Turn{}, err
-	}
-	t, err := b.Queue.Cancel(r.Context(), id)
-	switch {
-	case errors.Is(err, queue.ErrNotFound):
-		return t, noSuchTurn(id)
-	case errors.Is(err, queue.ErrConflict) && t.Status == queue.Cancelled:
-		return t, nil
-	}
-	return t, err
-}
-
 func (s *Server) cancelTurn(w http.ResponseWriter, r *http.Request, b *Backend) error {
 	t, err := cancel(r, b)
 	if err != nil {
@@ -159,24 +123,6 @@ func (s *Server) deleteTurn(w http.ResponseWriter, r *http.Request, b *Backend) 
 		return err
 	}
 	return reply(w, http.StatusOK, t)
-}
-
-func forget(r *http.Request, b *Backend) (queue.Turn, error) {
-	id, err := turnID(r)
-	if err != nil {
-		return queue.Turn{}, err
-	}
-	t, err := b.Queue.Delete(r.Context(), id)
-	switch {
-	case errors.Is(err, queue.ErrNotFound):
-		return t, noSuchTurn(id)
-	case errors.Is(err, queue.ErrConflict):
-		return t, &apiError{
-			status: http.StatusConflict, kind: typeInvalid, code: "conflict", settled: true, cause: err,
-			message: fmt.Sprintf("turn %s is %s, and only one that has ended can be deleted. Try: POST /v1/turns/%[1]s/cancel first", id, t.Status),
-		}
-	}
-	return t, err
 }
 
 // turnEvents returns the turn's log after a sequence: what is there now as JSON, or that and all that

@@ -195,15 +195,6 @@ func parseConnect(raw []byte) (p connectParams, err error) {
 	return p, nil
 }
 
-// unknown refuses the first member that was not taken, whatever its value.
-func (f fields) unknown(where string) error {
-	if len(f) == 0 {
-		return nil
-	}
-	name := where + clip(slices.Min(slices.Collect(maps.Keys(f))))
-	return invalid(name, "unknown_property", "%s is not known. Try: without it", name)
-}
-
 // authenticate checks the token and, when there is one, the device, and says what the client may do.
 func (c *socket) authenticate(p *connectParams) *frameError {
 	who := master
@@ -318,3 +309,6 @@ func (h *hub) presenceVersion() int {
 	defer h.mu.Unlock()
 	return h.version
 }
+
+// socketName is the name in the WebSocket protocol.
+func (s Scope) socketName() string { return "operator." + s.String() }

@@ -1,24 +1,26 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"net/http"
 	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
-	"github.com/tmaxmax/go-sse"
 
 	"gateway/queue"
 )
 
+// Notice tells the open streams why they end.
+type Notice struct {
+	Reason string `json:"reason"` // "gateway restarting" or "gateway stopping"
+	// RestartExpectedMS is when the gateway is expected back, in milliseconds; nil for never.
+	RestartExpectedMS *int64 `json:"restart_expected_ms"`
+}
+
 const (
-	// writeTimeout is how long a client has to take one write; then it is cut off.
-	writeTimeout = 30 * time.Second
 	// firstByte is how long a stream may stay silent before its head is sent. Until then a restart holds
 	// the request and the client notices nothing; later a proxy in between might give up.
 	firstByte = 10 * time.Second
@@ -28,109 +30,6 @@ const (
 	// keepAlive is the longest silence inside a stream.
 	keepAlive = 15 * time.Second
 )
-
-// stream writes server-sent events. Nothing is sent before the first one.
-//
-// It writes through the ResponseWriter that it was given. sse.Session unwraps it and writes to the
-// innermost one, behind the back of the gate, which must know whether anything was written.
-type stream struct {
-	w    http.ResponseWriter
-	rc   *http.ResponseController
-	open bool
-}
-
-func newStream(w http.ResponseWriter) *stream {
-	return &stream{w: w, rc: http.NewResponseController(w)}
-}
-
-// begin sends the head of the stream, once.
-func (s *stream) begin() error {
-	if err := setWriteDeadline(s.rc, time.Now().Add(writeTimeout)); err != nil {
-		return err
-	}
-	if s.open {
-		return nil
-	}
-	s.open = true
-	h := s.w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-cache")
-	h.Set("X-Accel-Buffering", "no")
-	s.w.WriteHeader(http.StatusOK)
-	return nil
-}
-
-// send writes one event whose data is a JSON document; name and id may be empty. It is on its way once
-// flush returned.
-func (s *stream) send(name, id string, document any) error {
-	data, err := encode(document)
-	if err != nil {
-		return fmt.Errorf("server: encoding an event: %w", err)
-	}
-	return s.sendText(name, id, string(bytes.TrimSuffix(data, []byte("\n"))))
-}
-
-func (s *stream) sendText(name, id, data string) error {
-	var m sse.Message
-	if name != "" {
-		m.Type = sse.Type(name)
-	}
-	if id != "" {
-		m.ID = sse.ID(id)
-	}
-	m.AppendData(data)
-	return s.write(&m)
-}
-
-// comment writes what clients skip and proxies take for life.
-func (s *stream) comment(text string) error {
-	var m sse.Message
-	m.AppendComment(text)
-	return s.write(&m)
-}
-
-func (s *stream) write(m *sse.Message) error {
-	if err := s.begin(); err != nil {
-		return err
-	}
-	if _, err := m.WriteTo(s.w); err != nil {
-		return fmt.Errorf("server: writing an event: %w", err)
-	}
-	return nil
-}
-
-// pass writes events that are encoded already.
-func (s *stream) pass(events []byte) error {
-	if err := s.begin(); err != nil {
-		return err
-	}
-	if _, err := s.w.Write(events); err != nil {
-		return fmt.Errorf("server: writing events: %w", err)
-	}
-	return nil
-}
-
-func (s *stream) flush() error {
-	if err := s.rc.Flush(); err != nil {
-		return fmt.Errorf("server: flushing events: %w", err)
-	}
-	return nil
-}
-
-// end flushes and leaves the connection without a deadline for the answer after this one.
-func (s *stream) end() error {
-	if err := s.begin(); err != nil {
-		return err
-	}
-	return errors.Join(s.flush(), setWriteDeadline(s.rc, time.Time{}))
-}
-
-func setWriteDeadline(rc *http.ResponseController, t time.Time) error {
-	if err := rc.SetWriteDeadline(t); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return fmt.Errorf("server: write deadline: %w", err)
-	}
-	return nil
-}
 
 // lastEvents is how long a stream waits for the end of its turn once the gateway retires.
 const lastEvents = 250 * time.Millisecond

@@ -1,12 +1,12 @@
 package server
 
 import (
-	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 )
 
 // Scope is what a client may do, and what a route asks for. Each contains the ones before it. The zero value is that of
@@ -26,9 +26,6 @@ var scopeNames = map[Scope]string{Read: "read", Write: "write", Admin: "admin"}
 
 // String is the name in the configuration; empty for those that are not granted.
 func (s Scope) String() string { return scopeNames[s] }
-
-// socketName is the name in the WebSocket protocol.
-func (s Scope) socketName() string { return "operator." + s.String() }
 
 // ScopeOf is the widest of the scopes with these names; other names grant nothing.
 func ScopeOf(names ...string) (widest Scope) {
@@ -88,41 +85,11 @@ func (b *Backend) callerWith(token string) *Caller {
 	return &b.Callers[found]
 }
 
-type judgementKey struct{}
-
-// judgement is what became of a request at the door.
-type judgement struct {
-	by    *Backend // the generation whose tokens were asked for
-	needs Scope
-	who   *Caller
-}
-
-// judge decides who asks and whether that is enough, by the tokens of one generation. Known says that it was not a
-// stranger who was refused.
-func (s *Server) judge(r *http.Request, b *Backend, needs Scope) (j judgement, known bool, err error) {
-	j = judgement{by: b, needs: needs}
-	if j.who, err = authorize(r, b, s.crossOrigin); err != nil {
-		return j, false, err
+// bearer finds whose token the request has; nil for none, or nobody's.
+func (b *Backend) bearer(r *http.Request) *Caller {
+	scheme, given, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		return nil
 	}
-	return j, true, j.who.may(needs)
-}
-
-// judged notes it in the request.
-func judged(r *http.Request, j judgement) *http.Request {
-	return r.WithContext(context.WithValue(r.Context(), judgementKey{}, &j))
-}
-
-func judgementOf(ctx context.Context) *judgement {
-	j, _ := ctx.Value(judgementKey{}).(*judgement)
-	return j
-}
-
-// judgeAgain judges a request that waited for another generation than the one at whose door it knocked.
-func (s *Server) judgeAgain(r *http.Request, b *Backend) (*http.Request, error) {
-	j := judgementOf(r.Context())
-	if j == nil || j.by == b { // none for the control socket
-		return r, nil
-	}
-	again, _, err := s.judge(r, b, j.needs)
-	return judged(r, again), err
+	return b.callerWith(strings.TrimSpace(given))
 }

@@ -1,0 +1,109 @@
+package server
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/tmaxmax/go-sse"
+)
+
+const ()
+
+// stream writes server-sent events. Nothing is sent before the first one.
+//
+// It writes through the ResponseWriter that it was given. sse.Session unwraps it and writes to the
+// innermost one, behind the back of the gate, which must know whether anything was written.
+type stream struct {
+	w    http.ResponseWriter
+	rc   *http.ResponseController
+	open bool
+}
+
+func newStream(w http.ResponseWriter) *stream {
+	return &stream{w: w, rc: http.NewResponseController(w)}
+}
+
+// begin sends the head of the stream, once.
+func (s *stream) begin() error {
+	if err := setWriteDeadline(s.rc, time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	if s.open {
+		return nil
+	}
+	s.open = true
+	h := s.w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-cache")
+	h.Set("X-Accel-Buffering", "no")
+	s.w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// send writes one event whose data is a JSON document; name and id may be empty. It is on its way once
+// flush returned.
+func (s *stream) send(name, id string, document any) error {
+	data, err := encode(document)
+	if err != nil {
+		return fmt.Errorf("server: encoding an event: %w", err)
+	}
+	return s.sendText(name, id, string(bytes.TrimSuffix(data, []byte("\n"))))
+}
+
+func (s *stream) sendText(name, id, data string) error {
+	var m sse.Message
+	if name != "" {
+		m.Type = sse.Type(name)
+	}
+	if id != "" {
+		m.ID = sse.ID(id)
+	}
+	m.AppendData(data)
+	return s.write(&m)
+}
+
+// comment writes what clients skip and proxies take for life.
+func (s *stream) comment(text string) error {
+	var m sse.Message
+	m.AppendComment(text)
+	return s.write(&m)
+}
+
+func (s *stream) write(m *sse.Message) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	if _, err := m.WriteTo(s.w); err != nil {
+		return fmt.Errorf("server: writing an event: %w", err)
+	}
+	return nil
+}
+
+// pass writes events that are encoded already.
+func (s *stream) pass(events []byte) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	if _, err := s.w.Write(events); err != nil {
+		return fmt.Errorf("server: writing events: %w", err)
+	}
+	return nil
+}
+
+func (s *stream) flush() error {
+	if err := s.rc.Flush(); err != nil {
+		return fmt.Errorf("server: flushing events: %w", err)
+	}
+	return nil
+}
+
+// end flushes and leaves the connection without a deadline for the answer after this one.
+func (s *stream) end() error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	return errors.Join(s.flush(), setWriteDeadline(s.rc, time.Time{}))
+}

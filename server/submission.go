@@ -1,0 +1,194 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/http"
+	"slices"
+	"strings"
+
+	"gateway/queue"
+)
+
+// modeHeader says what the turn does when others of its session wait or run; see [queue.Mode].
+const modeHeader = "X-Queue-Mode"
+
+// turnContext is what [queue.Turn.Context] holds: what the client sent besides the input.
+type turnContext struct {
+	// Messages is the whole conversation as the client sent it, the input included; empty when the input
+	// was all there was.
+	Messages []message `json:"messages,omitempty"`
+	// Append: the messages are what is new in the session's conversation, not all of it.
+	Append       bool   `json:"append,omitempty"`
+	Instructions string `json:"instructions,omitempty"`
+	// Params are sampling parameters and tools under their names in chat completions.
+	Params map[string]json.RawMessage `json:"params,omitempty"`
+	// The rest is echoed in the response's document and means nothing to agents.
+	Metadata           map[string]string `json:"metadata,omitempty"`
+	Background         bool              `json:"background,omitempty"`
+	PreviousResponseID string            `json:"previous_response_id,omitempty"`
+}
+
+// encode returns nil when there is nothing to keep.
+func (c turnContext) encode() (json.RawMessage, error) {
+	raw, err := json.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("server: encoding the context: %w", err)
+	}
+	if string(raw) == "{}" {
+		return nil, nil
+	}
+	return raw, nil
+}
+
+// submission is a request for a turn that was understood. What the headers say comes on top.
+type submission struct {
+	model, input string
+	// session is what the body names; empty for a fresh one, whose name begins with fresh.
+	session, fresh string
+	context        turnContext
+	// tools: only an agent that is a model can answer it.
+	tools bool
+}
+
+// converse keeps the conversation that the client sent, unless its last message, which is the input, is all
+// there is to it.
+func (s *submission) converse(messages []message, tools bool) {
+	for _, m := range messages {
+		tools = tools || len(m.ToolCalls) > 0 || m.ToolCallID != ""
+	}
+	s.tools = tools
+	if len(messages) > 1 || tools && len(messages) == 1 {
+		s.context.Messages = messages
+	}
+}
+
+// accept checks the submission against the generation's configuration, hands it to the queue and names
+// the turn in X-Turn-Id.
+func accept(w http.ResponseWriter, r *http.Request, b *Backend, sub submission) (queue.Turn, error) {
+	key := r.Header.Get(idempotencyHeader)
+	if !printable(key, maxKey) {
+		return queue.Turn{}, invalid(idempotencyHeader, "invalid_header", "%s must be at most %d printable characters. Try: a fresh UUID", idempotencyHeader, maxKey)
+	}
+	agent, err := agentFor(b, sub.model)
+	if err != nil {
+		return queue.Turn{}, err
+	}
+	if sub.tools && !b.Tools[agent] {
+		return queue.Turn{}, unsupported("tools", fmt.Sprintf("the agent %q is no model that could call a tool. Try: an agent of type openai, or without tools", agent))
+	}
+	lane := b.DefaultLane
+	if name := r.Header.Get("X-Lane"); name != "" {
+		lane = name
+	}
+	if !slices.Contains(b.Lanes, lane) {
+		return queue.Turn{}, invalid("X-Lane", "lane_not_found", "there is no lane %q. Try: one of %s", clip(lane), strings.Join(b.Lanes, ", "))
+	}
+	session := sub.session
+	if name := r.Header.Get("X-Session-Id"); name != "" {
+		if !printable(name, maxName) {
+			return queue.Turn{}, invalid("X-Session-Id", "invalid_header", "X-Session-Id must be at most %d printable characters. Try: a shorter one, without line breaks", maxName)
+		}
+		session = name
+	}
+	if session == "" {
+		session = sub.fresh + key
+	}
+	if int64(len(sub.input)) > b.MaxInput {
+		return queue.Turn{}, tooLarge("the input", b.MaxInput, "turns.max_input")
+	}
+	context, err := sub.context.encode()
+	if err != nil {
+		return queue.Turn{}, err
+	}
+	mode := queue.Mode(r.Header.Get(modeHeader))
+	if !mode.Valid() {
+		return queue.Turn{}, invalid(modeHeader, "invalid_header", "there is no mode %q. Try: followup, collect or interrupt", clip(string(mode)))
+	}
+	t, _, err := b.Queue.Accept(r.Context(), queue.NewTurn{
+		Session: session, Lane: lane, Agent: agent, Input: sub.input, Context: context, IdempotencyKey: key,
+		Mode: mode, DefaultMode: b.Modes[agent],
+	})
+	if err != nil {
+		return queue.Turn{}, err
+	}
+	w.Header().Set(turnHeader, t.ID)
+	return t, nil
+}
+
+func agentFor(b *Backend, model string) (string, error) {
+	switch {
+	case model == "":
+		return b.DefaultAgent, nil
+	case slices.Contains(b.Agents, model):
+		return model, nil
+	default:
+		return "", notFound("model_not_found", "model", "there is no agent %q. Try: one of %s", clip(model), strings.Join(b.Agents, ", "))
+	}
+}
+
+// takeSampling takes the parameters that agents which are models understand. rename maps a name to the
+// one that it has in chat completions; others keep theirs.
+func takeSampling(f fields, names []string, rename map[string]string) (map[string]json.RawMessage, error) {
+	var params map[string]json.RawMessage
+	for _, name := range names {
+		raw, ok := f[name]
+		delete(f, name)
+		if !ok || string(raw) == "null" {
+			continue
+		}
+		if want := complaint(name, raw); want != "" {
+			return nil, invalid(name, "invalid_value", "%s must be %s. Try: without it", name, want)
+		}
+		if params == nil {
+			params = make(map[string]json.RawMessage)
+		}
+		if chat, ok := rename[name]; ok {
+			name = chat
+		}
+		params[name] = raw
+	}
+	return params, nil
+}
+
+// complaint says what the parameter should have been, or nothing.
+func complaint(name string, raw json.RawMessage) string {
+	between := func(low, high float64) string {
+		var n float64
+		if json.Unmarshal(raw, &n) != nil || n < low || n > high {
+			return fmt.Sprintf("a number from %g to %g", low, high)
+		}
+		return ""
+	}
+	switch name {
+	case "temperature":
+		return between(0, 2)
+	case "top_p":
+		return between(0, 1)
+	case "presence_penalty", "frequency_penalty":
+		return between(-2, 2)
+	case "max_tokens", "max_completion_tokens", "max_output_tokens":
+		var n int64
+		if json.Unmarshal(raw, &n) != nil || n < 1 || n > math.MaxInt32 {
+			return "a positive whole number"
+		}
+	case "seed":
+		var n int64
+		if json.Unmarshal(raw, &n) != nil {
+			return "a whole number"
+		}
+	case "stop":
+		var one string
+		var several []string
+		if json.Unmarshal(raw, &one) != nil && (json.Unmarshal(raw, &several) != nil || len(several) > 4) {
+			return "a string or at most 4 strings"
+		}
+	case "reasoning_effort":
+		var word string
+		if json.Unmarshal(raw, &word) != nil || word == "" || !printable(word, 32) {
+			return "a word"
+		}
+	}
+	return ""
+}
