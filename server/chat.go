@@ -50,8 +50,8 @@ func parseChat(body []byte) (chatRequest, error) {
 	var options *struct {
 		IncludeUsage bool `json:"include_usage"`
 	}
-	err = f.takeEach(member{"model", &q.model}, member{"user", &q.session}, member{"stream", &q.stream},
-		member{"n", &n}, member{"stream_options", &options})
+	err = f.takeEach(into("model", &q.model), into("user", &q.session), into("stream", &q.stream),
+		into("n", &n), into("stream_options", &options))
 	if err != nil {
 		return q, err
 	}

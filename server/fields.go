@@ -91,13 +91,16 @@ func (f fields) take(name string, into any) error {
 
 // member is where a member's value goes.
 type member struct {
-	name string
-	into any
+	name  string
+	value any
 }
+
+// into has the member decoded to what value points to.
+func into(name string, value any) member { return member{name, value} }
 
 func (f fields) takeEach(members ...member) error {
 	for _, m := range members {
-		if err := f.take(m.name, m.into); err != nil {
+		if err := f.take(m.name, m.value); err != nil {
 			return err
 		}
 	}

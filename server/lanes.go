@@ -18,7 +18,7 @@ func (s *Server) listLanes(w http.ResponseWriter, _ *http.Request, b *Backend) e
 // changeLane pauses a lane or lets it go on.
 func (s *Server) changeLane(w http.ResponseWriter, r *http.Request, b *Backend) error {
 	var paused *bool
-	if err := readSmall(w, r, member{"paused", &paused}); err != nil {
+	if err := readSmall(w, r, into("paused", &paused)); err != nil {
 		return err
 	}
 	if paused == nil {

@@ -117,8 +117,8 @@ func (s *Server) requestEvent(event string) func(http.ResponseWriter, *http.Requ
 		var reason, turn, wait string
 		var drain *time.Duration
 		var authorize bool
-		if err := readSmall(w, r, member{"reason", &reason}, member{"turn", &turn},
-			member{"authorize_signal", &authorize}, member{"drain_timeout", &wait}); err != nil {
+		if err := readSmall(w, r, into("reason", &reason), into("turn", &turn),
+			into("authorize_signal", &authorize), into("drain_timeout", &wait)); err != nil {
 			return err
 		}
 		switch {

@@ -109,7 +109,7 @@ func parseMessage(item fields, where string, textTypes []string) (message, error
 func parseCallItem(kind string, item fields, content json.RawMessage, where string, textTypes []string) (message, error) {
 	var id, name, arguments string
 	var output json.RawMessage
-	err := item.takeEach(member{"call_id", &id}, member{"name", &name}, member{"arguments", &arguments}, member{"output", &output})
+	err := item.takeEach(into("call_id", &id), into("name", &name), into("arguments", &arguments), into("output", &output))
 	if err != nil {
 		return message{}, nested(err, where)
 	}

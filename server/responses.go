@@ -62,11 +62,11 @@ func parseResponses(body []byte) (responsesRequest, error) {
 			Type string `json:"type"`
 		} `json:"format"`
 	}
-	err = f.takeEach(member{"model", &q.model}, member{"stream", &q.stream}, member{"store", &store},
-		member{"truncation", &truncation}, member{"user", &user}, member{"conversation", &conversation},
-		member{"text", &text}, member{"instructions", &q.context.Instructions},
-		member{"background", &q.context.Background}, member{"metadata", &q.context.Metadata},
-		member{"previous_response_id", &q.context.PreviousResponseID})
+	err = f.takeEach(into("model", &q.model), into("stream", &q.stream), into("store", &store),
+		into("truncation", &truncation), into("user", &user), into("conversation", &conversation),
+		into("text", &text), into("instructions", &q.context.Instructions),
+		into("background", &q.context.Background), into("metadata", &q.context.Metadata),
+		into("previous_response_id", &q.context.PreviousResponseID))
 	if err != nil {
 		return q, err
 	}

@@ -12,8 +12,11 @@ import (
 	"testing"
 
 	"github.com/coder/websocket"
+	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 )
+
+func bare() *Server { return New(Options{Log: zerolog.Nop()}) }
 
 // needed are the scopes of all routes.
 func needed() map[string]Scope {

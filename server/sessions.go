@@ -50,7 +50,7 @@ func (s *Server) changeSession(w http.ResponseWriter, r *http.Request, b *Backen
 		return err
 	}
 	var change queue.SessionChange
-	if err := readSmall(w, r, member{"paused", &change.Paused}, member{"mode", &change.Mode}); err != nil {
+	if err := readSmall(w, r, into("paused", &change.Paused), into("mode", &change.Mode)); err != nil {
 		return err
 	}
 	if change.Mode != nil && !change.Mode.Valid() {

@@ -122,8 +122,8 @@ func parseTool(raw json.RawMessage, where string, flat bool) (tool, error) {
 			return tool{}, invalid(where, "invalid_type", "%s is not an object. Try: {\"name\":\"f\",\"parameters\":{}}", where)
 		}
 	}
-	err = f.takeEach(member{"name", &t.Name}, member{"description", &t.Description},
-		member{"parameters", &t.Parameters}, member{"strict", &t.Strict})
+	err = f.takeEach(into("name", &t.Name), into("description", &t.Description),
+		into("parameters", &t.Parameters), into("strict", &t.Strict))
 	if err != nil {
 		return tool{}, nested(err, where)
 	}

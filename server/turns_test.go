@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -186,4 +187,13 @@ func TestLanesAndSessionsAreListed(t *testing.T) {
 	lanes := decode(t, body)["lanes"].([]any)
 	require.Len(t, lanes, 2)
 	require.Equal(t, "cron", lanes[0].(map[string]any)["lane"])
+}
+
+// The gate replays a request unless something was written. A stream must not write behind its back.
+func TestTheGateSeesThatAStreamHasBegun(t *testing.T) {
+	w := &watched{ResponseWriter: httptest.NewRecorder()}
+	out := newStream(w)
+	require.False(t, w.wrote)
+	require.NoError(t, out.send("a", "", 1))
+	require.True(t, w.wrote)
 }

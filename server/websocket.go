@@ -246,7 +246,7 @@ func parseFrame(isText bool, text []byte) (f frame, err error) {
 	if !isText || err != nil || notText(text) >= 0 {
 		return f, errNotAFrame
 	}
-	err = all.takeEach(member{"type", &f.Type}, member{"id", &f.ID}, member{"method", &f.Method}, member{"params", &f.Params})
+	err = all.takeEach(into("type", &f.Type), into("id", &f.ID), into("method", &f.Method), into("params", &f.Params))
 	if err != nil || f.Type != "req" || f.ID == "" || f.Method == "" || !printable(f.ID, maxKey) || len(all) > 0 {
 		return f, errNotAFrame
 	}

@@ -142,17 +142,17 @@ func parseConnect(raw []byte) (p connectParams, err error) {
 	var role string
 	var scopes []string
 	f.drop("caps", "commands", "permissions", "pathEnv", "locale", "userAgent")
-	err = f.takeEach(member{"minProtocol", &p.min}, member{"maxProtocol", &p.max}, member{"client", &who},
-		member{"auth", &auth}, member{"device", &signed}, member{"role", &role}, member{"scopes", &scopes})
+	err = f.takeEach(into("minProtocol", &p.min), into("maxProtocol", &p.max), into("client", &who),
+		into("auth", &auth), into("device", &signed), into("role", &role), into("scopes", &scopes))
 	if err != nil {
 		return p, err
 	}
 	if err := f.unknown(""); err != nil {
 		return p, err
 	}
-	err = who.takeEach(member{"id", &p.peer.ID}, member{"displayName", &p.peer.DisplayName}, member{"version", &p.peer.Version},
-		member{"platform", &p.peer.Platform}, member{"deviceFamily", &p.peer.DeviceFamily},
-		member{"modelIdentifier", &p.peer.ModelIdentifier}, member{"mode", &p.peer.Mode}, member{"instanceId", &p.peer.InstanceID})
+	err = who.takeEach(into("id", &p.peer.ID), into("displayName", &p.peer.DisplayName), into("version", &p.peer.Version),
+		into("platform", &p.peer.Platform), into("deviceFamily", &p.peer.DeviceFamily),
+		into("modelIdentifier", &p.peer.ModelIdentifier), into("mode", &p.peer.Mode), into("instanceId", &p.peer.InstanceID))
 	if err != nil {
 		return p, nested(err, "client")
 	}
@@ -173,7 +173,7 @@ func parseConnect(raw []byte) (p connectParams, err error) {
 	}
 	p.scopes = scopes
 	var password string
-	if err := auth.takeEach(member{"token", &p.token}, member{"password", &password}); err != nil {
+	if err := auth.takeEach(into("token", &p.token), into("password", &password)); err != nil {
 		return p, nested(err, "auth")
 	}
 	auth.drop("deviceToken", "bootstrapToken") // other gateways give them out
@@ -185,8 +185,8 @@ func parseConnect(raw []byte) (p connectParams, err error) {
 	}
 	if signed != nil {
 		p.device = &device{}
-		err := signed.takeEach(member{"id", &p.device.ID}, member{"publicKey", &p.device.PublicKey},
-			member{"signature", &p.device.Signature}, member{"signedAt", &p.device.SignedAt}, member{"nonce", &p.device.Nonce})
+		err := signed.takeEach(into("id", &p.device.ID), into("publicKey", &p.device.PublicKey),
+			into("signature", &p.device.Signature), into("signedAt", &p.device.SignedAt), into("nonce", &p.device.Nonce))
 		if err != nil {
 			return p, nested(err, "device")
 		}

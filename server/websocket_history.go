@@ -18,7 +18,7 @@ const (
 func (c *socket) chatHistory(ctx context.Context, _ string, params fields) (any, error) {
 	var given string
 	limit := 200
-	if err := params.takeEach(member{"sessionKey", &given}, member{"limit", &limit}); err != nil {
+	if err := params.takeEach(into("sessionKey", &given), into("limit", &limit)); err != nil {
 		return nil, err
 	}
 	key, agent, err := c.sessionKey(given, "")

@@ -27,7 +27,7 @@ func (c *socket) identity(_ context.Context, _ string, params fields) (any, erro
 func (c *socket) channelsStatus(_ context.Context, _ string, params fields) (any, error) {
 	params.drop("probe", "timeoutMs") // there is nobody to ask
 	var channel string
-	if err := params.takeEach(member{"channel", &channel}); err != nil {
+	if err := params.takeEach(into("channel", &channel)); err != nil {
 		return nil, err
 	}
 	if channel != "" {
@@ -42,7 +42,7 @@ func (c *socket) channelsStatus(_ context.Context, _ string, params fields) (any
 
 func (c *socket) listCron(_ context.Context, _ string, params fields) (any, error) {
 	limit, offset := 50, 0
-	if err := params.takeEach(member{"limit", &limit}, member{"offset", &offset}); err != nil {
+	if err := params.takeEach(into("limit", &limit), into("offset", &offset)); err != nil {
 		return nil, err
 	}
 	return map[string]any{

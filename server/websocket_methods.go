@@ -215,7 +215,7 @@ func chatMessageOf(role, text string, at time.Time) map[string]any {
 func (c *socket) listSessions(ctx context.Context, _ string, params fields) (any, error) {
 	var agent string
 	limit, offset := defaultPage, 0
-	if err := params.takeEach(member{"agentId", &agent}, member{"limit", &limit}, member{"offset", &offset}); err != nil {
+	if err := params.takeEach(into("agentId", &agent), into("limit", &limit), into("offset", &offset)); err != nil {
 		return nil, err
 	}
 	if limit < 1 || offset < 0 || limit+offset > maxPage {
@@ -253,7 +253,7 @@ func (c *socket) sessionDocument(one queue.Session) map[string]any {
 
 func (c *socket) describeSession(ctx context.Context, _ string, params fields) (any, error) {
 	var given string
-	if err := params.takeEach(member{"key", &given}); err != nil {
+	if err := params.takeEach(into("key", &given)); err != nil {
 		return nil, err
 	}
 	key, _, err := c.sessionKey(given, "")
@@ -293,7 +293,7 @@ func (c *socket) preflight() map[string]any {
 
 func (c *socket) restartRequest(ctx context.Context, _ string, params fields) (any, error) {
 	var reason string
-	if err := params.takeEach(member{"reason", &reason}); err != nil {
+	if err := params.takeEach(into("reason", &reason)); err != nil {
 		return nil, err
 	}
 	if !printable(reason, maxReason) {

@@ -18,7 +18,7 @@ const replayAhead = 4 << 20
 func (c *socket) chatResume(ctx context.Context, id string, params fields) (any, error) {
 	var name, session string
 	var after int64
-	if err := params.takeEach(member{"runId", &name}, member{"sessionKey", &session}, member{"afterSeq", &after}); err != nil {
+	if err := params.takeEach(into("runId", &name), into("sessionKey", &session), into("afterSeq", &after)); err != nil {
 		return nil, err
 	}
 	if err := params.rest(""); err != nil {

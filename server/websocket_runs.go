@@ -36,7 +36,7 @@ type run struct {
 func (c *socket) accept(ctx context.Context, params fields, message, session, agent, key string) (r run, err error) {
 	var deliver bool
 	params.drop("thinking", "label", "timeoutMs") // change nothing that is served here
-	if err := params.takeEach(member{"deliver", &deliver}); err != nil {
+	if err := params.takeEach(into("deliver", &deliver)); err != nil {
 		return r, err
 	}
 	if deliver {
@@ -71,8 +71,8 @@ func (c *socket) agent(ctx context.Context, id string, params fields) (any, erro
 	var message, session, agent, key string
 	var seconds float64
 	var sessionID string
-	err := params.takeEach(member{"message", &message}, member{"sessionKey", &session}, member{"sessionId", &sessionID},
-		member{"agentId", &agent}, member{"idempotencyKey", &key}, member{"timeout", &seconds})
+	err := params.takeEach(into("message", &message), into("sessionKey", &session), into("sessionId", &sessionID),
+		into("agentId", &agent), into("idempotencyKey", &key), into("timeout", &seconds))
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +158,7 @@ func (c *socket) waitFor(ctx context.Context, turn string, limit time.Duration) 
 func (c *socket) agentWait(ctx context.Context, request string, params fields) (any, error) {
 	var id string
 	millis := int64(30_000)
-	if err := params.takeEach(member{"runId", &id}, member{"timeoutMs", &millis}); err != nil {
+	if err := params.takeEach(into("runId", &id), into("timeoutMs", &millis)); err != nil {
 		return nil, err
 	}
 	turn := c.s.hub.turnOf(id)
@@ -226,8 +226,8 @@ const inFlight = "in_flight"
 // chatSend begins a run; its answer comes as events.
 func (c *socket) chatSend(ctx context.Context, id string, params fields) (any, error) {
 	var message, session, sessionID, key string
-	err := params.takeEach(member{"message", &message}, member{"sessionKey", &session}, member{"sessionId", &sessionID},
-		member{"idempotencyKey", &key})
+	err := params.takeEach(into("message", &message), into("sessionKey", &session), into("sessionId", &sessionID),
+		into("idempotencyKey", &key))
 	if err != nil {
 		return nil, err
 	}
@@ -250,7 +250,7 @@ func (c *socket) chatSend(ctx context.Context, id string, params fields) (any, e
 // chatAbort cancels a run, or all of the session that have not ended.
 func (c *socket) chatAbort(ctx context.Context, _ string, params fields) (any, error) {
 	var session, id string
-	if err := params.takeEach(member{"sessionKey", &session}, member{"runId", &id}); err != nil {
+	if err := params.takeEach(into("sessionKey", &session), into("runId", &id)); err != nil {
 		return nil, err
 	}
 	key, _, err := c.sessionKey(session, "")

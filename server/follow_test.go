@@ -17,7 +17,6 @@ import (
 	"gateway/queue"
 )
 
-// feed is a log that a test writes.
 // feed is a queue with one turn, which runs.
 type feed chan queue.Event
 
@@ -39,13 +38,11 @@ func (f feed) Follow(ctx context.Context, _ string, _ int64) iter.Seq2[queue.Eve
 	}
 }
 
-func bare() *Server { return New(Options{Log: zerolog.Nop()}) }
-
 func TestASilentStreamIsSeenAliveAfterTenSecondsAndThenEveryFifteen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, f, start := bare(), make(feed), time.Now()
+		gone, f, start := newRetirement(), make(feed), time.Now()
 		var at []time.Duration
-		for u, err := range follow(t.Context(), s.retirement, f, "", 0) {
+		for u, err := range follow(t.Context(), gone, f, "", 0) {
 			require.NoError(t, err)
 			at = append(at, time.Since(start))
 			if u.event != nil {
@@ -78,7 +75,7 @@ func (f *waitingFeed) Place(string) (queue.Place, bool) {
 
 func TestWhoeverFollowsIsToldAfterTwoSecondsWhyTheTurnWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, f, start := bare(), &waitingFeed{feed: make(feed)}, time.Now()
+		gone, f, start := newRetirement(), &waitingFeed{feed: make(feed)}, time.Now()
 		f.place.Store(&queue.Place{Ahead: 2, Reason: "two before it"})
 		go func() {
 			time.Sleep(7 * time.Second)
@@ -91,7 +88,7 @@ func TestWhoeverFollowsIsToldAfterTwoSecondsWhyTheTurnWaits(t *testing.T) {
 			f.feed <- queue.Event{Seq: 2, Type: queue.EventInterrupted}
 		}()
 		var told []string
-		for u, err := range follow(t.Context(), s.retirement, f, "", 0) {
+		for u, err := range follow(t.Context(), gone, f, "", 0) {
 			require.NoError(t, err)
 			if u.waits != nil {
 				told = append(told, time.Since(start).String()+" "+u.waits.Reason)
@@ -106,14 +103,14 @@ func TestWhoeverFollowsIsToldAfterTwoSecondsWhyTheTurnWaits(t *testing.T) {
 
 func TestAStreamEndsWithTheNoticeWhenTheGatewayRetires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, f := bare(), make(feed)
+		gone, f := newRetirement(), make(feed)
 		expected := int64(1500)
 		notice := Notice{Reason: "gateway restarting", RestartExpectedMS: &expected}
 		go func() { f <- queue.Event{Seq: 1} }()
 		var last error
-		for u, err := range follow(t.Context(), s.retirement, f, "", 0) {
+		for u, err := range follow(t.Context(), gone, f, "", 0) {
 			if u.event != nil {
-				s.Retire(notice)
+				gone.begin(notice)
 			}
 			last = err
 		}
@@ -127,11 +124,11 @@ func TestAStreamEndsWithTheNoticeWhenTheGatewayRetires(t *testing.T) {
 // Parking a connection also ends its request's context; the client must hear why, not just see the end.
 func TestRetirementOutranksTheEndOfTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, f := bare(), make(feed)
+		gone, f := newRetirement(), make(feed)
 		ctx, cancel := context.WithCancel(t.Context())
-		s.Retire(Notice{Reason: "gateway stopping"})
+		gone.begin(Notice{Reason: "gateway stopping"})
 		cancel()
-		for _, err := range follow(ctx, s.retirement, f, "", 0) {
+		for _, err := range follow(ctx, gone, f, "", 0) {
 			var stop *retired
 			require.ErrorAs(t, err, &stop)
 		}
@@ -140,11 +137,11 @@ func TestRetirementOutranksTheEndOfTheContext(t *testing.T) {
 
 func TestAStreamEndsWithItsClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, f := bare(), make(feed)
+		gone, f := newRetirement(), make(feed)
 		ctx, cancel := context.WithCancel(t.Context())
 		go cancel()
 		var last error
-		for _, err := range follow(ctx, s.retirement, f, "", 0) {
+		for _, err := range follow(ctx, gone, f, "", 0) {
 			last = err
 		}
 		require.ErrorIs(t, last, context.Canceled)
@@ -182,19 +179,10 @@ func TestEveryWriteHasADeadlineAndTheConnectionIsLeftWithoutOne(t *testing.T) {
 	})
 }
 
-// The gate replays a request unless something was written. A stream must not write behind its back.
-func TestTheGateSeesThatAStreamHasBegun(t *testing.T) {
-	w := &watched{ResponseWriter: httptest.NewRecorder()}
-	out := newStream(w)
-	require.False(t, w.wrote)
-	require.NoError(t, out.send("a", "", 1))
-	require.True(t, w.wrote)
-}
-
 func TestAStreamThatFailsSaysSo(t *testing.T) {
-	s := bare()
+	log := zerolog.Nop()
 	r := httptest.NewRequest(http.MethodGet, "/v1/turns/t1/events", nil)
-	e, stop := cutShort(&s.opts.Log, r, errors.New("disk on fire"), "again")
+	e, stop := cutShort(&log, r, errors.New("disk on fire"), "again")
 	require.Nil(t, stop)
 	require.Equal(t, "internal_error", e.code)
 	require.NotContains(t, e.message, "fire", "what is inside stays inside")
