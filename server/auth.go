@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+
+	"gateway/server/api"
 )
 
 type trustedKey struct{}
@@ -40,13 +42,13 @@ func overControlSocket(ctx context.Context) bool {
 }
 
 // guarded lets through what may come in, and answers for paths and methods that no route has.
-func (s *Server) guarded(mux *http.ServeMux, needs map[string]Scope) http.Handler {
+func (s *Server) guarded(mux *http.ServeMux, needs map[string]api.Scope) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r = relayedRequest(r)
 		h, pattern := mux.Handler(r)
 		scope := needs[pattern]
 		if pattern == "" {
-			scope = anyone
+			scope = api.Anyone
 		}
 		b, _, _, _ := s.gate.look()
 		j, known, err := s.judge(r, b, scope)
@@ -73,34 +75,34 @@ func (s *Server) guarded(mux *http.ServeMux, needs map[string]Scope) http.Handle
 // authorize decides who asks. The control socket may, probes may, everyone else needs a token; where
 // there is none the gateway listens on loopback only, and the Host header must say so too: a page in a
 // browser whose name was rebound to 127.0.0.1 still sends its own name.
-func authorize(r *http.Request, b *Backend, crossOrigin *http.CrossOriginProtection) (*Caller, error) {
+func authorize(r *http.Request, b *api.Backend, crossOrigin *http.CrossOriginProtection) (*api.Caller, error) {
 	if exempt(r) {
-		return master, nil
+		return api.Master, nil
 	}
 	if b == nil { // no generation has said yet which tokens it wants
-		return nil, unavailable("gateway_starting", "the gateway is starting. Try: again in a moment", nil)
+		return nil, api.Unavailable("gateway_starting", "the gateway is starting. Try: again in a moment", nil)
 	}
-	who := master
+	who := api.Master
 	if len(b.Callers) > 0 {
 		if isUpgrade(r) || isPage(r) {
-			return stranger, nil // the first frame has the token, and the page asks for it
+			return api.Stranger, nil // the first frame has the token, and the page asks for it
 		}
-		if who = b.bearer(r); who == nil {
-			return nil, &apiError{
-				status: http.StatusUnauthorized, kind: typeAuthentication, code: "invalid_api_key",
-				message: "the token is missing or wrong. Try: the header \"Authorization: Bearer TOKEN\" with auth.token, or that of one of auth.clients, of the gateway's configuration; or a command on this machine, which needs none",
+		if who = b.Bearer(r); who == nil {
+			return nil, &api.Error{
+				Status: http.StatusUnauthorized, Type: api.TypeAuthentication, Code: "invalid_api_key",
+				Message: "the token is missing or wrong. Try: the header \"Authorization: Bearer TOKEN\" with auth.token, or that of one of auth.clients, of the gateway's configuration; or a command on this machine, which needs none",
 			}
 		}
 	} else if !loopbackHost(r.Host) {
-		return nil, &apiError{
-			status: http.StatusForbidden, kind: typePermission, code: "host_not_allowed",
-			message: "without a token only requests to this machine's own name are answered. Try: http://127.0.0.1 or http://localhost, or set auth.token",
+		return nil, &api.Error{
+			Status: http.StatusForbidden, Type: api.TypePermission, Code: "host_not_allowed",
+			Message: "without a token only requests to this machine's own name are answered. Try: http://127.0.0.1 or http://localhost, or set auth.token",
 		}
 	}
 	if err := crossOrigin.Check(r); err != nil {
-		return nil, &apiError{
-			status: http.StatusForbidden, kind: typePermission, code: "cross_origin", cause: err,
-			message: "a page of another origin may not change anything here. Try: a client outside the browser, or a page served from this address",
+		return nil, &api.Error{
+			Status: http.StatusForbidden, Type: api.TypePermission, Code: "cross_origin", Cause: err,
+			Message: "a page of another origin may not change anything here. Try: a client outside the browser, or a page served from this address",
 		}
 	}
 	return who, nil
@@ -133,19 +135,19 @@ type judgementKey struct{}
 
 // judgement is what became of a request at the door.
 type judgement struct {
-	by    *Backend // the generation whose tokens were asked for
-	needs Scope
-	who   *Caller
+	by    *api.Backend // the generation whose tokens were asked for
+	needs api.Scope
+	who   *api.Caller
 }
 
 // judge decides who asks and whether that is enough, by the tokens of one generation. Known says that it was not a
 // stranger who was refused.
-func (s *Server) judge(r *http.Request, b *Backend, needs Scope) (j judgement, known bool, err error) {
+func (s *Server) judge(r *http.Request, b *api.Backend, needs api.Scope) (j judgement, known bool, err error) {
 	j = judgement{by: b, needs: needs}
 	if j.who, err = authorize(r, b, s.crossOrigin); err != nil {
 		return j, false, err
 	}
-	return j, true, j.who.may(needs)
+	return j, true, j.who.May(needs)
 }
 
 // judged notes it in the request.
@@ -159,7 +161,7 @@ func judgementOf(ctx context.Context) *judgement {
 }
 
 // judgeAgain judges a request that waited for another generation than the one at whose door it knocked.
-func (s *Server) judgeAgain(r *http.Request, b *Backend) (*http.Request, error) {
+func (s *Server) judgeAgain(r *http.Request, b *api.Backend) (*http.Request, error) {
 	j := judgementOf(r.Context())
 	if j == nil || j.by == b { // none for the control socket
 		return r, nil

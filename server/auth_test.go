@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"gateway/server/api"
 )
 
 func TestWhoMayAsk(t *testing.T) {
@@ -53,26 +55,26 @@ func TestWhoMayAsk(t *testing.T) {
 			if c.trusted {
 				r = r.WithContext(withTrusted(r.Context()))
 			}
-			b := &Backend{}
+			b := &api.Backend{}
 			if c.token != "" {
 				b.Callers = tokenOf(c.token)
 			}
 			who, err := authorize(r, b, http.NewCrossOriginProtection())
 			if c.want == 0 {
 				require.NoError(t, err)
-				require.NoError(t, who.may(Admin))
+				require.NoError(t, who.May(api.Admin))
 				return
 			}
 			e := asAPIError(t, err)
-			require.Equal(t, c.want, e.status)
-			require.Contains(t, e.message, "Try: ")
-			require.NotContains(t, e.message, token)
+			require.Equal(t, c.want, e.Status)
+			require.Contains(t, e.Message, "Try: ")
+			require.NotContains(t, e.Message, token)
 		})
 	}
 }
 
 // tokenOf is an auth.token, which may everything.
-func tokenOf(token string) []Caller { return []Caller{NewCaller("", token, Admin)} }
+func tokenOf(token string) []api.Caller { return []api.Caller{api.NewCaller("", token, api.Admin)} }
 
 func orElse(s, other string) string {
 	if s == "" {
@@ -86,7 +88,7 @@ func TestBeforeTheFirstGenerationOnlyTheControlSocketMayAsk(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, "/v1/lifecycle", nil)
 	r.Host = "localhost"
 	_, err := authorize(r, nil, http.NewCrossOriginProtection())
-	require.Equal(t, http.StatusServiceUnavailable, asAPIError(t, err).status)
+	require.Equal(t, http.StatusServiceUnavailable, asAPIError(t, err).Status)
 	_, err = authorize(r.WithContext(withTrusted(r.Context())), nil, http.NewCrossOriginProtection())
 	require.NoError(t, err)
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"gateway/queue"
+	"gateway/server/api"
 )
 
 // benchGateway serves a queue whose agent answers with its input, on a real socket, and returns its address.
@@ -40,13 +41,13 @@ func benchGateway(b *testing.B) string {
 		Retention: time.Hour, CancelGrace: time.Second, RetryBackoff: time.Second, MaxInput: 1 << 20, Log: zerolog.Nop(),
 	})
 	require.NoError(b, err)
-	s.Publish(&Backend{
+	s.Publish(&api.Backend{
 		Queue: q, Agents: []string{"echo"}, DefaultAgent: "echo", Lanes: []string{"main"}, DefaultLane: "main", MaxInput: 1 << 20,
 	})
 	q.Resume()
 	s.Resume(nil)
 	b.Cleanup(func() {
-		s.Retire(Notice{Reason: "gateway stopping"})
+		s.Retire(api.Notice{Reason: "gateway stopping"})
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(b.Context()), 10*time.Second) // that of b has ended by now
 		defer cancel()
 		require.NoError(b, q.Close(ctx))

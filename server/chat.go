@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"gateway/queue"
+	"gateway/server/api"
 )
 
 // chatRequest is a chat completion that was understood.
@@ -24,15 +25,15 @@ var chatSampling = []string{
 // what changes nothing in the answer.
 func parseChat(body []byte) (chatRequest, error) {
 	q := chatRequest{submission: submission{fresh: "chat-"}}
-	f, err := parseFields(body)
+	f, err := api.ParseFields(body)
 	if err != nil {
 		return q, err
 	}
 	messages, ok := f["messages"]
 	if !ok || string(messages) == "null" {
-		return q, invalid("messages", "missing_parameter", "messages is missing. Try: [{\"role\":\"user\",\"content\":\"hello\"}]")
+		return q, api.Invalid("messages", "missing_parameter", "messages is missing. Try: [{\"role\":\"user\",\"content\":\"hello\"}]")
 	}
-	f.drop("messages", "metadata", "store", "safety_identifier", "prompt_cache_key", "service_tier")
+	f.Drop("messages", "metadata", "store", "safety_identifier", "prompt_cache_key", "service_tier")
 	all, input, err := parseMessages(messages, "messages", "text")
 	if err != nil {
 		return q, err
@@ -50,21 +51,21 @@ func parseChat(body []byte) (chatRequest, error) {
 	var options *struct {
 		IncludeUsage bool `json:"include_usage"`
 	}
-	err = f.takeEach(into("model", &q.model), into("user", &q.session), into("stream", &q.stream),
-		into("n", &n), into("stream_options", &options))
+	err = f.TakeMembers(api.Into("model", &q.model), api.Into("user", &q.session), api.Into("stream", &q.stream),
+		api.Into("n", &n), api.Into("stream_options", &options))
 	if err != nil {
 		return q, err
 	}
 	switch {
 	case n != 1:
-		return q, unsupported("n", "there is one answer to a turn. Try: n = 1")
+		return q, api.Unsupported("n", "there is one answer to a turn. Try: n = 1")
 	case options != nil && !q.stream:
-		return q, invalid("stream_options", "invalid_value", "stream_options is only possible together with stream = true. Try: with it, or without stream_options")
-	case !printable(q.session, maxName):
-		return q, invalid("user", "invalid_value", "user names the session; it must be at most %d printable characters. Try: a shorter one, without line breaks", maxName)
+		return q, api.Invalid("stream_options", "invalid_value", "stream_options is only possible together with stream = true. Try: with it, or without stream_options")
+	case !api.Printable(q.session, api.MaxName):
+		return q, api.Invalid("user", "invalid_value", "user names the session; it must be at most %d printable characters. Try: a shorter one, without line breaks", api.MaxName)
 	}
 	q.includeUsage = options != nil && options.IncludeUsage
-	return q, f.rest("")
+	return q, f.RefuseRest("")
 }
 
 // The documents of chat completions. Usage is what the agent said; where it said nothing it is zero, for
@@ -128,8 +129,8 @@ func chatDocument(t queue.Turn, object string, choices ...chatChoice) chatComple
 	return chatCompletion{ID: "chatcmpl-" + t.ID, Object: object, Created: t.CreatedAt.Unix(), Model: t.Agent, Choices: choices}
 }
 
-func (s *Server) createChat(w http.ResponseWriter, r *http.Request, b *Backend) error {
-	body, err := readObject(w, r, b.bodyLimit())
+func (s *Server) createChat(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+	body, err := api.ReadObject(w, r, b.BodyLimit())
 	if err != nil {
 		return err
 	}
@@ -158,48 +159,48 @@ func (s *Server) createChat(w http.ResponseWriter, r *http.Request, b *Backend) 
 	}
 	document := chatDocument(t, "chat.completion", chatChoice{Message: said, FinishReason: &finish})
 	document.Usage = detail.Usage.orZero()
-	return reply(w, http.StatusOK, document)
+	return api.Reply(w, http.StatusOK, document)
 }
 
 // unanswered is the error of a turn that ended without an answer. The turn has had its attempts, so
 // clients should not repeat the request by themselves.
-func unanswered(id string, cancelled bool, reason string) *apiError {
+func unanswered(id string, cancelled bool, reason string) *api.Error {
 	if cancelled {
-		return &apiError{
-			status: http.StatusConflict, kind: typeInvalid, code: "turn_cancelled", settled: true,
-			message: fmt.Sprintf("the turn was cancelled: %s. Try: POST /v1/turns/%s/retry", reason, id),
+		return &api.Error{
+			Status: http.StatusConflict, Type: api.TypeInvalid, Code: "turn_cancelled", Settled: true,
+			Message: fmt.Sprintf("the turn was cancelled: %s. Try: POST /v1/turns/%s/retry", reason, id),
 		}
 	}
-	return &apiError{
-		status: http.StatusBadGateway, kind: typeServer, code: "agent_failed", settled: true,
-		message: fmt.Sprintf("the agent failed: %s. Try: POST /v1/turns/%s/retry", reason, id),
+	return &api.Error{
+		Status: http.StatusBadGateway, Type: api.TypeServer, Code: "agent_failed", Settled: true,
+		Message: fmt.Sprintf("the agent failed: %s. Try: POST /v1/turns/%s/retry", reason, id),
 	}
 }
 
 // streamChat sends the answer as chunks. What is on disk already goes out as one piece, so that a text
 // that an interruption made void is not shown when a request is repeated. A live one cannot be taken
 // back: chunks have no way to say so, and the stream ends with an error.
-func (s *Server) streamChat(w http.ResponseWriter, r *http.Request, b *Backend, t queue.Turn, usage bool) error {
-	out := &chatStream{stream: newStream(w), turn: t, usage: usage}
-	for u, err := range follow(r.Context(), s.retirement, b.Queue, t.ID, 0) {
+func (s *Server) streamChat(w http.ResponseWriter, r *http.Request, b *api.Backend, t queue.Turn, usage bool) error {
+	out := &chatStream{Stream: api.NewStream(w), turn: t, usage: usage}
+	for u, err := range api.Follow(r.Context(), s.retirement, b.Queue, t.ID, 0) {
 		switch {
-		case err != nil && out.open:
-			e, _ := cutShort(&s.opts.Log, r, err, "the same request with the same Idempotency-Key, or GET /v1/turns/"+t.ID)
-			return errors.Join(out.fail(e), out.end())
+		case err != nil && out.Open:
+			e, _ := api.CutShort(&s.opts.Log, r, err, "the same request with the same Idempotency-Key, or GET /v1/turns/"+t.ID)
+			return errors.Join(out.fail(e), out.End())
 		case err != nil:
 			return err
-		case u.event != nil:
-			err = out.event(*u.event)
-		case u.waits != nil && out.open:
-			err = out.comment("waiting: " + u.waits.Reason)
-		case u.waits != nil: // until something is written a restart can hold the request
-		case out.open:
-			err = out.comment("keep-alive")
+		case u.Event != nil:
+			err = out.event(*u.Event)
+		case u.Waits != nil && out.Open:
+			err = out.Comment("waiting: " + u.Waits.Reason)
+		case u.Waits != nil: // until something is written a restart can hold the request
+		case out.Open:
+			err = out.Comment("keep-alive")
 		default:
 			err = out.role()
 		}
-		if err == nil && out.open {
-			err = out.flush()
+		if err == nil && out.Open {
+			err = out.Flush()
 		}
 		if err != nil {
 			return err
@@ -208,12 +209,12 @@ func (s *Server) streamChat(w http.ResponseWriter, r *http.Request, b *Backend, 
 			break
 		}
 	}
-	return out.end()
+	return out.End()
 }
 
 // chatStream maps a turn's events to chunks.
 type chatStream struct {
-	*stream
+	*api.Stream
 	turn  queue.Turn // as it was accepted; events up to its LastEvent are history
 	usage bool
 
@@ -241,9 +242,9 @@ func (c *chatStream) event(e queue.Event) error {
 			return nil
 		}
 		c.ended = true
-		return c.fail(&apiError{
-			kind: typeServer, code: "attempt_interrupted",
-			message: "the attempt was interrupted and its text is void; the turn starts over. Try: the same request with the same Idempotency-Key, or GET /v1/turns/" + c.turn.ID,
+		return c.fail(&api.Error{
+			Type: api.TypeServer, Code: "attempt_interrupted",
+			Message: "the attempt was interrupted and its text is void; the turn starts over. Try: the same request with the same Idempotency-Key, or GET /v1/turns/" + c.turn.ID,
 		})
 	case queue.EventRequeued:
 		c.held.Reset()
@@ -262,7 +263,7 @@ func (c *chatStream) final(e queue.Event) error {
 		return c.finish(detailOf(e.Detail))
 	}
 	failure := unanswered(c.turn.ID, e.Type == queue.EventCancelled, e.Text)
-	if !c.open {
+	if !c.Open {
 		return failure // nothing was sent, so the status can still say it
 	}
 	return c.fail(failure)
@@ -304,19 +305,19 @@ func (c *chatStream) finish(detail answerDetail) error {
 	if c.usage {
 		document := chatDocument(c.turn, "chat.completion.chunk")
 		document.Usage = detail.Usage.orZero()
-		if err := c.send("", "", document); err != nil {
+		if err := c.Send("", "", document); err != nil {
 			return err
 		}
 	}
-	return c.sendText("", "", "[DONE]")
+	return c.SendText("", "", "[DONE]")
 }
 
 func (c *chatStream) chunk(delta *chatDelta, finish *string) error {
-	return c.send("", "", chatDocument(c.turn, "chat.completion.chunk", chatChoice{Delta: delta, FinishReason: finish}))
+	return c.Send("", "", chatDocument(c.turn, "chat.completion.chunk", chatChoice{Delta: delta, FinishReason: finish}))
 }
 
 // fail ends the stream with an error that OpenAI's clients raise. There is no [DONE] behind it.
-func (c *chatStream) fail(e *apiError) error {
+func (c *chatStream) fail(e *api.Error) error {
 	c.ended = true
-	return c.send("", "", e.document())
+	return c.Send("", "", e.Document())
 }

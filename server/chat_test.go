@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"gateway/queue"
+	"gateway/server/api"
 )
 
 func chatOf(text string) openai.ChatCompletionNewParams {
@@ -198,7 +199,7 @@ func TestAChatStreamShowsNothingThatWasVoid(t *testing.T) {
 			rec := &recorder{}
 			turn := acceptedTurn()
 			turn.LastEvent = c.history
-			out := &chatStream{stream: newStream(rec), turn: turn}
+			out := &chatStream{Stream: api.NewStream(rec), turn: turn}
 			for _, e := range logOf(c.entries...) {
 				require.NoError(t, out.event(e))
 				if out.ended {
@@ -212,8 +213,8 @@ func TestAChatStreamShowsNothingThatWasVoid(t *testing.T) {
 			require.Equal(t, c.err == "", strings.HasSuffix(rec.body.String(), "data: [DONE]\n\n"))
 		})
 	}
-	out := &chatStream{stream: newStream(&recorder{}), turn: acceptedTurn()}
-	require.Equal(t, http.StatusConflict, asAPIError(t, out.event(logOf("cancelled on request")[0])).status,
+	out := &chatStream{Stream: api.NewStream(&recorder{}), turn: acceptedTurn()}
+	require.Equal(t, http.StatusConflict, asAPIError(t, out.event(logOf("cancelled on request")[0])).Status,
 		"nothing was sent, so the status can say it")
 }
 

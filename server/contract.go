@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"time"
+
+	"gateway/server/api"
 )
 
 // Lifecycle is the machine as the server sees it; internal/daemon adapts it.
@@ -64,3 +66,22 @@ type (
 		Document json.RawMessage
 	}
 )
+
+// What the daemon hands in is declared where every endpoint sees it.
+type (
+	Backend   = api.Backend
+	Caller    = api.Caller
+	Limits    = api.Limits
+	Notice    = api.Notice
+	Scope     = api.Scope
+	Successor = api.Successor
+)
+
+// Admin is the scope that contains all.
+const Admin = api.Admin
+
+// NewCaller is [api.NewCaller].
+func NewCaller(name, token string, scope Scope) Caller { return api.NewCaller(name, token, scope) }
+
+// ScopeOf is [api.ScopeOf].
+func ScopeOf(names ...string) Scope { return api.ScopeOf(names...) }

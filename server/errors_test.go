@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"gateway/server/api"
 )
 
 func readAll(t *testing.T, res *http.Response) string {
@@ -23,7 +25,7 @@ func readAll(t *testing.T, res *http.Response) string {
 func TestEveryRefusalHasTheShapeOfOpenAI(t *testing.T) {
 	g := newGateway(t)
 	const chat, turn = "/v1/chat/completions", `{"messages":[{"role":"user","content":"hi"}]}`
-	long := strings.Repeat("a", maxKey+2)
+	long := strings.Repeat("a", api.MaxKey+2)
 	_, _, _ = g.do("POST", chat, turn, "X-Session-Id", "s", "Idempotency-Key", "used")
 	cases := map[string][]string{ // method, path, body, headers
 		"unknown path":           {"GET", "/v2/models", ""},
@@ -101,7 +103,7 @@ func TestTheSameKeyGetsTheSameTurn(t *testing.T) {
 func TestAClientThatClosesItsSideIsNotToldThatAllIsWell(t *testing.T) {
 	ln := newIngress(t)
 	defer ln.compare()
-	s := newImage(t, "one", ln, func(_ http.ResponseWriter, r *http.Request, _ *Backend) error {
+	s := newImage(t, "one", ln, func(_ http.ResponseWriter, r *http.Request, _ *api.Backend) error {
 		<-r.Context().Done()
 		return r.Context().Err()
 	})

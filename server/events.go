@@ -4,62 +4,64 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"gateway/server/api"
 )
 
 // streamGateway is all that a page shows of the gateway as it changes: its status and its hops, the lanes, and what
 // turns become. Hops come at once and none is left out; of the rest only the latest is told, at most four times a
 // second.
 func (s *Server) streamGateway(w http.ResponseWriter, r *http.Request) error {
-	number, err := resumeAfter(r)
+	number, err := api.ResumeAfter(r)
 	if err != nil {
 		return err
 	}
 	after := s.hopsAfter(uint64(number)) //nolint:gosec // not negative
-	out := newStream(w)
-	retiring := s.retirement.begun()
+	out := api.NewStream(w)
+	retiring := s.retirement.Begun()
 	now, news := s.feed.join()
 	defer s.feed.leave(news)
-	if err := out.pass(now); err != nil {
+	if err := out.Pass(now); err != nil {
 		return err
 	}
-	silence := time.NewTimer(keepAlive)
+	silence := time.NewTimer(api.KeepAlive)
 	defer silence.Stop()
 	for last := false; ; {
 		hops, newer := s.opts.Lifecycle.Hops(after)
 		for _, hop := range hops {
-			if err := out.send("hop", strconv.FormatUint(hop.Seq, 10), hop.Document); err != nil {
+			if err := out.Send("hop", strconv.FormatUint(hop.Seq, 10), hop.Document); err != nil {
 				return err
 			}
 			after = hop.Seq
 		}
 		if len(hops) > 0 {
-			if err := out.send("status", "", s.opts.Lifecycle.Status().Document); err != nil {
+			if err := out.Send("status", "", s.opts.Lifecycle.Status().Document); err != nil {
 				return err
 			}
 		}
 		if last {
-			if err := out.send("shutdown", "", s.retirement.notice()); err != nil {
+			if err := out.Send("shutdown", "", s.retirement.Notice()); err != nil {
 				return err
 			}
-			return out.end()
+			return out.End()
 		}
-		if err := out.flush(); err != nil {
+		if err := out.Flush(); err != nil {
 			return err
 		}
-		silence.Reset(keepAlive)
+		silence.Reset(api.KeepAlive)
 		select {
 		case <-newer:
 		case event, ok := <-news:
 			if !ok {
-				return out.end() // it was too far behind, and begins anew
+				return out.End() // it was too far behind, and begins anew
 			}
-			if err := out.pass(event); err != nil {
+			if err := out.Pass(event); err != nil {
 				return err
 			}
 		case <-retiring:
 			last = true
 		case <-silence.C:
-			if err := out.comment("keep-alive"); err != nil {
+			if err := out.Comment("keep-alive"); err != nil {
 				return err
 			}
 		case <-r.Context().Done():

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"gateway/queue"
+	"gateway/server/api"
 )
 
 // quiet is a server without a socket, whose one turn has ended, and the path of that turn's response.
@@ -31,7 +32,7 @@ func quiet(f *testing.F) (s *Server, response string) {
 	})
 	q.Resume()
 	s = New(Options{Lifecycle: newMachine(), Version: "test", Log: zerolog.Nop()})
-	s.Publish(&Backend{Queue: q, Agents: []string{"echo"}, DefaultAgent: "echo", Lanes: []string{"main"}, DefaultLane: "main", MaxInput: 1000})
+	s.Publish(&api.Backend{Queue: q, Agents: []string{"echo"}, DefaultAgent: "echo", Lanes: []string{"main"}, DefaultLane: "main", MaxInput: 1000})
 	status, body := try(f, s, http.MethodPost, "/v1/responses", `{"input":"some words"}`, "")
 	require.Equal(f, http.StatusOK, status, body)
 	var made struct{ ID string }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gateway/queue"
+	"gateway/server/api"
 )
 
 const (
@@ -26,8 +27,8 @@ const (
 // What the gate can answer instead of a Backend.
 var (
 	errParked  = errors.New("server: the connection is carried over")
-	errRefused = stopping(nil)
-	errHeldMax = unavailable("too_many_held", "too many requests wait for the restart already. Try: again in a moment", nil)
+	errRefused = api.Stopping(nil)
+	errHeldMax = api.Unavailable("too_many_held", "too many requests wait for the restart already. Try: again in a moment", nil)
 )
 
 // gate admits requests by the published state of the lifecycle: it has no flag of its own that could stay
@@ -37,7 +38,7 @@ type gate struct {
 	held      atomic.Int64
 
 	mu      sync.Mutex
-	backend *Backend
+	backend *api.Backend
 	changed chan struct{} // closed when backend or parking changed
 	parking bool
 	closed  bool // nobody will serve here again
@@ -52,7 +53,7 @@ func newGate(l Lifecycle, relayed func() bool) *gate {
 // bodyLimit is the largest body of a request to the generation that is published now.
 func (s *Server) bodyLimit() int64 {
 	b, _, _, _ := s.gate.look()
-	return b.bodyLimit()
+	return b.BodyLimit()
 }
 
 func (g *gate) wake() {
@@ -61,7 +62,7 @@ func (g *gate) wake() {
 	g.wakeLocked()
 }
 
-func (g *gate) publish(b *Backend) {
+func (g *gate) publish(b *api.Backend) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.backend = b
@@ -87,7 +88,7 @@ func (g *gate) wakeLocked() {
 	g.changed = make(chan struct{})
 }
 
-func (g *gate) look() (b *Backend, parking, closed bool, changed <-chan struct{}) {
+func (g *gate) look() (b *api.Backend, parking, closed bool, changed <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.backend, g.parking, g.closed, g.changed
@@ -96,7 +97,7 @@ func (g *gate) look() (b *Backend, parking, closed bool, changed <-chan struct{}
 // admit waits until the request may be served and returns the generation to serve it from, another one
 // than `not`, whose queue has closed. c is nil for a connection that cannot be carried over: it waits until this
 // process serves again, or its successor does.
-func (g *gate) admit(ctx context.Context, c *conn, not *Backend) (*Backend, error) {
+func (g *gate) admit(ctx context.Context, c *conn, not *api.Backend) (*api.Backend, error) {
 	var deadline <-chan time.Time
 	for {
 		admission, state := g.lifecycle.Admission()
@@ -141,14 +142,14 @@ func (g *gate) admit(ctx context.Context, c *conn, not *Backend) (*Backend, erro
 // gated serves an endpoint that needs a Backend. The request is read whole before it waits, and the
 // handler runs again on the next Backend when its queue closed under it before anything was written. Every
 // POST has an idempotency key by then, so the second run finds the turn of the first.
-func (s *Server) gated(h handler) http.HandlerFunc {
+func (s *Server) gated(h api.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		c := connOf(r.Context())
 		insert := ""
-		if r.Method == http.MethodPost && r.Header.Get(idempotencyHeader) == "" {
+		if r.Method == http.MethodPost && r.Header.Get(api.IdempotencyHeader) == "" {
 			key := "auto-" + rand.Text()
-			r.Header.Set(idempotencyHeader, key)
-			insert = idempotencyHeader + ": " + key + "\r\n"
+			r.Header.Set(api.IdempotencyHeader, key)
+			insert = api.IdempotencyHeader + ": " + key + "\r\n"
 		}
 		var body []byte
 		var err error
@@ -173,13 +174,13 @@ func (s *Server) gated(h handler) http.HandlerFunc {
 				c.drop()
 			}
 			endConnection(w, r)
-			s.writeError(w, r, unread(err))
+			s.writeError(w, r, api.IncompleteBody(err))
 			return
 		}
 		if c != nil && c.isLost() {
 			endConnection(w, r)
 		}
-		var last *Backend
+		var last *api.Backend
 		for {
 			b, err := s.gate.admit(r.Context(), c, last)
 			if errors.Is(err, errParked) {
@@ -195,7 +196,7 @@ func (s *Server) gated(h handler) http.HandlerFunc {
 				return
 			}
 			if r, err = s.judgeAgain(r, b); err != nil {
-				w.Header().Del(turnHeader) // of the turn that it waited for
+				w.Header().Del(api.TurnHeader) // of the turn that it waited for
 				s.writeError(w, r, err)
 				return
 			}
@@ -236,7 +237,7 @@ func (s *Server) carry(w http.ResponseWriter, r *http.Request, c *conn, insert s
 	}
 	if c.isLost() {
 		endConnection(w, r)
-		s.writeError(w, r, unavailable("gateway_restarting", "the gateway restarts, and this request is too large to be carried over; a turn that was accepted is kept, and X-Turn-Id names it. Try: again, with the same Idempotency-Key", nil))
+		s.writeError(w, r, api.Unavailable("gateway_restarting", "the gateway restarts, and this request is too large to be carried over; a turn that was accepted is kept, and X-Turn-Id names it. Try: again, with the same Idempotency-Key", nil))
 		return
 	}
 	if _, _, err := http.NewResponseController(w).Hijack(); err != nil {

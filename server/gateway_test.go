@@ -20,6 +20,7 @@ import (
 
 	"gateway/internal/described"
 	"gateway/queue"
+	"gateway/server/api"
 )
 
 // machine is a lifecycle that a test moves by hand.
@@ -141,8 +142,8 @@ type gateway struct {
 	machine *machine
 	agent   *agent
 	store   string
-	backend *Backend
-	callers []Caller // of the next generation
+	backend *api.Backend
+	callers []api.Caller // of the next generation
 	http    *http.Client
 }
 
@@ -168,7 +169,7 @@ func newGateway(t *testing.T) *gateway {
 	g.Resume(nil)
 	t.Cleanup(func() {
 		g.http.CloseIdleConnections()
-		g.Retire(Notice{Reason: "gateway stopping"})
+		g.Retire(api.Notice{Reason: "gateway stopping"})
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		require.NoError(t, g.backend.Queue.Close(ctx))
@@ -188,11 +189,11 @@ func (g *gateway) open() {
 		Log: zerolog.Nop(),
 	})
 	require.NoError(g.t, err)
-	g.backend = &Backend{
+	g.backend = &api.Backend{
 		Callers: g.callers, Queue: q, Agents: []string{"echo", "other"}, DefaultAgent: "echo", Lanes: []string{"cron", "main"},
 		DefaultLane: "main", MaxInput: 1000, Tools: map[string]bool{"echo": true},
-		Check: func(context.Context) (Successor, error) {
-			return Successor{Ready: true, Mode: "exec", Version: "next"}, nil
+		Check: func(context.Context) (api.Successor, error) {
+			return api.Successor{Ready: true, Mode: "exec", Version: "next"}, nil
 		},
 		Config: func() (any, error) {
 			return map[string]any{"file": "", "config": map[string]any{"store": "sqlite"}, "origins": map[string]string{}}, nil
@@ -207,7 +208,7 @@ func (g *gateway) restart() {
 	g.t.Helper()
 	expected := int64(1500)
 	g.machine.set(AdmissionHeld)
-	g.Retire(Notice{Reason: "gateway restarting", RestartExpectedMS: &expected})
+	g.Retire(api.Notice{Reason: "gateway restarting", RestartExpectedMS: &expected})
 	require.NoError(g.t, g.backend.Queue.Close(g.t.Context()))
 	g.open()
 	g.machine.set(AdmissionOpen)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+
+	"gateway/server/api"
 )
 
 // The documents of a response's input.
@@ -31,13 +33,13 @@ type (
 
 // listInputItems returns what the client sent as the response's input, the newest first unless order=asc, in
 // pages as OpenAI's clients turn them.
-func (s *Server) listInputItems(w http.ResponseWriter, r *http.Request, b *Backend) error {
-	t, err := turnOf(r, b)
+func (s *Server) listInputItems(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+	t, err := api.TurnOf(r, b)
 	if err != nil {
 		return err
 	}
 	query := r.URL.Query()
-	limit, err := count(query, "limit", 1, 100, 20)
+	limit, err := api.QueryInt(query, "limit", 1, 100, 20)
 	if err != nil {
 		return err
 	}
@@ -55,12 +57,12 @@ func (s *Server) listInputItems(w http.ResponseWriter, r *http.Request, b *Backe
 		slices.Reverse(ids)
 	case "asc":
 	default:
-		return invalid("order", "invalid_value", "order is %q. Try: asc or desc", clip(order))
+		return api.Invalid("order", "invalid_value", "order is %q. Try: asc or desc", api.Clip(order))
 	}
 	if after := query.Get("after"); after != "" {
 		at := slices.Index(ids, after)
 		if at < 0 {
-			return invalid("after", "invalid_value", "after is not the id of one of the items. Try: the last_id of the page before")
+			return api.Invalid("after", "invalid_value", "after is not the id of one of the items. Try: the last_id of the page before")
 		}
 		items, ids = items[at+1:], ids[at+1:]
 	}
@@ -77,7 +79,7 @@ func (s *Server) listInputItems(w http.ResponseWriter, r *http.Request, b *Backe
 	if len(ids) > 0 {
 		page.FirstID, page.LastID = &ids[0], &ids[len(ids)-1]
 	}
-	return reply(w, http.StatusOK, page)
+	return api.Reply(w, http.StatusOK, page)
 }
 
 // inputItems are the messages as items of responses, with their ids.

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"gateway/server/api"
 )
 
 // maxDrain bounds what a restart may ask to wait.
@@ -14,12 +16,12 @@ const maxDrain = 24 * time.Hour
 
 // healthy is alive in every state; a process that is not does not answer.
 func (s *Server) healthy(w http.ResponseWriter, _ *http.Request) error {
-	return reply(w, http.StatusOK, map[string]string{"status": "ok"})
+	return api.Reply(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
 func (s *Server) showMetrics(w http.ResponseWriter, r *http.Request) error {
 	if s.opts.Metrics == nil {
-		return notFound("unknown_path", "", "there are no metrics here. Try: GET /v1/lifecycle")
+		return api.NotFound("unknown_path", "", "there are no metrics here. Try: GET /v1/lifecycle")
 	}
 	s.opts.Metrics.ServeHTTP(w, r)
 	return nil
@@ -31,16 +33,16 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) error {
 		status = http.StatusServiceUnavailable
 		w.Header().Set("Retry-After", "1")
 	}
-	return reply(w, status, map[string]string{"state": state})
+	return api.Reply(w, status, map[string]string{"state": state})
 }
 
 // showLifecycle returns the snapshot and the history, or the snapshot and then every hop as it comes.
 func (s *Server) showLifecycle(w http.ResponseWriter, r *http.Request) error {
-	after, err := resumeAfter(r)
+	after, err := api.ResumeAfter(r)
 	if err != nil {
 		return err
 	}
-	if acceptsEvents(r) {
+	if api.AcceptsEvents(r) {
 		return s.streamLifecycle(w, r, s.hopsAfter(uint64(after)))
 	}
 	var document map[string]json.RawMessage
@@ -58,7 +60,7 @@ func (s *Server) showLifecycle(w http.ResponseWriter, r *http.Request) error {
 	if document["history"], err = json.Marshal(history); err != nil {
 		return fmt.Errorf("server: the lifecycle's history: %w", err)
 	}
-	return reply(w, http.StatusOK, document)
+	return api.Reply(w, http.StatusOK, document)
 }
 
 // hopsAfter is where a stream of hops goes on. After a stop they are counted anew, and a number that is not reached yet
@@ -72,37 +74,37 @@ func (s *Server) hopsAfter(after uint64) uint64 {
 
 // streamLifecycle goes on through the hops of a restart or stop, until the open streams must end.
 func (s *Server) streamLifecycle(w http.ResponseWriter, r *http.Request, after uint64) error {
-	out := newStream(w)
-	retiring := s.retirement.begun()
-	if err := out.send("status", "", s.opts.Lifecycle.Status().Document); err != nil {
+	out := api.NewStream(w)
+	retiring := s.retirement.Begun()
+	if err := out.Send("status", "", s.opts.Lifecycle.Status().Document); err != nil {
 		return err
 	}
-	silence := time.NewTimer(keepAlive)
+	silence := time.NewTimer(api.KeepAlive)
 	defer silence.Stop()
 	for last := false; ; {
 		hops, newer := s.opts.Lifecycle.Hops(after)
 		for _, hop := range hops {
-			if err := out.send("hop", strconv.FormatUint(hop.Seq, 10), hop.Document); err != nil {
+			if err := out.Send("hop", strconv.FormatUint(hop.Seq, 10), hop.Document); err != nil {
 				return err
 			}
 			after = hop.Seq
 		}
 		if last {
-			if err := out.send("shutdown", "", s.retirement.notice()); err != nil {
+			if err := out.Send("shutdown", "", s.retirement.Notice()); err != nil {
 				return err
 			}
-			return out.end()
+			return out.End()
 		}
-		if err := out.flush(); err != nil {
+		if err := out.Flush(); err != nil {
 			return err
 		}
-		silence.Reset(keepAlive)
+		silence.Reset(api.KeepAlive)
 		select {
 		case <-newer:
 		case <-retiring:
 			last = true
 		case <-silence.C:
-			if err := out.comment("keep-alive"); err != nil {
+			if err := out.Comment("keep-alive"); err != nil {
 				return err
 			}
 		case <-r.Context().Done():
@@ -117,42 +119,42 @@ func (s *Server) requestEvent(event string) func(http.ResponseWriter, *http.Requ
 		var reason, turn, wait string
 		var drain *time.Duration
 		var authorize bool
-		if err := readSmall(w, r, into("reason", &reason), into("turn", &turn),
-			into("authorize_signal", &authorize), into("drain_timeout", &wait)); err != nil {
+		if err := api.ReadSmall(w, r, api.Into("reason", &reason), api.Into("turn", &turn),
+			api.Into("authorize_signal", &authorize), api.Into("drain_timeout", &wait)); err != nil {
 			return err
 		}
 		switch {
-		case !printable(reason, maxReason):
-			return invalid("reason", "invalid_value", "reason must be at most %d printable characters. Try: a shorter one, without line breaks", maxReason)
-		case !printable(turn, maxID):
-			return invalid("turn", "invalid_value", "turn is not the id of a turn. Try: what GATEWAY_TURN_ID says, or without it")
+		case !api.Printable(reason, api.MaxReason):
+			return api.Invalid("reason", "invalid_value", "reason must be at most %d printable characters. Try: a shorter one, without line breaks", api.MaxReason)
+		case !api.Printable(turn, api.MaxID):
+			return api.Invalid("turn", "invalid_value", "turn is not the id of a turn. Try: what GATEWAY_TURN_ID says, or without it")
 		case authorize && event != "restart":
-			return invalid("authorize_signal", "invalid_value", "only a restart can be authorised. Try: POST /v1/lifecycle/restart")
+			return api.Invalid("authorize_signal", "invalid_value", "only a restart can be authorised. Try: POST /v1/lifecycle/restart")
 		}
 		if wait != "" {
 			d, err := time.ParseDuration(wait)
 			switch {
 			case event != "restart":
-				return invalid("drain_timeout", "invalid_value", "only a restart drains. Try: POST /v1/lifecycle/restart")
+				return api.Invalid("drain_timeout", "invalid_value", "only a restart drains. Try: POST /v1/lifecycle/restart")
 			case err != nil || d < 0 || d > maxDrain:
-				return invalid("drain_timeout", "invalid_value", "drain_timeout must be a duration from 0s to %s. Try: \"10s\"", maxDrain)
+				return api.Invalid("drain_timeout", "invalid_value", "drain_timeout must be a duration from 0s to %s. Try: \"10s\"", maxDrain)
 			}
 			drain = &d
 		}
 		if authorize {
 			s.opts.Lifecycle.AuthorizeSignal(actor(r))
-			return reply(w, http.StatusOK, map[string]bool{"authorized": true})
+			return api.Reply(w, http.StatusOK, map[string]bool{"authorized": true})
 		}
 		decision, err := s.opts.Lifecycle.Request(r.Context(), Request{Event: event, Actor: actor(r), Reason: reason, Turn: turn, Drain: drain})
 		if err != nil {
 			return fmt.Errorf("server: requesting %s: %w", event, err)
 		}
-		return reply(w, http.StatusAccepted, decision)
+		return api.Reply(w, http.StatusAccepted, decision)
 	}
 }
 
 // checkSuccessor says whether a restart would work.
-func (s *Server) checkSuccessor(w http.ResponseWriter, r *http.Request, b *Backend) error {
+func (s *Server) checkSuccessor(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	found, err := b.Check(r.Context())
 	if err != nil {
 		return fmt.Errorf("server: checking the successor: %w", err)
@@ -160,7 +162,7 @@ func (s *Server) checkSuccessor(w http.ResponseWriter, r *http.Request, b *Backe
 	if found.Warnings == nil {
 		found.Warnings = []string{}
 	}
-	return reply(w, http.StatusOK, found)
+	return api.Reply(w, http.StatusOK, found)
 }
 
 // actor says in the history who asked.
@@ -169,7 +171,7 @@ func actor(r *http.Request) string {
 		return "local"
 	}
 	if j := judgementOf(r.Context()); j != nil {
-		return "api " + j.who.prefix() + hostOf(r)
+		return "api " + j.who.Prefix() + hostOf(r)
 	}
 	return "api " + hostOf(r)
 }
@@ -200,11 +202,11 @@ func (s *Server) showStates(w http.ResponseWriter, r *http.Request) error {
 	}
 	contentType, ok := stateFormats[format]
 	if !ok {
-		return invalid("format", "invalid_value", "there is no format %q. Try: json, mermaid, dot, markdown", clip(format))
+		return api.Invalid("format", "invalid_value", "there is no format %q. Try: json, mermaid, dot, markdown", api.Clip(format))
 	}
 	text, err := s.opts.Lifecycle.States(format)
 	if err != nil {
 		return fmt.Errorf("server: the table of states: %w", err)
 	}
-	return replyText(w, http.StatusOK, contentType, []byte(text))
+	return api.ReplyText(w, http.StatusOK, contentType, []byte(text))
 }

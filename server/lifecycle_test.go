@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"gateway/server/api"
 )
 
 func TestHealthIsAlwaysAndReadinessOnlyInRunning(t *testing.T) {
@@ -46,7 +48,7 @@ func TestHopsAreSeenLiveUntilTheStreamsMustEnd(t *testing.T) {
 	defer func() { require.NoError(t, res.Body.Close()) }()
 	g.machine.move("Draining")
 	g.machine.move("ShuttingDown")
-	g.Retire(Notice{Reason: "gateway stopping"})
+	g.Retire(api.Notice{Reason: "gateway stopping"})
 	events := strings.Split(strings.TrimSpace(readAll(t, res)), "\n\n")
 	require.Len(t, events, 4)
 	require.True(t, strings.HasPrefix(events[0], "event: status\n"))
@@ -88,9 +90,9 @@ func TestARequestToTheMachineIsChecked(t *testing.T) {
 	for name, c := range map[string]struct {
 		path, body, param string
 	}{
-		"reason too long":  {"restart", `{"reason":"` + strings.Repeat("a", maxReason+1) + `"}`, "reason"},
+		"reason too long":  {"restart", `{"reason":"` + strings.Repeat("a", api.MaxReason+1) + `"}`, "reason"},
 		"reason, two line": {"restart", `{"reason":"a\nb"}`, "reason"},
-		"turn too long":    {"restart", `{"turn":"` + strings.Repeat("a", maxID+1) + `"}`, "turn"},
+		"turn too long":    {"restart", `{"turn":"` + strings.Repeat("a", api.MaxID+1) + `"}`, "turn"},
 		"unknown":          {"stop", `{"force":true}`, "force"},
 		"a stop by signal": {"stop", `{"authorize_signal":true}`, "authorize_signal"},
 	} {
@@ -119,13 +121,15 @@ func TestASuccessorIsAskedAndTheAnswerTold(t *testing.T) {
 	require.Equal(t, http.StatusOK, status)
 	require.JSONEq(t, `{"ready":true,"respawn_mode":"exec","version":"next","warnings":[]}`, body)
 
-	g.backend.Check = func(context.Context) (Successor, error) {
-		return Successor{Mode: "spawn", Reason: "the file is no program\nTry: another", Warnings: []string{"one"}}, nil
+	g.backend.Check = func(context.Context) (api.Successor, error) {
+		return api.Successor{Mode: "spawn", Reason: "the file is no program\nTry: another", Warnings: []string{"one"}}, nil
 	}
 	_, _, body = g.do("POST", "/v1/lifecycle/check", "")
 	require.JSONEq(t, `{"ready":false,"respawn_mode":"spawn","reason":"the file is no program\nTry: another","warnings":["one"]}`, body)
 
-	g.backend.Check = func(ctx context.Context) (Successor, error) { return Successor{}, errors.New("no more processes") }
+	g.backend.Check = func(ctx context.Context) (api.Successor, error) {
+		return api.Successor{}, errors.New("no more processes")
+	}
 	status, _, body = g.do("POST", "/v1/lifecycle/check", "")
 	require.Equal(t, http.StatusInternalServerError, status)
 	require.NotContains(t, body, "no more processes", "that is for the log")

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"gateway/server/api"
 )
 
 const (
@@ -72,7 +74,7 @@ func (r *roster) full(from netip.Prefix) (limit string, is bool) {
 }
 
 // limit puts limits in force. Connections that are open stay.
-func (r *roster) limit(l Limits) {
+func (r *roster) limit(l api.Limits) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.limits = l
@@ -193,7 +195,7 @@ func (m *meter) take(c asker, now time.Time) time.Duration {
 }
 
 // metered refuses a request that is one too many.
-func (s *Server) metered(r *http.Request, who *Caller, known bool) error {
+func (s *Server) metered(r *http.Request, who *api.Caller, known bool) error {
 	by := asker{from: networkOf(r.RemoteAddr), known: known}
 	if known {
 		by.name = who.Name
@@ -202,9 +204,9 @@ func (s *Server) metered(r *http.Request, who *Caller, known bool) error {
 	if wait <= 0 {
 		return nil
 	}
-	return &apiError{
-		status: http.StatusTooManyRequests, kind: typeRateLimit, code: "rate_limit_exceeded", retryAfter: wait,
-		message: fmt.Sprintf("this client asks too often. Try: again in %d s, or raise limits.requests_per_second or limits.burst", int(math.Ceil(wait.Seconds()))),
+	return &api.Error{
+		Status: http.StatusTooManyRequests, Type: api.TypeRateLimit, Code: "rate_limit_exceeded", RetryAfter: wait,
+		Message: fmt.Sprintf("this client asks too often. Try: again in %d s, or raise limits.requests_per_second or limits.burst", int(math.Ceil(wait.Seconds()))),
 	}
 }
 
@@ -243,9 +245,9 @@ func (p *patient) Read(b []byte) (int, error) {
 	p.bytes += int64(n)
 	all := p.s.bodies.Add(p.counted() - counted)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return n, &apiError{
-			status: http.StatusRequestTimeout, kind: typeInvalid, code: "body_timeout", cause: err,
-			message: fmt.Sprintf("the request's body took longer than %s for %d KiB. Try: again, with the same Idempotency-Key", bodyTime, bodyPart>>10),
+		return n, &api.Error{
+			Status: http.StatusRequestTimeout, Type: api.TypeInvalid, Code: "body_timeout", Cause: err,
+			Message: fmt.Sprintf("the request's body took longer than %s for %d KiB. Try: again, with the same Idempotency-Key", bodyTime, bodyPart>>10),
 		}
 	}
 	if err != nil {
@@ -253,7 +255,7 @@ func (p *patient) Read(b []byte) (int, error) {
 		_ = p.rc.SetReadDeadline(time.Time{}) // net/http reads on, to see whether the client leaves
 	}
 	if most := max(maxBodies, 2*p.s.bodyLimit()); all > most && p.counted() > 0 {
-		err = unavailable("too_much_at_once", fmt.Sprintf("the large requests that are being answered hold %d MiB already. Try: again in a moment, with the same Idempotency-Key, or send less", most>>20), nil)
+		err = api.Unavailable("too_much_at_once", fmt.Sprintf("the large requests that are being answered hold %d MiB already. Try: again in a moment, with the same Idempotency-Key, or send less", most>>20), nil)
 	}
 	return n, err
 }

@@ -18,6 +18,8 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
+
+	"gateway/server/api"
 )
 
 // pipes is a listener of connections in memory, whose time is that of a synctest bubble.
@@ -80,11 +82,11 @@ func (p *pipes) dial() net.Conn {
 func inBubble(t *testing.T, f func(s *Server, p *pipes)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Options{Lifecycle: newStage(AdmissionOpen), Log: zerolog.Nop()})
-		s.http.Handler = s.serving(s.gated(func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
+		s.http.Handler = s.serving(s.gated(func(w http.ResponseWriter, r *http.Request, _ *api.Backend) error {
 			n, err := io.Copy(io.Discard, r.Body)
-			return errors.Join(err, reply(w, http.StatusOK, n))
+			return errors.Join(err, api.Reply(w, http.StatusOK, n))
 		}))
-		s.Publish(&Backend{MaxInput: 1 << 20})
+		s.Publish(&api.Backend{MaxInput: 1 << 20})
 		p := newPipes()
 		serve, err := s.Listen(p, false)
 		require.NoError(t, err)
@@ -225,7 +227,7 @@ func TestConnectionsHaveALimit(t *testing.T) {
 		require.NoError(t, c.SetDeadline(time.Now().Add(time.Minute)))
 		return c
 	}
-	for limits, says := range map[Limits]string{
+	for limits, says := range map[api.Limits]string{
 		{Connections: 3}:                  "limits.connections",
 		{Connections: 100, PerAddress: 3}: "limits.connections_per_address",
 	} {
@@ -258,7 +260,7 @@ func TestConnectionsHaveALimit(t *testing.T) {
 		require.Zero(t, g.roster.remote)
 		require.Empty(t, g.roster.from)
 	}
-	g.roster.limit(Limits{})
+	g.roster.limit(api.Limits{})
 }
 
 func TestAnAddressIsANetwork(t *testing.T) {
@@ -276,7 +278,7 @@ func TestAnAddressIsANetwork(t *testing.T) {
 func TestAClientHasARate(t *testing.T) {
 	g := newGateway(t)
 	b := *g.backend
-	b.Limits = Limits{Rate: 1, Burst: 2}
+	b.Limits = api.Limits{Rate: 1, Burst: 2}
 	const token = "a good token"
 	b.Callers = tokenOf(token)
 	g.Publish(&b)
@@ -304,7 +306,7 @@ func TestAClientHasARate(t *testing.T) {
 		status, _, _ = ask("/healthz", "")
 		require.Equal(t, http.StatusOK, status, "probes do not count")
 	}
-	b.Limits = Limits{}
+	b.Limits = api.Limits{}
 	g.Publish(&b)
 	status, _, _ = ask("/v1/models", token)
 	require.Equal(t, http.StatusOK, status, "off")
@@ -356,6 +358,6 @@ func TestARelayedRequestIsTrustedNoMoreThanOthers(t *testing.T) {
 	require.False(t, trusted(relayed.Context()))
 	require.True(t, overControlSocket(relayed.Context()))
 	require.Equal(t, "192.0.2.2:6", relayed.RemoteAddr)
-	_, err = authorize(relayed, &Backend{Callers: tokenOf("a good token")}, http.NewCrossOriginProtection())
+	_, err = authorize(relayed, &api.Backend{Callers: tokenOf("a good token")}, http.NewCrossOriginProtection())
 	require.Error(t, err)
 }

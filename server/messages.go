@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"gateway/server/api"
 )
 
 // message is one message of a conversation, with its text parts joined by newlines.
@@ -21,12 +23,12 @@ type message struct {
 // parseMessages reads a conversation whose last message is the user's or a tool's: the input. param is where it was
 // in the request, textTypes are the parts that are text there.
 func parseMessages(raw json.RawMessage, param string, textTypes ...string) (all []message, input string, err error) {
-	var items []fields
+	var items []api.Fields
 	if err := json.Unmarshal(raw, &items); err != nil {
-		return nil, "", invalid(param, "invalid_type", "%s is not an array of messages. Try: [{\"role\":\"user\",\"content\":\"hello\"}]", param)
+		return nil, "", api.Invalid(param, "invalid_type", "%s is not an array of messages. Try: [{\"role\":\"user\",\"content\":\"hello\"}]", param)
 	}
 	if len(items) == 0 {
-		return nil, "", invalid(param, "missing_parameter", "%s is empty. Try: at least one message of role user", param)
+		return nil, "", api.Invalid(param, "missing_parameter", "%s is empty. Try: at least one message of role user", param)
 	}
 	for i, item := range items {
 		m, err := parseMessage(item, fmt.Sprintf("%s[%d]", param, i), textTypes)
@@ -40,61 +42,61 @@ func parseMessages(raw json.RawMessage, param string, textTypes ...string) (all 
 		return all, cmp.Or(last.Content, "(nothing)"), nil
 	}
 	if last.Role != "user" {
-		return nil, "", invalid(fmt.Sprintf("%s[%d].role", param, len(all)-1), "invalid_value", "the last message is not the user's; it is what the agent is asked. Try: a last message of role user")
+		return nil, "", api.Invalid(fmt.Sprintf("%s[%d].role", param, len(all)-1), "invalid_value", "the last message is not the user's; it is what the agent is asked. Try: a last message of role user")
 	}
 	if last.Content == "" {
-		return nil, "", invalid(fmt.Sprintf("%s[%d].content", param, len(all)-1), "invalid_value", "the last message has no text. Try: {\"role\":\"user\",\"content\":\"hello\"}")
+		return nil, "", api.Invalid(fmt.Sprintf("%s[%d].content", param, len(all)-1), "invalid_value", "the last message has no text. Try: {\"role\":\"user\",\"content\":\"hello\"}")
 	}
 	return all, last.Content, nil
 }
 
-func parseMessage(item fields, where string, textTypes []string) (message, error) {
+func parseMessage(item api.Fields, where string, textTypes []string) (message, error) {
 	var m message
 	var kind string
 	if item == nil {
-		return m, invalid(where, "invalid_type", "%s is not a message. Try: {\"role\":\"user\",\"content\":\"hello\"}", where)
+		return m, api.Invalid(where, "invalid_type", "%s is not a message. Try: {\"role\":\"user\",\"content\":\"hello\"}", where)
 	}
 	content := item["content"]
-	item.drop("content", "id", "status") // an earlier answer's own are of no use to the agent
-	if err := item.take("type", &kind); err != nil {
-		return m, nested(err, where)
+	item.Drop("content", "id", "status") // an earlier answer's own are of no use to the agent
+	if err := item.TakeMember("type", &kind); err != nil {
+		return m, api.Nested(err, where)
 	}
 	switch kind {
 	case "", "message":
 	case "function_call", "function_call_output":
 		return parseCallItem(kind, item, content, where, textTypes)
 	default:
-		return m, unsupported(where+".type", fmt.Sprintf("items of type %q are not understood. Try: messages only", clip(kind)))
+		return m, api.Unsupported(where+".type", fmt.Sprintf("items of type %q are not understood. Try: messages only", api.Clip(kind)))
 	}
-	if err := item.take("role", &m.Role); err != nil {
-		return m, nested(err, where)
+	if err := item.TakeMember("role", &m.Role); err != nil {
+		return m, api.Nested(err, where)
 	}
 	switch m.Role {
 	case "system", "developer", "user":
 	case "assistant":
-		if err := item.take("tool_calls", &m.ToolCalls); err != nil {
-			return m, nested(err, where)
+		if err := item.TakeMember("tool_calls", &m.ToolCalls); err != nil {
+			return m, api.Nested(err, where)
 		}
 		if err := checkCalls(m.ToolCalls, where+".tool_calls"); err != nil {
 			return m, err
 		}
 	case "tool":
-		if err := item.take("tool_call_id", &m.ToolCallID); err != nil {
-			return m, nested(err, where)
+		if err := item.TakeMember("tool_call_id", &m.ToolCallID); err != nil {
+			return m, api.Nested(err, where)
 		}
-		if m.ToolCallID == "" || !printable(m.ToolCallID, maxCallID) {
-			return m, invalid(where+".tool_call_id", "invalid_value", "%s.tool_call_id is not the id of a call. Try: the id that the answer gave it", where)
+		if m.ToolCallID == "" || !api.Printable(m.ToolCallID, maxCallID) {
+			return m, api.Invalid(where+".tool_call_id", "invalid_value", "%s.tool_call_id is not the id of a call. Try: the id that the answer gave it", where)
 		}
 	default:
-		return m, invalid(where+".role", "invalid_value", "%s.role is not known. Try: system, developer, user, assistant or tool", where)
+		return m, api.Invalid(where+".role", "invalid_value", "%s.role is not known. Try: system, developer, user, assistant or tool", where)
 	}
-	if err := item.take("name", &m.Name); err != nil {
-		return m, nested(err, where)
+	if err := item.TakeMember("name", &m.Name); err != nil {
+		return m, api.Nested(err, where)
 	}
-	if !printable(m.Name, maxName) {
-		return m, invalid(where+".name", "invalid_value", "%s.name must be at most %d printable characters. Try: a shorter one, without line breaks", where, maxName)
+	if !api.Printable(m.Name, api.MaxName) {
+		return m, api.Invalid(where+".name", "invalid_value", "%s.name must be at most %d printable characters. Try: a shorter one, without line breaks", where, api.MaxName)
 	}
-	if err := item.rest(where + "."); err != nil {
+	if err := item.RefuseRest(where + "."); err != nil {
 		return m, err
 	}
 	if len(m.ToolCalls) > 0 && (len(content) == 0 || string(content) == "null") {
@@ -106,25 +108,25 @@ func parseMessage(item fields, where string, textTypes []string) (message, error
 }
 
 // parseCallItem reads the items of responses that stand for a tool's call and for what it returned.
-func parseCallItem(kind string, item fields, content json.RawMessage, where string, textTypes []string) (message, error) {
+func parseCallItem(kind string, item api.Fields, content json.RawMessage, where string, textTypes []string) (message, error) {
 	var id, name, arguments string
 	var output json.RawMessage
-	err := item.takeEach(into("call_id", &id), into("name", &name), into("arguments", &arguments), into("output", &output))
+	err := item.TakeMembers(api.Into("call_id", &id), api.Into("name", &name), api.Into("arguments", &arguments), api.Into("output", &output))
 	if err != nil {
-		return message{}, nested(err, where)
+		return message{}, api.Nested(err, where)
 	}
 	if len(content) > 0 {
-		return message{}, unsupported(where+".content", fmt.Sprintf("an item of type %q has none. Try: without it", kind))
+		return message{}, api.Unsupported(where+".content", fmt.Sprintf("an item of type %q has none. Try: without it", kind))
 	}
-	if err := item.rest(where + "."); err != nil {
+	if err := item.RefuseRest(where + "."); err != nil {
 		return message{}, err
 	}
 	if kind == "function_call" {
 		m := message{Role: "assistant", ToolCalls: []toolCall{{ID: id, Type: "function", Function: calledWithin{name, arguments}}}}
 		return m, checkCalls(m.ToolCalls, where)
 	}
-	if id == "" || !printable(id, maxCallID) {
-		return message{}, invalid(where+".call_id", "invalid_value", "%s.call_id is not the id of a call. Try: the call_id of the function_call", where)
+	if id == "" || !api.Printable(id, maxCallID) {
+		return message{}, api.Invalid(where+".call_id", "invalid_value", "%s.call_id is not the id of a call. Try: the call_id of the function_call", where)
 	}
 	m := message{Role: "tool", ToolCallID: id}
 	m.Content, err = parseContent(output, where+".output", textTypes)
@@ -146,7 +148,7 @@ func joinCalls(all []message) (joined []message) {
 // parseContent reads a string or an array of text parts.
 func parseContent(raw json.RawMessage, where string, textTypes []string) (string, error) {
 	if len(raw) == 0 || string(raw) == "null" {
-		return "", invalid(where, "missing_parameter", "%s is missing. Try: \"content\":\"hello\"", where)
+		return "", api.Invalid(where, "missing_parameter", "%s is missing. Try: \"content\":\"hello\"", where)
 	}
 	var whole string
 	if json.Unmarshal(raw, &whole) == nil {
@@ -157,15 +159,15 @@ func parseContent(raw json.RawMessage, where string, textTypes []string) (string
 		Text *string `json:"text"`
 	}
 	if json.Unmarshal(raw, &parts) != nil {
-		return "", invalid(where, "invalid_type", "%s is neither a string nor an array of text parts. Try: \"content\":\"hello\"", where)
+		return "", api.Invalid(where, "invalid_type", "%s is neither a string nor an array of text parts. Try: \"content\":\"hello\"", where)
 	}
 	texts := make([]string, 0, len(parts))
 	for i, part := range parts {
 		if !slices.Contains(textTypes, part.Type) {
-			return "", unsupported(fmt.Sprintf("%s[%d].type", where, i), fmt.Sprintf("parts of type %q are not understood. Try: text only", clip(part.Type)))
+			return "", api.Unsupported(fmt.Sprintf("%s[%d].type", where, i), fmt.Sprintf("parts of type %q are not understood. Try: text only", api.Clip(part.Type)))
 		}
 		if part.Text == nil {
-			return "", invalid(fmt.Sprintf("%s[%d].text", where, i), "missing_parameter", "%s[%d].text is missing. Try: \"text\":\"hello\"", where, i)
+			return "", api.Invalid(fmt.Sprintf("%s[%d].text", where, i), "missing_parameter", "%s[%d].text is missing. Try: \"text\":\"hello\"", where, i)
 		}
 		texts = append(texts, *part.Text)
 	}

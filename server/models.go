@@ -1,6 +1,10 @@
 package server
 
-import "net/http"
+import (
+	"net/http"
+
+	"gateway/server/api"
+)
 
 // model is an agent as OpenAI's clients see it.
 type model struct {
@@ -12,7 +16,7 @@ type model struct {
 
 func modelOf(agent string) model { return model{ID: agent, Object: "model", OwnedBy: "gateway"} }
 
-func (s *Server) listModels(w http.ResponseWriter, _ *http.Request, b *Backend) error {
+func (s *Server) listModels(w http.ResponseWriter, _ *http.Request, b *api.Backend) error {
 	list := struct {
 		Object string  `json:"object"`
 		Data   []model `json:"data"`
@@ -20,13 +24,13 @@ func (s *Server) listModels(w http.ResponseWriter, _ *http.Request, b *Backend) 
 	for _, agent := range b.Agents {
 		list.Data = append(list.Data, modelOf(agent))
 	}
-	return reply(w, http.StatusOK, list)
+	return api.Reply(w, http.StatusOK, list)
 }
 
-func (s *Server) showModel(w http.ResponseWriter, r *http.Request, b *Backend) error {
+func (s *Server) showModel(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	agent, err := agentFor(b, r.PathValue("model"))
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, modelOf(agent))
+	return api.Reply(w, http.StatusOK, modelOf(agent))
 }

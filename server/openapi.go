@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/goccy/go-yaml"
+
+	"gateway/server/api"
 )
 
 // The description is written as YAML, for people, and served as JSON, which needs no parser of its own. It is
@@ -28,5 +30,5 @@ func (s *Server) showOpenAPI(w http.ResponseWriter, _ *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return replyText(w, http.StatusOK, "application/json", raw)
+	return api.ReplyText(w, http.StatusOK, "application/json", raw)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/tmaxmax/go-sse"
 
 	"gateway/queue"
+	"gateway/server/api"
 )
 
 const (
@@ -31,7 +32,7 @@ const (
 // watch, and not at all while nobody does.
 type overview struct {
 	lifecycle Lifecycle
-	backend   func() *Backend
+	backend   func() *api.Backend
 	log       zerolog.Logger
 
 	mu       sync.Mutex
@@ -41,7 +42,7 @@ type overview struct {
 
 	// What the watchers were told.
 	status []byte
-	from   *Backend
+	from   *api.Backend
 	change uint64 // the number of the newest one
 	lanes  []queue.Lane
 	all    []byte    // the event with every lane; nil until somebody needs it
@@ -76,7 +77,7 @@ type turnNews struct {
 	More  bool           `json:"more"`
 }
 
-func newOverview(l Lifecycle, backend func() *Backend, log zerolog.Logger) *overview {
+func newOverview(l Lifecycle, backend func() *api.Backend, log zerolog.Logger) *overview {
 	return &overview{lifecycle: l, backend: backend, log: log, watchers: make(map[chan []byte]struct{})}
 }
 
@@ -234,7 +235,7 @@ func (f *overview) passLocked(event []byte) int {
 
 // event encodes one event.
 func (f *overview) event(name string, document any) []byte {
-	data, err := encode(document)
+	data, err := api.EncodeJSON(document)
 	if err != nil { // only plain fields; said so that a change cannot fail in silence
 		f.log.Error().Err(err).Str("event", name).Msg("an event cannot be encoded")
 		return nil

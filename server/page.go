@@ -12,6 +12,8 @@ import (
 	"path"
 	"strings"
 	"sync"
+
+	"gateway/server/api"
 )
 
 // The page is a client like any other: it has nothing but the public API. So it needs no token to be shown, and shows
@@ -100,7 +102,7 @@ func (s *Server) sendPage(w http.ResponseWriter, r *http.Request, name string) e
 	}
 	f, ok := files[name]
 	if !ok {
-		return notFound("not_found", "", "the page has no file %q. Try: GET /", name)
+		return api.NotFound("not_found", "", "the page has no file %q. Try: GET /", name)
 	}
 	h := w.Header()
 	h.Set("Content-Type", f.kind)
@@ -130,13 +132,13 @@ func (s *Server) sendPage(w http.ResponseWriter, r *http.Request, name string) e
 }
 
 // showConfig is the configuration in force, without secrets, and where each value comes from.
-func (s *Server) showConfig(w http.ResponseWriter, _ *http.Request, b *Backend) error {
+func (s *Server) showConfig(w http.ResponseWriter, _ *http.Request, b *api.Backend) error {
 	if b.Config == nil {
-		return reply(w, http.StatusOK, nil)
+		return api.Reply(w, http.StatusOK, nil)
 	}
 	shown, err := b.Config()
 	if err != nil {
 		return fmt.Errorf("server: the configuration: %w", err)
 	}
-	return reply(w, http.StatusOK, shown)
+	return api.Reply(w, http.StatusOK, shown)
 }

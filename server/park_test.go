@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"gateway/queue"
+	"gateway/server/api"
 )
 
 // stage is a lifecycle whose admission a test sets.
@@ -73,7 +74,7 @@ func (i *image) Resume(parked []Parked) {
 	i.Server.Resume(parked)
 }
 
-func newImage(t *testing.T, name string, ln *ingress, h handler) *image {
+func newImage(t *testing.T, name string, ln *ingress, h api.Handler) *image {
 	t.Helper()
 	f, err := ln.File()
 	require.NoError(t, err)
@@ -83,7 +84,7 @@ func newImage(t *testing.T, name string, ln *ingress, h handler) *image {
 	i := &image{name: name, ingress: ln, stage: newStage(AdmissionOpen), served: make(chan error, 1)}
 	i.Server = New(Options{Lifecycle: i.stage, Log: zerolog.Nop()})
 	if h == nil {
-		h = func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
+		h = func(w http.ResponseWriter, r *http.Request, _ *api.Backend) error {
 			body, err := io.ReadAll(r.Body)
 			if err != nil {
 				return err
@@ -94,7 +95,7 @@ func newImage(t *testing.T, name string, ln *ingress, h handler) *image {
 	}
 	i.http.Handler = ln.handler(name, i.serving(i.gated(h)))
 	i.http.ConnState = ln.state(name, i.http.ConnState)
-	i.Publish(&Backend{MaxInput: 1 << 20})
+	i.Publish(&api.Backend{MaxInput: 1 << 20})
 	serve, err := i.Listen(recorded{shared.(*net.TCPListener), ln, name}, false)
 	require.NoError(t, err)
 	go func() { i.served <- serve() }()
@@ -205,10 +206,10 @@ func TestARequestHasOneKeyHoweverOftenItIsReplayed(t *testing.T) {
 	defer ln.compare()
 	var mu sync.Mutex
 	keys := make(map[string]int)
-	closing := func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
+	closing := func(w http.ResponseWriter, r *http.Request, _ *api.Backend) error {
 		mu.Lock()
 		defer mu.Unlock()
-		keys[r.Header.Get(idempotencyHeader)]++
+		keys[r.Header.Get(api.IdempotencyHeader)]++
 		return fmt.Errorf("waiting for the turn: %w", queue.ErrClosed)
 	}
 	old := newImage(t, "old", ln, closing)
@@ -216,14 +217,14 @@ func TestARequestHasOneKeyHoweverOftenItIsReplayed(t *testing.T) {
 	c := dial(t, ln)
 	c.send(post("/turn", "hello"))
 	waitFor(t, func() bool { return old.gate.held.Load() == 1 })
-	old.Publish(&Backend{MaxInput: 1 << 20}) // a restart in place: the same request again
+	old.Publish(&api.Backend{MaxInput: 1 << 20}) // a restart in place: the same request again
 	waitFor(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(keys) == 1 && old.gate.held.Load() == 1 })
 	parked := old.Park(t.Context())
 	require.Len(t, parked, 1)
-	next := newImage(t, "new", ln, func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
+	next := newImage(t, "new", ln, func(w http.ResponseWriter, r *http.Request, _ *api.Backend) error {
 		mu.Lock()
 		defer mu.Unlock()
-		keys[r.Header.Get(idempotencyHeader)]++
+		keys[r.Header.Get(api.IdempotencyHeader)]++
 		_, err := io.WriteString(w, "done")
 		return err
 	})
@@ -276,7 +277,7 @@ func TestParkingThatWasInVainLosesNothing(t *testing.T) {
 	defer ln.compare()
 	finish := make(chan struct{})
 	begun := make(chan struct{}, 1)
-	s := newImage(t, "same", ln, func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
+	s := newImage(t, "same", ln, func(w http.ResponseWriter, r *http.Request, _ *api.Backend) error {
 		if r.URL.Path == "/slow" {
 			begun <- struct{}{}
 			<-finish
@@ -295,7 +296,7 @@ func TestParkingThatWasInVainLosesNothing(t *testing.T) {
 	defer cancel()
 	parked := s.Park(ctx) // the new image could not be started
 	require.Len(t, parked, 1)
-	s.Publish(&Backend{MaxInput: 1 << 20})
+	s.Publish(&api.Backend{MaxInput: 1 << 20})
 	s.Resume(parked)
 	close(finish)
 	require.Equal(t, "/slow", busy.receive())
@@ -376,7 +377,7 @@ func TestALineEndBehindARequestDoesNotSpoilTheOneThatIsCarriedOver(t *testing.T)
 func TestNothingIsCarriedOverFromBehindARequestThatWasTooLargeToKeep(t *testing.T) {
 	ln := newIngress(t)
 	defer ln.compare()
-	old := newImage(t, "old", ln, func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
+	old := newImage(t, "old", ln, func(w http.ResponseWriter, r *http.Request, _ *api.Backend) error {
 		_, err := io.WriteString(w, "old "+r.URL.Path)
 		return err
 	})

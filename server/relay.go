@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"time"
+
+	"gateway/server/api"
 )
 
 // A TLS connection has a state that only this process knows, so it cannot be carried over. Instead this process
@@ -58,8 +60,8 @@ func (s *Server) Relay(dial func(context.Context) (net.Conn, error)) {
 		FlushInterval: -1,
 		ErrorLog:      s.http.ErrorLog,
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if _, known := errors.AsType[*apiError](err); !known { // such as a body that was too slow
-				err = unavailable("gateway_restarting", "the gateway restarts; what it accepted is safe. Try: again, with the same Idempotency-Key", err)
+			if _, known := errors.AsType[*api.Error](err); !known { // such as a body that was too slow
+				err = api.Unavailable("gateway_restarting", "the gateway restarts; what it accepted is safe. Try: again, with the same Idempotency-Key", err)
 			}
 			s.writeError(w, r, err)
 		},
@@ -76,7 +78,7 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request) bool {
 	}
 	w.Header().Set("Connection", "close") // with HTTP/2 it becomes a GOAWAY
 	if isUpgrade(r) {                     // it would stay for as long as it likes
-		s.writeError(w, r, unavailable("gateway_restarting", "the gateway restarts. Try: connect again", nil))
+		s.writeError(w, r, api.Unavailable("gateway_restarting", "the gateway restarts. Try: connect again", nil))
 		return true
 	}
 	relay.ServeHTTP(w, r)

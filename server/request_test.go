@@ -8,11 +8,13 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"gateway/server/api"
 )
 
-func asAPIError(t *testing.T, err error) *apiError {
+func asAPIError(t *testing.T, err error) *api.Error {
 	t.Helper()
-	var e *apiError
+	var e *api.Error
 	require.ErrorAs(t, err, &e)
 	return e
 }
@@ -58,15 +60,15 @@ func TestWhatAChatCannotDoIsRefusedByName(t *testing.T) {
 		"stream a string":      {`{` + messages + `,"stream":"yes"}`, "invalid_type", "stream"},
 		"options, no stream":   {`{` + messages + `,"stream_options":{"include_usage":true}}`, "invalid_value", "stream_options"},
 		"user with a newline":  {`{` + messages + `,"user":"a\nb"}`, "invalid_value", "user"},
-		"user too long":        {`{` + messages + `,"user":"` + strings.Repeat("a", maxName+1) + `"}`, "invalid_value", "user"},
+		"user too long":        {`{` + messages + `,"user":"` + strings.Repeat("a", api.MaxName+1) + `"}`, "invalid_value", "user"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := parseChat([]byte(c.body))
 			e := asAPIError(t, err)
-			require.Equal(t, http.StatusBadRequest, e.status)
-			require.Equal(t, c.code, e.code, e.message)
-			require.Equal(t, 1, strings.Count(e.message, ". Try: "), e.message)
-			require.Equal(t, c.param, e.param, e.message)
+			require.Equal(t, http.StatusBadRequest, e.Status)
+			require.Equal(t, c.code, e.Code, e.Message)
+			require.Equal(t, 1, strings.Count(e.Message, ". Try: "), e.Message)
+			require.Equal(t, c.param, e.Param, e.Message)
 		})
 	}
 }
@@ -104,19 +106,19 @@ func TestWhatAResponseCannotDoIsRefusedByName(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := parseResponses([]byte(c.body))
 			e := asAPIError(t, err)
-			require.Equal(t, http.StatusBadRequest, e.status)
-			require.Equal(t, c.code, e.code, e.message)
-			require.Equal(t, 1, strings.Count(e.message, ". Try: "), e.message)
-			require.Equal(t, c.param, e.param, e.message)
+			require.Equal(t, http.StatusBadRequest, e.Status)
+			require.Equal(t, c.code, e.Code, e.Message)
+			require.Equal(t, 1, strings.Count(e.Message, ". Try: "), e.Message)
+			require.Equal(t, c.param, e.Param, e.Message)
 		})
 	}
 }
 
 func TestBrokenJSONIsRefusedWithItsPlace(t *testing.T) {
 	_, err := parseChat([]byte(`{"model": nope}`))
-	require.Contains(t, asAPIError(t, err).message, "byte 12")
+	require.Contains(t, asAPIError(t, err).Message, "byte 12")
 	_, err = parseChat([]byte(`{} {}`))
-	require.Contains(t, asAPIError(t, err).message, "byte 4")
+	require.Contains(t, asAPIError(t, err).Message, "byte 4")
 }
 
 func TestTheContextKeepsWhatTheInputDoesNot(t *testing.T) {
@@ -181,30 +183,30 @@ func TestOnlyJSONIsRead(t *testing.T) {
 	} {
 		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("{}"))
 		r.Header.Set("Content-Type", given)
-		_, err := readObject(httptest.NewRecorder(), r, 10)
+		_, err := api.ReadObject(httptest.NewRecorder(), r, 10)
 		if ok {
 			require.NoError(t, err, given)
 			continue
 		}
-		require.Equal(t, http.StatusUnsupportedMediaType, asAPIError(t, err).status, given)
+		require.Equal(t, http.StatusUnsupportedMediaType, asAPIError(t, err).Status, given)
 	}
 }
 
 func TestALargeBodyIsRefusedWithTheLimit(t *testing.T) {
 	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(`{"input":"hello"}`))
-	_, err := readObject(httptest.NewRecorder(), r, 5)
-	e := explain(err)
-	require.Equal(t, http.StatusRequestEntityTooLarge, e.status)
-	require.Equal(t, "request_too_large", e.code)
-	require.Contains(t, e.message, "5 bytes")
+	_, err := api.ReadObject(httptest.NewRecorder(), r, 5)
+	e := api.Explain(err)
+	require.Equal(t, http.StatusRequestEntityTooLarge, e.Status)
+	require.Equal(t, "request_too_large", e.Code)
+	require.Contains(t, e.Message, "5 bytes")
 }
 
 func TestNamesArePrintable(t *testing.T) {
-	require.True(t, printable("Zürich, 12", 20))
-	require.False(t, printable("a\x00b", 20))
-	require.False(t, printable("a\tb", 20))
-	require.False(t, printable("\xff", 20))
-	require.False(t, printable("abc", 2))
+	require.True(t, api.Printable("Zürich, 12", 20))
+	require.False(t, api.Printable("a\x00b", 20))
+	require.False(t, api.Printable("a\tb", 20))
+	require.False(t, api.Printable("\xff", 20))
+	require.False(t, api.Printable("abc", 2))
 }
 
 // checkParsed holds what must be true of any body: it is refused as the client's fault, with a message, or
@@ -212,15 +214,15 @@ func TestNamesArePrintable(t *testing.T) {
 func checkParsed(t *testing.T, sub submission, err error) {
 	t.Helper()
 	if err != nil {
-		var e *apiError
+		var e *api.Error
 		require.ErrorAs(t, err, &e)
-		require.Equal(t, http.StatusBadRequest, e.status)
-		require.NotEmpty(t, e.message)
-		require.NotEmpty(t, e.code)
+		require.Equal(t, http.StatusBadRequest, e.Status)
+		require.NotEmpty(t, e.Message)
+		require.NotEmpty(t, e.Code)
 		return
 	}
 	require.NotEmpty(t, sub.input)
-	require.True(t, printable(sub.session, maxName))
+	require.True(t, api.Printable(sub.session, api.MaxName))
 	raw, err := sub.context.encode()
 	require.NoError(t, err)
 	if raw != nil {

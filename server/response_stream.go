@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"gateway/queue"
+	"gateway/server/api"
 )
 
 // transcript turns the log of a turn into the events of a response's stream. It depends on nothing but
@@ -92,7 +93,7 @@ type (
 		Param   *string `json:"param"`
 		// Error repeats it: OpenAI's clients end a stream with an error where they find this member, and
 		// take an event of the type "error" without it for one like any other.
-		Error errorBody `json:"error"`
+		Error api.ErrorBody `json:"error"`
 	}
 	waitingEvent struct {
 		eventHead
@@ -100,7 +101,7 @@ type (
 	}
 	shutdownEvent struct {
 		eventHead
-		Notice
+		api.Notice
 	}
 )
 
@@ -235,17 +236,17 @@ func (t *transcript) place() partPlace {
 }
 
 // streamResponse sends the events with a number greater than after; -1 for all.
-func (s *Server) streamResponse(w http.ResponseWriter, r *http.Request, b *Backend, t queue.Turn, after int64) error {
-	out := newStream(w)
+func (s *Server) streamResponse(w http.ResponseWriter, r *http.Request, b *api.Backend, t queue.Turn, after int64) error {
+	out := api.NewStream(w)
 	log := newTranscript(t)
-	w.Header().Set(turnHeader, t.ID)
+	w.Header().Set(api.TurnHeader, t.ID)
 	last := after // the number of the last event that the client has
 	send := func(events ...responseEvent) error {
 		for _, e := range events {
 			if e.number <= last {
 				continue
 			}
-			if err := out.send(e.kind, "", e.document); err != nil {
+			if err := out.Send(e.kind, "", e.document); err != nil {
 				return err
 			}
 			last = e.number
@@ -253,44 +254,44 @@ func (s *Server) streamResponse(w http.ResponseWriter, r *http.Request, b *Backe
 		return nil
 	}
 	waiting := []responseEvent{log.created()} // for the first byte
-	for u, err := range follow(r.Context(), s.retirement, b.Queue, t.ID, 0) {
+	for u, err := range api.Follow(r.Context(), s.retirement, b.Queue, t.ID, 0) {
 		switch {
-		case err != nil && out.open:
-			return errors.Join(s.cutResponse(r, out, err, t.ID, last), out.end())
+		case err != nil && out.Open:
+			return errors.Join(s.cutResponse(r, out, err, t.ID, last), out.End())
 		case err != nil:
 			return err
-		case u.event != nil:
-			waiting = append(waiting, log.apply(*u.event)...)
-		case u.waits != nil && !out.open && r.Method == http.MethodPost:
+		case u.Event != nil:
+			waiting = append(waiting, log.apply(*u.Event)...)
+		case u.Waits != nil && !out.Open && r.Method == http.MethodPost:
 			continue // until something is written a restart can hold the request
-		case u.waits != nil:
-		case out.open || last >= 0:
-			err = out.comment("keep-alive")
+		case u.Waits != nil:
+		case out.Open || last >= 0:
+			err = out.Comment("keep-alive")
 		}
 		err = errors.Join(err, send(waiting...))
 		waiting = nil
-		if u.waits != nil {
-			err = errors.Join(err, out.send("waiting", "", waitingEvent{eventHead{"waiting", last}, *u.waits}))
+		if u.Waits != nil {
+			err = errors.Join(err, out.Send("waiting", "", waitingEvent{eventHead{"waiting", last}, *u.Waits}))
 		}
-		if err == nil && out.open {
-			err = out.flush()
+		if err == nil && out.Open {
+			err = out.Flush()
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return out.end()
+	return out.End()
 }
 
 // cutResponse tells why the stream ends early and how to go on. Both events carry the number of the last
 // one before them, so that a client that resumes after the last number it saw misses none.
-func (s *Server) cutResponse(r *http.Request, out *stream, err error, id string, last int64) error {
-	e, stop := cutShort(&s.opts.Log, r, err, fmt.Sprintf("GET /v1/responses/%s?stream=true&starting_after=%d", id, last))
+func (s *Server) cutResponse(r *http.Request, out *api.Stream, err error, id string, last int64) error {
+	e, stop := api.CutShort(&s.opts.Log, r, err, fmt.Sprintf("GET /v1/responses/%s?stream=true&starting_after=%d", id, last))
 	if stop != nil {
-		if err := out.send("shutdown", "", shutdownEvent{eventHead{"shutdown", last}, stop.Notice}); err != nil {
+		if err := out.Send("shutdown", "", shutdownEvent{eventHead{"shutdown", last}, stop.Notice}); err != nil {
 			return err
 		}
 	}
-	body := e.document().Error
-	return out.send("error", "", errorEvent{eventHead{"error", last}, body.Code, body.Message, nil, body})
+	body := e.Document().Error
+	return out.Send("error", "", errorEvent{eventHead{"error", last}, body.Code, body.Message, nil, body})
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"gateway/queue"
+	"gateway/server/api"
 )
 
 // responsesRequest is a request for a response that was understood.
@@ -27,15 +28,15 @@ const (
 // except what changes nothing in the answer.
 func parseResponses(body []byte) (responsesRequest, error) {
 	q := responsesRequest{submission: submission{fresh: "resp-"}}
-	f, err := parseFields(body)
+	f, err := api.ParseFields(body)
 	if err != nil {
 		return q, err
 	}
 	input, ok := f["input"]
 	if !ok || string(input) == "null" {
-		return q, invalid("input", "missing_parameter", "input is missing. Try: \"input\": \"hello\"")
+		return q, api.Invalid("input", "missing_parameter", "input is missing. Try: \"input\": \"hello\"")
 	}
-	f.drop("input", "safety_identifier", "prompt_cache_key", "service_tier", "stream_options")
+	f.Drop("input", "safety_identifier", "prompt_cache_key", "service_tier", "stream_options")
 	var messages []message
 	if json.Unmarshal(input, &q.input) != nil {
 		if messages, q.input, err = parseMessages(input, "input", "input_text", "output_text", "text"); err != nil {
@@ -43,7 +44,7 @@ func parseResponses(body []byte) (responsesRequest, error) {
 		}
 	}
 	if q.input == "" {
-		return q, invalid("input", "invalid_value", "input has no text. Try: \"input\": \"hello\"")
+		return q, api.Invalid("input", "invalid_value", "input has no text. Try: \"input\": \"hello\"")
 	}
 	q.context.Params, err = takeSampling(f, []string{"temperature", "top_p", "max_output_tokens"},
 		map[string]string{"max_output_tokens": "max_completion_tokens"})
@@ -62,25 +63,25 @@ func parseResponses(body []byte) (responsesRequest, error) {
 			Type string `json:"type"`
 		} `json:"format"`
 	}
-	err = f.takeEach(into("model", &q.model), into("stream", &q.stream), into("store", &store),
-		into("truncation", &truncation), into("user", &user), into("conversation", &conversation),
-		into("text", &text), into("instructions", &q.context.Instructions),
-		into("background", &q.context.Background), into("metadata", &q.context.Metadata),
-		into("previous_response_id", &q.context.PreviousResponseID))
+	err = f.TakeMembers(api.Into("model", &q.model), api.Into("stream", &q.stream), api.Into("store", &store),
+		api.Into("truncation", &truncation), api.Into("user", &user), api.Into("conversation", &conversation),
+		api.Into("text", &text), api.Into("instructions", &q.context.Instructions),
+		api.Into("background", &q.context.Background), api.Into("metadata", &q.context.Metadata),
+		api.Into("previous_response_id", &q.context.PreviousResponseID))
 	if err != nil {
 		return q, err
 	}
 	switch {
 	case !store:
-		return q, unsupported("store", "every turn is kept for the retention time. Try: without it")
+		return q, api.Unsupported("store", "every turn is kept for the retention time. Try: without it")
 	case truncation != "disabled":
-		return q, unsupported("truncation", "nothing is cut off here. Try: without it")
+		return q, api.Unsupported("truncation", "nothing is cut off here. Try: without it")
 	case text.Format.Type != "" && text.Format.Type != "text":
-		return q, unsupported("text.format", "answers are plain text. Try: without it")
-	case !printable(user, maxName):
-		return q, invalid("user", "invalid_value", "user names the session; it must be at most %d printable characters. Try: a shorter one, without line breaks", maxName)
-	case !printable(q.context.PreviousResponseID, maxID):
-		return q, invalid("previous_response_id", "invalid_value", "previous_response_id is not the id of a response. Try: the id that POST /v1/responses answered with")
+		return q, api.Unsupported("text.format", "answers are plain text. Try: without it")
+	case !api.Printable(user, api.MaxName):
+		return q, api.Invalid("user", "invalid_value", "user names the session; it must be at most %d printable characters. Try: a shorter one, without line breaks", api.MaxName)
+	case !api.Printable(q.context.PreviousResponseID, api.MaxID):
+		return q, api.Invalid("previous_response_id", "invalid_value", "previous_response_id is not the id of a response. Try: the id that POST /v1/responses answered with")
 	}
 	if err := checkMetadata(q.context.Metadata); err != nil {
 		return q, err
@@ -91,20 +92,20 @@ func parseResponses(body []byte) (responsesRequest, error) {
 	q.context.Append = len(q.context.Messages) > 0 && (q.session != "" || q.context.PreviousResponseID != "")
 	switch {
 	case q.session != "" && q.context.PreviousResponseID != "":
-		return q, invalid("previous_response_id", "invalid_value", "previous_response_id and conversation exclude each other. Try: only one of them")
+		return q, api.Invalid("previous_response_id", "invalid_value", "previous_response_id and conversation exclude each other. Try: only one of them")
 	case q.session == "" && q.context.PreviousResponseID == "":
 		q.session = user
 	}
-	return q, f.rest("")
+	return q, f.RefuseRest("")
 }
 
 func checkMetadata(pairs map[string]string) error {
 	if len(pairs) > maxMetadata {
-		return invalid("metadata", "invalid_value", "metadata has more than %d pairs. Try: fewer", maxMetadata)
+		return api.Invalid("metadata", "invalid_value", "metadata has more than %d pairs. Try: fewer", maxMetadata)
 	}
 	for key, value := range pairs {
 		if key == "" || len(key) > maxMetadataKey || len(value) > maxMetadataValue {
-			return invalid("metadata", "invalid_value", "metadata: a key has 1 to %d bytes and a value at most %d. Try: shorter ones", maxMetadataKey, maxMetadataValue)
+			return api.Invalid("metadata", "invalid_value", "metadata: a key has 1 to %d bytes and a value at most %d. Try: shorter ones", maxMetadataKey, maxMetadataValue)
 		}
 	}
 	return nil
@@ -121,18 +122,18 @@ func conversationName(raw json.RawMessage) (string, error) {
 			ID string `json:"id"`
 		}
 		if json.Unmarshal(raw, &object) != nil || object.ID == "" {
-			return "", invalid("conversation", "invalid_type", "conversation is neither an id nor an object that has one. Try: \"conversation\": \"NAME\"")
+			return "", api.Invalid("conversation", "invalid_type", "conversation is neither an id nor an object that has one. Try: \"conversation\": \"NAME\"")
 		}
 		name = object.ID
 	}
-	if !printable(name, maxName) {
-		return "", invalid("conversation", "invalid_value", "conversation names the session; it must be at most %d printable characters. Try: a shorter one, without line breaks", maxName)
+	if !api.Printable(name, api.MaxName) {
+		return "", api.Invalid("conversation", "invalid_value", "conversation names the session; it must be at most %d printable characters. Try: a shorter one, without line breaks", api.MaxName)
 	}
 	return name, nil
 }
 
-func (s *Server) createResponse(w http.ResponseWriter, r *http.Request, b *Backend) error {
-	body, err := readObject(w, r, b.bodyLimit())
+func (s *Server) createResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+	body, err := api.ReadObject(w, r, b.BodyLimit())
 	if err != nil {
 		return err
 	}
@@ -143,7 +144,7 @@ func (s *Server) createResponse(w http.ResponseWriter, r *http.Request, b *Backe
 	if id := q.context.PreviousResponseID; id != "" {
 		previous, err := b.Queue.Turn(r.Context(), id)
 		if errors.Is(err, queue.ErrNotFound) {
-			return notFound("previous_response_not_found", "previous_response_id", "there is no response %q; finished ones are kept for the retention time only. Try: without previous_response_id, or with another", clip(id))
+			return api.NotFound("previous_response_not_found", "previous_response_id", "there is no response %q; finished ones are kept for the retention time only. Try: without previous_response_id, or with another", api.Clip(id))
 		}
 		if err != nil {
 			return err
@@ -162,37 +163,37 @@ func (s *Server) createResponse(w http.ResponseWriter, r *http.Request, b *Backe
 			return err
 		}
 	}
-	return reply(w, http.StatusOK, responseOf(t))
+	return api.Reply(w, http.StatusOK, responseOf(t))
 }
 
 // showResponse returns the response, or its events after starting_after as a stream. OpenAI's Go client
 // asks for the stream in the body of the GET, others in the query.
-func (s *Server) showResponse(w http.ResponseWriter, r *http.Request, b *Backend) error {
-	t, err := turnOf(r, b)
+func (s *Server) showResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+	t, err := api.TurnOf(r, b)
 	if err != nil {
 		return err
 	}
 	query := r.URL.Query()
-	after, err := count(query, "starting_after", 0, math.MaxInt64, -1)
+	after, err := api.QueryInt(query, "starting_after", 0, math.MaxInt64, -1)
 	if err != nil {
 		return err
 	}
 	var stream bool
 	if given := query.Get("stream"); given != "" {
 		if stream, err = strconv.ParseBool(given); err != nil {
-			return invalid("stream", "invalid_value", "stream is neither true nor false. Try: stream=true")
+			return api.Invalid("stream", "invalid_value", "stream is neither true nor false. Try: stream=true")
 		}
 	}
-	body, err := readBody(w, r, maxSmallBody)
+	body, err := api.ReadBody(w, r, api.MaxSmallBody)
 	if err != nil {
 		return err
 	}
 	if len(body) > 0 {
-		f, err := parseFields(body)
+		f, err := api.ParseFields(body)
 		if err != nil {
 			return err
 		}
-		if err := f.take("stream", &stream); err != nil {
+		if err := f.TakeMember("stream", &stream); err != nil {
 			return err
 		}
 	}
@@ -200,26 +201,26 @@ func (s *Server) showResponse(w http.ResponseWriter, r *http.Request, b *Backend
 		return s.streamResponse(w, r, b, t, after)
 	}
 	if after >= 0 {
-		return invalid("starting_after", "invalid_value", "starting_after is only possible together with stream=true. Try: both, or neither")
+		return api.Invalid("starting_after", "invalid_value", "starting_after is only possible together with stream=true. Try: both, or neither")
 	}
-	return reply(w, http.StatusOK, responseOf(t))
+	return api.Reply(w, http.StatusOK, responseOf(t))
 }
 
-func (s *Server) cancelResponse(w http.ResponseWriter, r *http.Request, b *Backend) error {
-	t, err := cancel(r, b)
+func (s *Server) cancelResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+	t, err := api.CancelTurn(r, b)
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, responseOf(t))
+	return api.Reply(w, http.StatusOK, responseOf(t))
 }
 
 // deleteResponse forgets a response that has ended.
-func (s *Server) deleteResponse(w http.ResponseWriter, r *http.Request, b *Backend) error {
-	t, err := forget(r, b)
+func (s *Server) deleteResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+	t, err := api.DeleteTurn(r, b)
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, struct {
+	return api.Reply(w, http.StatusOK, struct {
 		ID      string `json:"id"`
 		Object  string `json:"object"`
 		Deleted bool   `json:"deleted"`
@@ -336,7 +337,7 @@ func responseOf(t queue.Turn) response {
 			doc.Status, doc.IncompleteDetails = "incomplete", &incompleteReason{why}
 		}
 	case queue.Failed:
-		doc.Error = &responseError{Code: typeServer, Message: t.Error}
+		doc.Error = &responseError{Code: api.TypeServer, Message: t.Error}
 	case queue.Cancelled:
 		doc.IncompleteDetails = &incompleteReason{"cancelled"}
 	case queue.Queued:

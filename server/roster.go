@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+
+	"gateway/server/api"
 )
 
 // Parked is a connection that waits for whoever serves next.
@@ -29,7 +31,7 @@ type roster struct {
 	change chan struct{}
 	// parking: connections that come now are parked too.
 	parking bool
-	limits  Limits
+	limits  api.Limits
 	remote  int                  // of open, those that do not come by the control socket
 	from    map[netip.Prefix]int // the same, by address
 }

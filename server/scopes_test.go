@@ -14,13 +14,15 @@ import (
 	"github.com/coder/websocket"
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
+
+	"gateway/server/api"
 )
 
 func bare() *Server { return New(Options{Log: zerolog.Nop()}) }
 
 // needed are the scopes of all routes.
-func needed() map[string]Scope {
-	needs, routes := make(map[string]Scope), bare().routes()
+func needed() map[string]api.Scope {
+	needs, routes := make(map[string]api.Scope), bare().routes()
 	for pattern, r := range routes.gated {
 		needs[pattern] = r.needs
 	}
@@ -31,14 +33,14 @@ func needed() map[string]Scope {
 }
 
 // staff are three clients, each with one scope, besides who may do everything.
-func staff() []Caller {
-	return []Caller{
-		NewCaller("", "token of all", Admin), NewCaller("monitor", "token that reads", Read),
-		NewCaller("ci", "token that writes", Write), NewCaller("ops", "token that administers", ScopeOf("read", "admin")),
+func staff() []api.Caller {
+	return []api.Caller{
+		api.NewCaller("", "token of all", api.Admin), api.NewCaller("monitor", "token that reads", api.Read),
+		api.NewCaller("ci", "token that writes", api.Write), api.NewCaller("ops", "token that administers", api.ScopeOf("read", "admin")),
 	}
 }
 
-var staffTokens = map[string]Scope{"token of all": Admin, "token that reads": Read, "token that writes": Write, "token that administers": Admin}
+var staffTokens = map[string]api.Scope{"token of all": api.Admin, "token that reads": api.Read, "token that writes": api.Write, "token that administers": api.Admin}
 
 func TestEveryRouteNamesAScopeThatFitsItsMethod(t *testing.T) {
 	open := []string{"GET /{$}", "GET /page/{file}", "GET /healthz", "GET /readyz"}
@@ -46,11 +48,11 @@ func TestEveryRouteNamesAScopeThatFitsItsMethod(t *testing.T) {
 		require.NotZero(t, needs, "%s names no scope, so nobody could ask for it", pattern)
 		switch {
 		case slices.Contains(open, pattern):
-			require.Equal(t, anyone, needs, pattern)
+			require.Equal(t, api.Anyone, needs, pattern)
 		case strings.HasPrefix(pattern, "GET "):
-			require.GreaterOrEqual(t, needs, Read, pattern)
+			require.GreaterOrEqual(t, needs, api.Read, pattern)
 		default:
-			require.GreaterOrEqual(t, needs, Write, "%s changes something", pattern)
+			require.GreaterOrEqual(t, needs, api.Write, "%s changes something", pattern)
 		}
 	}
 }
@@ -70,15 +72,15 @@ func TestARouteWithoutAScopeIsClosedToAll(t *testing.T) {
 func TestTheDescriptionAndThePageOfTheAPIHaveTheScopeOfEveryRoute(t *testing.T) {
 	text, err := os.ReadFile("../docs/http.md")
 	require.NoError(t, err)
-	wider := make(map[string]Scope) // than what its method lets one expect
+	wider := make(map[string]api.Scope) // than what its method lets one expect
 	for _, row := range regexp.MustCompile("(?m)^\\| `(write|admin)` \\|.*$").FindAllStringSubmatch(string(text), -1) {
 		for _, found := range regexp.MustCompile("`([A-Z]+ [^`]*)`").FindAllStringSubmatch(row[0], -1) {
-			wider[found[1]] = ScopeOf(row[1])
+			wider[found[1]] = api.ScopeOf(row[1])
 		}
 	}
 	for pattern, needs := range needed() {
 		require.Equal(t, needs.String(), description().Role(pattern), pattern)
-		if needs > Read {
+		if needs > api.Read {
 			require.Equal(t, needs, wider[pattern], pattern)
 			delete(wider, pattern)
 		}
@@ -194,16 +196,16 @@ func TestAWebSocketGetsWhatItAsksForAsFarAsItsTokenAllows(t *testing.T) {
 			hello := w.call("connect", connect)
 			require.Equal(t, true, hello["ok"], hello)
 			require.Equal(t, c.want, hello["payload"].(map[string]any)["auth"].(map[string]any)["scopes"])
-			var widest Scope
+			var widest api.Scope
 			for _, scope := range c.want {
-				widest = max(widest, ScopeOf(strings.TrimPrefix(scope.(string), "operator.")))
+				widest = max(widest, api.ScopeOf(strings.TrimPrefix(scope.(string), "operator.")))
 			}
 			for method, params := range map[string]string{"health": "{}", "chat.abort": `{"sessionKey":"main"}`, "gateway.restart.request": "{}"} {
 				f := w.call(method, params)
 				if needs := methods[method].scope; widest < needs {
 					e := errorOf(t, f)
 					require.Equal(t, "FORBIDDEN", e["code"], method)
-					require.Equal(t, map[string]any{"code": "MISSING_SCOPE", "missingScope": needs.socketName(), "requiredScopes": []any{needs.socketName()}}, e["details"])
+					require.Equal(t, map[string]any{"code": "MISSING_SCOPE", "missingScope": operatorScope(needs), "requiredScopes": []any{operatorScope(needs)}}, e["details"])
 				} else {
 					require.Equal(t, true, f["ok"], f)
 				}
@@ -218,21 +220,21 @@ func TestAWebSocketGetsWhatItAsksForAsFarAsItsTokenAllows(t *testing.T) {
 
 func TestEveryMethodOfTheWebSocketNamesAScope(t *testing.T) {
 	for name, m := range methods {
-		require.GreaterOrEqual(t, m.scope, Read, name)
+		require.GreaterOrEqual(t, m.scope, api.Read, name)
 	}
 }
 
 // A request that waits through a restart was let in by tokens that may be of the past.
 func TestARequestThatWaitedIsJudgedByTheTokensOfThatTime(t *testing.T) {
 	for name, c := range map[string]struct {
-		next   []Caller
+		next   []api.Caller
 		status int
 	}{
 		"the same":                 {staff(), http.StatusOK},
-		"a token that is no more":  {[]Caller{NewCaller("", "token of all", Admin)}, http.StatusUnauthorized},
-		"a token that may less":    {[]Caller{NewCaller("ci", "token that writes", Read)}, http.StatusForbidden},
+		"a token that is no more":  {[]api.Caller{api.NewCaller("", "token of all", api.Admin)}, http.StatusUnauthorized},
+		"a token that may less":    {[]api.Caller{api.NewCaller("ci", "token that writes", api.Read)}, http.StatusForbidden},
 		"no tokens, by this name":  {nil, http.StatusOK},
-		"another client's by name": {[]Caller{NewCaller("ci", "another token", Admin)}, http.StatusUnauthorized},
+		"another client's by name": {[]api.Caller{api.NewCaller("ci", "another token", api.Admin)}, http.StatusUnauthorized},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newGateway(t)
@@ -284,7 +286,7 @@ func TestARelayedRequestHasTheScopesOfItsToken(t *testing.T) {
 func TestEachTokenHasARateOfItsOwn(t *testing.T) {
 	g := newGateway(t)
 	b := *g.backend
-	b.Limits, b.Callers = Limits{Rate: 1, Burst: 1}, staff()
+	b.Limits, b.Callers = api.Limits{Rate: 1, Burst: 1}, staff()
 	g.Publish(&b)
 	for token := range staffTokens {
 		status, _, _ := g.do("GET", "/v1/models", "", "Authorization", "Bearer "+token)
@@ -297,18 +299,18 @@ func TestEachTokenHasARateOfItsOwn(t *testing.T) {
 func TestScopesAreTheWidestOfTheirNames(t *testing.T) {
 	for _, c := range []struct {
 		names []string
-		want  Scope
+		want  api.Scope
 	}{
 		{nil, 0},
 		{[]string{""}, 0},
 		{[]string{"root"}, 0},
-		{[]string{"read"}, Read},
-		{[]string{"write", "read"}, Write},
-		{[]string{"admin"}, Admin},
-		{[]string{"read", "root"}, Read},
+		{[]string{"read"}, api.Read},
+		{[]string{"write", "read"}, api.Write},
+		{[]string{"admin"}, api.Admin},
+		{[]string{"read", "root"}, api.Read},
 	} {
-		require.Equal(t, c.want, ScopeOf(c.names...), c.names)
+		require.Equal(t, c.want, api.ScopeOf(c.names...), c.names)
 	}
-	require.Nil(t, (&Backend{}).callerWith(""))
-	require.Error(t, (&Caller{Name: "x"}).may(anyone), "who has no scope may nothing")
+	require.Nil(t, (&api.Backend{}).CallerWith(""))
+	require.Error(t, (&api.Caller{Name: "x"}).May(api.Anyone), "who has no scope may nothing")
 }

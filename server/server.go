@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"gateway/server/api"
 )
 
 const (
@@ -67,7 +69,7 @@ type Server struct {
 	relay       atomic.Pointer[httputil.ReverseProxy]
 	tls         *tls.Config
 
-	retirement *retirement
+	retirement *api.Retirement
 
 	mu        sync.Mutex
 	listeners []*listener
@@ -75,9 +77,9 @@ type Server struct {
 
 // New returns a server that serves nothing yet.
 func New(opts Options) *Server {
-	s := &Server{opts: opts, roster: newRoster(), hub: newHub(), crossOrigin: http.NewCrossOriginProtection(), began: time.Now(), retirement: newRetirement()}
+	s := &Server{opts: opts, roster: newRoster(), hub: newHub(), crossOrigin: http.NewCrossOriginProtection(), began: time.Now(), retirement: api.NewRetirement()}
 	s.gate = newGate(opts.Lifecycle, func() bool { return s.relay.Load() != nil })
-	s.feed = newOverview(opts.Lifecycle, func() *Backend { b, _, _, _ := s.gate.look(); return b }, opts.Log)
+	s.feed = newOverview(opts.Lifecycle, func() *api.Backend { b, _, _, _ := s.gate.look(); return b }, opts.Log)
 	s.tls = s.newTLS()
 	s.meter = newMeter()
 	s.bouncer = newBouncer(func(limit string) {
@@ -103,7 +105,7 @@ func New(opts Options) *Server {
 				c.answered()
 			}
 		},
-		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: writeTimeout, SendPingTimeout: idleTimeout / 2},
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: api.WriteTimeout, SendPingTimeout: idleTimeout / 2},
 		ErrorLog: stdlog.New(complaints{opts.Log.With().Str("from", "net/http").Logger()}, "", 0),
 	}
 	return s
@@ -131,8 +133,8 @@ func (s *Server) Listen(inner net.Listener, local bool) (serve func() error, err
 }
 
 // Publish makes b the generation that requests are served from.
-func (s *Server) Publish(b *Backend) {
-	s.retirement.over()
+func (s *Server) Publish(b *api.Backend) {
+	s.retirement.Reset()
 	s.certificate.Store(b.Certificate)
 	s.roster.limit(b.Limits)
 	s.meter.set(b.Limits.Rate, b.Limits.Burst)
@@ -157,8 +159,8 @@ func (s *Server) Resume(carried []Parked) {
 
 // Retire tells the open streams to end. Requests that wait for a turn go back to the gate once their
 // queue is closed.
-func (s *Server) Retire(n Notice) {
-	s.retirement.begin(n)
+func (s *Server) Retire(n api.Notice) {
+	s.retirement.Begin(n)
 	s.hub.retire()
 }
 
@@ -231,7 +233,7 @@ func refuse(p Parked) {
 // sayGoodbye answers 503 without reading, and closes the connection.
 func sayGoodbye(nc net.Conn, code, message string) {
 	defer func() { _ = nc.Close() }()
-	body := fmt.Sprintf(`{"error":{"message":%q,"type":%q,"code":%q,"param":null}}`, message, typeServer, code)
+	body := fmt.Sprintf(`{"error":{"message":%q,"type":%q,"code":%q,"param":null}}`, message, api.TypeServer, code)
 	_ = nc.SetDeadline(time.Now().Add(refuseTime))
 	_, err := fmt.Fprintf(nc, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %d\r\nRetry-After: 2\r\nConnection: close\r\n\r\n%s", len(body), body)
 	if half, ok := nc.(interface{ CloseWrite() error }); ok && err == nil && half.CloseWrite() == nil {
@@ -304,7 +306,7 @@ func (s *Server) listenerFor(local bool) *listener {
 // handler is the whole of the HTTP surface.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	routes, needs := s.routes(), make(map[string]Scope)
+	routes, needs := s.routes(), make(map[string]api.Scope)
 	for pattern, route := range routes.gated {
 		needs[pattern] = route.needs
 		mux.HandleFunc(pattern, s.gated(route.serve))

@@ -4,10 +4,11 @@ import (
 	"net/http"
 
 	"gateway/queue"
+	"gateway/server/api"
 )
 
-func (s *Server) listSessions(w http.ResponseWriter, r *http.Request, b *Backend) error {
-	limit, err := count(r.URL.Query(), "limit", 1, maxPage, defaultPage)
+func (s *Server) listSessions(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+	limit, err := api.QueryInt(r.URL.Query(), "limit", 1, api.MaxPage, api.DefaultPage)
 	if err != nil {
 		return err
 	}
@@ -18,20 +19,20 @@ func (s *Server) listSessions(w http.ResponseWriter, r *http.Request, b *Backend
 	list := struct {
 		Sessions []queue.Session `json:"sessions"`
 	}{Sessions: append([]queue.Session{}, found...)}
-	return reply(w, http.StatusOK, list)
+	return api.Reply(w, http.StatusOK, list)
 }
 
 // sessionName is the session that the path names.
 func sessionName(r *http.Request) (string, error) {
 	name := r.PathValue("session")
-	if !printable(name, maxName) {
-		return "", invalid("session", "invalid_value", "a session's name is at most %d printable characters. Try: gateway sessions", maxName)
+	if !api.Printable(name, api.MaxName) {
+		return "", api.Invalid("session", "invalid_value", "a session's name is at most %d printable characters. Try: gateway sessions", api.MaxName)
 	}
 	return name, nil
 }
 
 // showSession answers for every name: a session is what its turns and settings make it.
-func (s *Server) showSession(w http.ResponseWriter, r *http.Request, b *Backend) error {
+func (s *Server) showSession(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	name, err := sessionName(r)
 	if err != nil {
 		return err
@@ -40,28 +41,28 @@ func (s *Server) showSession(w http.ResponseWriter, r *http.Request, b *Backend)
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, found)
+	return api.Reply(w, http.StatusOK, found)
 }
 
 // changeSession sets what the document names: paused, and the mode of the turns to come.
-func (s *Server) changeSession(w http.ResponseWriter, r *http.Request, b *Backend) error {
+func (s *Server) changeSession(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	name, err := sessionName(r)
 	if err != nil {
 		return err
 	}
 	var change queue.SessionChange
-	if err := readSmall(w, r, into("paused", &change.Paused), into("mode", &change.Mode)); err != nil {
+	if err := api.ReadSmall(w, r, api.Into("paused", &change.Paused), api.Into("mode", &change.Mode)); err != nil {
 		return err
 	}
 	if change.Mode != nil && !change.Mode.Valid() {
-		return invalid("mode", "invalid_value", "there is no mode %q. Try: followup, collect, interrupt, or empty for the agent's", clip(string(*change.Mode)))
+		return api.Invalid("mode", "invalid_value", "there is no mode %q. Try: followup, collect, interrupt, or empty for the agent's", api.Clip(string(*change.Mode)))
 	}
 	if change.Paused == nil && change.Mode == nil {
-		return invalid("", "nothing_to_change", `nothing is to be changed. Try: {"paused": true} or {"mode": "collect"}`)
+		return api.Invalid("", "nothing_to_change", `nothing is to be changed. Try: {"paused": true} or {"mode": "collect"}`)
 	}
 	changed, err := b.Queue.SetSession(r.Context(), name, change)
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, changed)
+	return api.Reply(w, http.StatusOK, changed)
 }

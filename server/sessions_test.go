@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"gateway/server/api"
 )
 
 func TestASessionIsPausedAndGivenAModeByPatch(t *testing.T) {
@@ -64,7 +66,7 @@ func TestWhatCannotBeSetIsRefusedByName(t *testing.T) {
 		"a type":          {"/v1/sessions/a", `{"paused":"yes"}`, 400, "invalid_type", "paused"},
 		"another member":  {"/v1/lanes/main", `{"paused":true,"speed":1}`, 400, "unsupported_parameter", "speed"},
 		"no such lane":    {"/v1/lanes/fast", `{"paused":true}`, 404, "lane_not_found", "main"},
-		"a name too long": {"/v1/sessions/" + strings.Repeat("a", maxName+1), `{"paused":true}`, 400, "invalid_value", "256"},
+		"a name too long": {"/v1/sessions/" + strings.Repeat("a", api.MaxName+1), `{"paused":true}`, 400, "invalid_value", "256"},
 	} {
 		status, _, body := g.do("PATCH", c.path, c.body)
 		require.Equal(t, c.status, status, "%s: %s", name, body)

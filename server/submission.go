@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"gateway/queue"
+	"gateway/server/api"
 )
 
 // modeHeader says what the turn does when others of its session wait or run; see [queue.Mode].
@@ -66,29 +67,29 @@ func (s *submission) converse(messages []message, tools bool) {
 
 // accept checks the submission against the generation's configuration, hands it to the queue and names
 // the turn in X-Turn-Id.
-func accept(w http.ResponseWriter, r *http.Request, b *Backend, sub submission) (queue.Turn, error) {
-	key := r.Header.Get(idempotencyHeader)
-	if !printable(key, maxKey) {
-		return queue.Turn{}, invalid(idempotencyHeader, "invalid_header", "%s must be at most %d printable characters. Try: a fresh UUID", idempotencyHeader, maxKey)
+func accept(w http.ResponseWriter, r *http.Request, b *api.Backend, sub submission) (queue.Turn, error) {
+	key := r.Header.Get(api.IdempotencyHeader)
+	if !api.Printable(key, api.MaxKey) {
+		return queue.Turn{}, api.Invalid(api.IdempotencyHeader, "invalid_header", "%s must be at most %d printable characters. Try: a fresh UUID", api.IdempotencyHeader, api.MaxKey)
 	}
 	agent, err := agentFor(b, sub.model)
 	if err != nil {
 		return queue.Turn{}, err
 	}
 	if sub.tools && !b.Tools[agent] {
-		return queue.Turn{}, unsupported("tools", fmt.Sprintf("the agent %q is no model that could call a tool. Try: an agent of type openai, or without tools", agent))
+		return queue.Turn{}, api.Unsupported("tools", fmt.Sprintf("the agent %q is no model that could call a tool. Try: an agent of type openai, or without tools", agent))
 	}
 	lane := b.DefaultLane
 	if name := r.Header.Get("X-Lane"); name != "" {
 		lane = name
 	}
 	if !slices.Contains(b.Lanes, lane) {
-		return queue.Turn{}, invalid("X-Lane", "lane_not_found", "there is no lane %q. Try: one of %s", clip(lane), strings.Join(b.Lanes, ", "))
+		return queue.Turn{}, api.Invalid("X-Lane", "lane_not_found", "there is no lane %q. Try: one of %s", api.Clip(lane), strings.Join(b.Lanes, ", "))
 	}
 	session := sub.session
 	if name := r.Header.Get("X-Session-Id"); name != "" {
-		if !printable(name, maxName) {
-			return queue.Turn{}, invalid("X-Session-Id", "invalid_header", "X-Session-Id must be at most %d printable characters. Try: a shorter one, without line breaks", maxName)
+		if !api.Printable(name, api.MaxName) {
+			return queue.Turn{}, api.Invalid("X-Session-Id", "invalid_header", "X-Session-Id must be at most %d printable characters. Try: a shorter one, without line breaks", api.MaxName)
 		}
 		session = name
 	}
@@ -96,7 +97,7 @@ func accept(w http.ResponseWriter, r *http.Request, b *Backend, sub submission) 
 		session = sub.fresh + key
 	}
 	if int64(len(sub.input)) > b.MaxInput {
-		return queue.Turn{}, tooLarge("the input", b.MaxInput, "turns.max_input")
+		return queue.Turn{}, api.TooLarge("the input", b.MaxInput, "turns.max_input")
 	}
 	context, err := sub.context.encode()
 	if err != nil {
@@ -104,7 +105,7 @@ func accept(w http.ResponseWriter, r *http.Request, b *Backend, sub submission) 
 	}
 	mode := queue.Mode(r.Header.Get(modeHeader))
 	if !mode.Valid() {
-		return queue.Turn{}, invalid(modeHeader, "invalid_header", "there is no mode %q. Try: followup, collect or interrupt", clip(string(mode)))
+		return queue.Turn{}, api.Invalid(modeHeader, "invalid_header", "there is no mode %q. Try: followup, collect or interrupt", api.Clip(string(mode)))
 	}
 	t, _, err := b.Queue.Accept(r.Context(), queue.NewTurn{
 		Session: session, Lane: lane, Agent: agent, Input: sub.input, Context: context, IdempotencyKey: key,
@@ -113,24 +114,24 @@ func accept(w http.ResponseWriter, r *http.Request, b *Backend, sub submission) 
 	if err != nil {
 		return queue.Turn{}, err
 	}
-	w.Header().Set(turnHeader, t.ID)
+	w.Header().Set(api.TurnHeader, t.ID)
 	return t, nil
 }
 
-func agentFor(b *Backend, model string) (string, error) {
+func agentFor(b *api.Backend, model string) (string, error) {
 	switch {
 	case model == "":
 		return b.DefaultAgent, nil
 	case slices.Contains(b.Agents, model):
 		return model, nil
 	default:
-		return "", notFound("model_not_found", "model", "there is no agent %q. Try: one of %s", clip(model), strings.Join(b.Agents, ", "))
+		return "", api.NotFound("model_not_found", "model", "there is no agent %q. Try: one of %s", api.Clip(model), strings.Join(b.Agents, ", "))
 	}
 }
 
 // takeSampling takes the parameters that agents which are models understand. rename maps a name to the
 // one that it has in chat completions; others keep theirs.
-func takeSampling(f fields, names []string, rename map[string]string) (map[string]json.RawMessage, error) {
+func takeSampling(f api.Fields, names []string, rename map[string]string) (map[string]json.RawMessage, error) {
 	var params map[string]json.RawMessage
 	for _, name := range names {
 		raw, ok := f[name]
@@ -139,7 +140,7 @@ func takeSampling(f fields, names []string, rename map[string]string) (map[strin
 			continue
 		}
 		if want := complaint(name, raw); want != "" {
-			return nil, invalid(name, "invalid_value", "%s must be %s. Try: without it", name, want)
+			return nil, api.Invalid(name, "invalid_value", "%s must be %s. Try: without it", name, want)
 		}
 		if params == nil {
 			params = make(map[string]json.RawMessage)
@@ -186,7 +187,7 @@ func complaint(name string, raw json.RawMessage) string {
 		}
 	case "reasoning_effort":
 		var word string
-		if json.Unmarshal(raw, &word) != nil || word == "" || !printable(word, 32) {
+		if json.Unmarshal(raw, &word) != nil || word == "" || !api.Printable(word, 32) {
 			return "a word"
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+
+	"gateway/server/api"
 )
 
 // Agents that are models may be given tools: functions that the client runs. A call of one is part of the
@@ -51,22 +53,22 @@ type (
 
 // takeTools takes the tools of a request and what it says about them, as chat completions have them, into
 // params. flat reads them as responses have them. It reports whether there are any.
-func takeTools(f fields, params *map[string]json.RawMessage, flat bool) (any bool, err error) {
+func takeTools(f api.Fields, params *map[string]json.RawMessage, flat bool) (any bool, err error) {
 	var raw []json.RawMessage
-	if err := f.take("tools", &raw); err != nil {
+	if err := f.TakeMember("tools", &raw); err != nil {
 		return false, err
 	}
 	choice, parallel := f["tool_choice"], f["parallel_tool_calls"]
 	if len(raw) == 0 { // then the rest says nothing
 		if asked := string(choice); asked == `"auto"` || asked == `"none"` {
-			f.drop("tool_choice")
+			f.Drop("tool_choice")
 		}
-		f.drop("parallel_tool_calls")
+		f.Drop("parallel_tool_calls")
 		return false, nil
 	}
-	f.drop("tool_choice", "parallel_tool_calls")
+	f.Drop("tool_choice", "parallel_tool_calls")
 	if len(raw) > maxTools {
-		return false, invalid("tools", "invalid_value", "there are more than %d tools. Try: fewer", maxTools)
+		return false, api.Invalid("tools", "invalid_value", "there are more than %d tools. Try: fewer", maxTools)
 	}
 	names := make(map[string]bool)
 	tools := make([]tool, len(raw))
@@ -92,45 +94,45 @@ func takeTools(f fields, params *map[string]json.RawMessage, flat bool) (any boo
 	case "true", "false":
 		(*params)["parallel_tool_calls"] = parallel
 	default:
-		return false, invalid("parallel_tool_calls", "invalid_type", "parallel_tool_calls is neither true nor false. Try: without it")
+		return false, api.Invalid("parallel_tool_calls", "invalid_type", "parallel_tool_calls is neither true nor false. Try: without it")
 	}
 	return true, nil
 }
 
 func parseTool(raw json.RawMessage, where string, flat bool) (tool, error) {
 	var t flatTool
-	f, err := parseFields(raw)
+	f, err := api.ParseFields(raw)
 	if err != nil {
-		return tool{}, invalid(where, "invalid_type", "%s is not an object. Try: {\"type\":\"function\", …}", where)
+		return tool{}, api.Invalid(where, "invalid_type", "%s is not an object. Try: {\"type\":\"function\", …}", where)
 	}
-	if err := f.take("type", &t.Type); err != nil {
-		return tool{}, nested(err, where)
+	if err := f.TakeMember("type", &t.Type); err != nil {
+		return tool{}, api.Nested(err, where)
 	}
 	if t.Type != "function" {
-		return tool{}, unsupported(where+".type", fmt.Sprintf("tools of type %q are run by nobody here. Try: functions, which the client runs", clip(t.Type)))
+		return tool{}, api.Unsupported(where+".type", fmt.Sprintf("tools of type %q are run by nobody here. Try: functions, which the client runs", api.Clip(t.Type)))
 	}
 	if !flat {
 		var inner json.RawMessage
-		if err := f.take("function", &inner); err != nil {
-			return tool{}, nested(err, where)
+		if err := f.TakeMember("function", &inner); err != nil {
+			return tool{}, api.Nested(err, where)
 		}
-		if err := f.rest(where + "."); err != nil {
+		if err := f.RefuseRest(where + "."); err != nil {
 			return tool{}, err
 		}
 		where += ".function"
-		if f, err = parseFields(inner); err != nil {
-			return tool{}, invalid(where, "invalid_type", "%s is not an object. Try: {\"name\":\"f\",\"parameters\":{}}", where)
+		if f, err = api.ParseFields(inner); err != nil {
+			return tool{}, api.Invalid(where, "invalid_type", "%s is not an object. Try: {\"name\":\"f\",\"parameters\":{}}", where)
 		}
 	}
-	err = f.takeEach(into("name", &t.Name), into("description", &t.Description),
-		into("parameters", &t.Parameters), into("strict", &t.Strict))
+	err = f.TakeMembers(api.Into("name", &t.Name), api.Into("description", &t.Description),
+		api.Into("parameters", &t.Parameters), api.Into("strict", &t.Strict))
 	if err != nil {
-		return tool{}, nested(err, where)
+		return tool{}, api.Nested(err, where)
 	}
 	if !toolName(t.Name) {
-		return tool{}, invalid(where+".name", "invalid_value", "%s.name is not the name of a function. Try: letters, digits, _ and -, at most 64", where)
+		return tool{}, api.Invalid(where+".name", "invalid_value", "%s.name is not the name of a function. Try: letters, digits, _ and -, at most 64", where)
 	}
-	return tool{t.Type, t.function}, f.rest(where + ".")
+	return tool{t.Type, t.function}, f.RefuseRest(where + ".")
 }
 
 // parseChoice reads which tool is to be called.
@@ -141,7 +143,7 @@ func parseChoice(raw json.RawMessage, names map[string]bool, flat bool) (json.Ra
 		case "none", "auto", "required":
 			return raw, nil
 		}
-		return nil, invalid("tool_choice", "invalid_value", "tool_choice %q is not known. Try: none, auto or required", clip(word))
+		return nil, api.Invalid("tool_choice", "invalid_value", "tool_choice %q is not known. Try: none, auto or required", api.Clip(word))
 	}
 	var one struct {
 		Type     string
@@ -149,14 +151,14 @@ func parseChoice(raw json.RawMessage, names map[string]bool, flat bool) (json.Ra
 		Function struct{ Name string }
 	}
 	if json.Unmarshal(raw, &one) != nil || one.Type != "function" {
-		return nil, unsupported("tool_choice", "only a function can be chosen. Try: none, auto, required, or a function's name")
+		return nil, api.Unsupported("tool_choice", "only a function can be chosen. Try: none, auto, required, or a function's name")
 	}
 	name := one.Function.Name
 	if flat {
 		name = one.Name
 	}
 	if !names[name] {
-		return nil, invalid("tool_choice", "invalid_value", "tool_choice names %q, which is not among the tools. Try: one of tools", clip(name))
+		return nil, api.Invalid("tool_choice", "invalid_value", "tool_choice names %q, which is not among the tools. Try: one of tools", api.Clip(name))
 	}
 	return json.Marshal(map[string]any{"type": "function", "function": map[string]string{"name": name}})
 }
@@ -164,17 +166,17 @@ func parseChoice(raw json.RawMessage, names map[string]bool, flat bool) (json.Ra
 // checkCalls checks the calls that an earlier answer made.
 func checkCalls(calls []toolCall, where string) error {
 	if len(calls) > maxToolCalls {
-		return invalid(where, "invalid_value", "%s has more than %d calls. Try: fewer", where, maxToolCalls)
+		return api.Invalid(where, "invalid_value", "%s has more than %d calls. Try: fewer", where, maxToolCalls)
 	}
 	for i, c := range calls {
 		at := fmt.Sprintf("%s[%d]", where, i)
 		switch {
 		case c.Type != "function":
-			return unsupported(at+".type", fmt.Sprintf("calls of type %q are not understood. Try: functions only", clip(c.Type)))
-		case c.ID == "" || !printable(c.ID, maxCallID):
-			return invalid(at+".id", "invalid_value", "%s.id is not the id of a call. Try: the id that the answer gave it", at)
+			return api.Unsupported(at+".type", fmt.Sprintf("calls of type %q are not understood. Try: functions only", api.Clip(c.Type)))
+		case c.ID == "" || !api.Printable(c.ID, maxCallID):
+			return api.Invalid(at+".id", "invalid_value", "%s.id is not the id of a call. Try: the id that the answer gave it", at)
 		case !toolName(c.Function.Name):
-			return invalid(at+".function.name", "invalid_value", "%s.function.name is not the name of a function. Try: the name that the answer gave", at)
+			return api.Invalid(at+".function.name", "invalid_value", "%s.function.name is not the name of a function. Try: the name that the answer gave", at)
 		}
 	}
 	return nil

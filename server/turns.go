@@ -8,33 +8,34 @@ import (
 	"strings"
 
 	"gateway/queue"
+	"gateway/server/api"
 )
 
-func (s *Server) listTurns(w http.ResponseWriter, r *http.Request, b *Backend) error {
+func (s *Server) listTurns(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	query := r.URL.Query()
 	for name := range query {
 		switch name {
 		case "session", "lane", "agent", "status", "limit", "before":
 		default:
-			return unsupported(clip(name), "turns are not narrowed by it. Try: session, lane, agent, status, limit or before")
+			return api.Unsupported(api.Clip(name), "turns are not narrowed by it. Try: session, lane, agent, status, limit or before")
 		}
-		if !printable(query.Get(name), maxName) {
-			return invalid(name, "invalid_value", "%s must be at most %d printable characters. Try: a shorter one, without line breaks", name, maxName)
+		if !api.Printable(query.Get(name), api.MaxName) {
+			return api.Invalid(name, "invalid_value", "%s must be at most %d printable characters. Try: a shorter one, without line breaks", name, api.MaxName)
 		}
 	}
-	limit, err := count(query, "limit", 1, maxPage, defaultPage)
+	limit, err := api.QueryInt(query, "limit", 1, api.MaxPage, api.DefaultPage)
 	if err != nil {
 		return err
 	}
 	f := queue.Filter{
 		Session: query.Get("session"), Lane: query.Get("lane"), Agent: query.Get("agent"),
-		Before: query.Get("before"), Limit: int(limit), Bytes: maxPageBytes,
+		Before: query.Get("before"), Limit: int(limit), Bytes: api.MaxPageBytes,
 	}
 	if list := query.Get("status"); list != "" {
 		for name := range strings.SplitSeq(list, ",") {
 			status := queue.Status(name)
 			if status != queue.Queued && status != queue.Running && !status.Final() {
-				return invalid("status", "invalid_value", "there is no status %q. Try: queued, running, completed, failed, cancelled", clip(name))
+				return api.Invalid("status", "invalid_value", "there is no status %q. Try: queued, running, completed, failed, cancelled", api.Clip(name))
 			}
 			f.Status = append(f.Status, status)
 		}
@@ -55,15 +56,15 @@ func (s *Server) listTurns(w http.ResponseWriter, r *http.Request, b *Backend) e
 		}
 		page.HasMore = len(next) > 0
 	}
-	return reply(w, http.StatusOK, page)
+	return api.Reply(w, http.StatusOK, page)
 }
 
-func (s *Server) showTurn(w http.ResponseWriter, r *http.Request, b *Backend) error {
-	t, err := turnOf(r, b)
+func (s *Server) showTurn(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+	t, err := api.TurnOf(r, b)
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, shown(b, t)[0])
+	return api.Reply(w, http.StatusOK, shown(b, t)[0])
 }
 
 // shownTurn is a turn, and why it waits.
@@ -72,7 +73,7 @@ type shownTurn struct {
 	Waiting *queue.Place `json:"waiting,omitempty"`
 }
 
-func shown(b *Backend, turns ...queue.Turn) []shownTurn {
+func shown(b *api.Backend, turns ...queue.Turn) []shownTurn {
 	var queued []string
 	for i := range turns {
 		if turns[i].Status == queue.Queued {
@@ -93,50 +94,50 @@ func shown(b *Backend, turns ...queue.Turn) []shownTurn {
 	return list
 }
 
-func (s *Server) cancelTurn(w http.ResponseWriter, r *http.Request, b *Backend) error {
-	t, err := cancel(r, b)
+func (s *Server) cancelTurn(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+	t, err := api.CancelTurn(r, b)
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, t)
+	return api.Reply(w, http.StatusOK, t)
 }
 
-func (s *Server) retryTurn(w http.ResponseWriter, r *http.Request, b *Backend) error {
-	id, err := turnID(r)
+func (s *Server) retryTurn(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+	id, err := api.TurnID(r)
 	if err != nil {
 		return err
 	}
 	t, err := b.Queue.Retry(r.Context(), id)
 	if errors.Is(err, queue.ErrNotFound) {
-		return noSuchTurn(id)
+		return api.NoSuchTurn(id)
 	}
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, t)
+	return api.Reply(w, http.StatusOK, t)
 }
 
 // deleteTurn forgets a turn that has ended, and answers with what it was.
-func (s *Server) deleteTurn(w http.ResponseWriter, r *http.Request, b *Backend) error {
-	t, err := forget(r, b)
+func (s *Server) deleteTurn(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+	t, err := api.DeleteTurn(r, b)
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, t)
+	return api.Reply(w, http.StatusOK, t)
 }
 
 // turnEvents returns the turn's log after a sequence: what is there now as JSON, or that and all that
 // comes as a stream.
-func (s *Server) turnEvents(w http.ResponseWriter, r *http.Request, b *Backend) error {
-	after, err := resumeAfter(r)
+func (s *Server) turnEvents(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+	after, err := api.ResumeAfter(r)
 	if err != nil {
 		return err
 	}
-	t, err := turnOf(r, b)
+	t, err := api.TurnOf(r, b)
 	if err != nil {
 		return err
 	}
-	if acceptsEvents(r) {
+	if api.AcceptsEvents(r) {
 		if t.Status.Final() && after >= t.LastEvent {
 			w.WriteHeader(http.StatusNoContent) // tells a browser's EventSource not to come back
 			return nil
@@ -157,40 +158,40 @@ func (s *Server) turnEvents(w http.ResponseWriter, r *http.Request, b *Backend) 
 			}
 		}
 	}
-	return reply(w, http.StatusOK, list)
+	return api.Reply(w, http.StatusOK, list)
 }
 
-func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request, b *Backend, id string, after int64) error {
-	out := newStream(w)
+func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request, b *api.Backend, id string, after int64) error {
+	out := api.NewStream(w)
 	last := after
-	for u, err := range follow(r.Context(), s.retirement, b.Queue, id, after) {
+	for u, err := range api.Follow(r.Context(), s.retirement, b.Queue, id, after) {
 		switch {
-		case err != nil && out.open:
-			return errors.Join(s.cutEvents(r, out, err, id, last), out.end())
+		case err != nil && out.Open:
+			return errors.Join(s.cutEvents(r, out, err, id, last), out.End())
 		case err != nil:
 			return err
-		case u.event != nil:
-			last = u.event.Seq
-			err = out.send(string(u.event.Type), strconv.FormatInt(last, 10), u.event)
-		case u.waits != nil:
-			err = out.send("waiting", "", u.waits)
+		case u.Event != nil:
+			last = u.Event.Seq
+			err = out.Send(string(u.Event.Type), strconv.FormatInt(last, 10), u.Event)
+		case u.Waits != nil:
+			err = out.Send("waiting", "", u.Waits)
 		default:
-			err = out.comment("keep-alive")
+			err = out.Comment("keep-alive")
 		}
-		if err = errors.Join(err, out.flush()); err != nil {
+		if err = errors.Join(err, out.Flush()); err != nil {
 			return err
 		}
 	}
-	return out.end()
+	return out.End()
 }
 
 // cutEvents tells why the stream ends early and how to go on.
-func (s *Server) cutEvents(r *http.Request, out *stream, err error, id string, last int64) error {
-	e, stop := cutShort(&s.opts.Log, r, err, fmt.Sprintf("GET /v1/turns/%s/events?after=%d", id, last))
+func (s *Server) cutEvents(r *http.Request, out *api.Stream, err error, id string, last int64) error {
+	e, stop := api.CutShort(&s.opts.Log, r, err, fmt.Sprintf("GET /v1/turns/%s/events?after=%d", id, last))
 	if stop != nil {
-		if err := out.send("shutdown", "", stop.Notice); err != nil {
+		if err := out.Send("shutdown", "", stop.Notice); err != nil {
 			return err
 		}
 	}
-	return out.send("error", "", e.document())
+	return out.Send("error", "", e.Document())
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"gateway/server/api"
 )
 
 // ask has a turn answered and returns its id.
@@ -48,7 +50,7 @@ func TestTurnsAreListedNewestFirstInPages(t *testing.T) {
 
 	for query, param := range map[string]string{
 		"?limit=0": "limit", "?limit=1001": "limit", "?limit=x": "limit", "?status=lost": "status", "?state=failed": "state",
-		"?session=" + strings.Repeat("a", maxName+1): "session",
+		"?session=" + strings.Repeat("a", api.MaxName+1): "session",
 	} {
 		status, _, body := g.do("GET", "/v1/turns"+query, "")
 		require.Equal(t, http.StatusBadRequest, status, query)
@@ -72,7 +74,7 @@ func TestAPageOfTurnsEndsBeforeItIsTooMuchForTheMemory(t *testing.T) {
 	for before, more := "", true; more; pages++ {
 		status, _, body := g.do("GET", "/v1/turns?limit=1000&before="+before, "")
 		require.Equal(t, http.StatusOK, status)
-		require.Less(t, len(body), maxPageBytes+3<<20)
+		require.Less(t, len(body), api.MaxPageBytes+3<<20)
 		page := decode(t, body)
 		for _, turn := range page["turns"].([]any) {
 			before = turn.(map[string]any)["id"].(string)
@@ -192,8 +194,8 @@ func TestLanesAndSessionsAreListed(t *testing.T) {
 // The gate replays a request unless something was written. A stream must not write behind its back.
 func TestTheGateSeesThatAStreamHasBegun(t *testing.T) {
 	w := &watched{ResponseWriter: httptest.NewRecorder()}
-	out := newStream(w)
+	out := api.NewStream(w)
 	require.False(t, w.wrote)
-	require.NoError(t, out.send("a", "", 1))
+	require.NoError(t, out.Send("a", "", 1))
 	require.True(t, w.wrote)
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"gateway/server/api"
 )
 
 // The WebSocket protocol is that of OpenClaw's gateway; docs/websocket.md says which part of it. Each connection has
@@ -73,7 +75,7 @@ func badFrame(message string) *frameError { return &frameError{Code: codeInvalid
 // socket is one WebSocket connection of one generation.
 type socket struct {
 	s       *Server
-	b       *Backend
+	b       *api.Backend
 	ws      *websocket.Conn
 	under   *conn // nil when it cannot be carried over
 	request *http.Request
@@ -115,7 +117,7 @@ type socket struct {
 var anySocket = &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/"}}
 
 // openSocket upgrades the connection and serves it until it ends.
-func (s *Server) openSocket(w http.ResponseWriter, r *http.Request, b *Backend) error {
+func (s *Server) openSocket(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	c := &socket{
 		s: s, b: b, request: r, id: rand.Text(), nonce: newNonce(), greeted: make(chan struct{}),
 		calls: make(chan struct{}, maxRequests), awaits: make(chan struct{}, maxAwaited),
@@ -124,7 +126,7 @@ func (s *Server) openSocket(w http.ResponseWriter, r *http.Request, b *Backend) 
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if !s.hub.enter(c) {
 		c.cancel()
-		return unavailable("too_many_connections", "too many WebSocket connections are open. Try: again later", nil)
+		return api.Unavailable("too_many_connections", "too many WebSocket connections are open. Try: again later", nil)
 	}
 	c.out.pong = c.pong
 	ws, err := c.out.accept(w, r)
@@ -159,7 +161,7 @@ func (c *socket) start() {
 	c.tick = time.AfterFunc(tickInterval, c.tickNow)
 	c.mu.Unlock()
 	select {
-	case <-c.s.retirement.begun():
+	case <-c.s.retirement.Begun():
 		c.leave()
 	default:
 	}
@@ -242,12 +244,12 @@ func (c *socket) read() (frame, error) {
 
 // parseFrame reads a request: {"type":"req","id":…,"method":…,"params":{…}}.
 func parseFrame(isText bool, text []byte) (f frame, err error) {
-	all, err := parseFields(text)
-	if !isText || err != nil || notText(text) >= 0 {
+	all, err := api.ParseFields(text)
+	if !isText || err != nil || api.NotText(text) >= 0 {
 		return f, errNotAFrame
 	}
-	err = all.takeEach(into("type", &f.Type), into("id", &f.ID), into("method", &f.Method), into("params", &f.Params))
-	if err != nil || f.Type != "req" || f.ID == "" || f.Method == "" || !printable(f.ID, maxKey) || len(all) > 0 {
+	err = all.TakeMembers(api.Into("type", &f.Type), api.Into("id", &f.ID), api.Into("method", &f.Method), api.Into("params", &f.Params))
+	if err != nil || f.Type != "req" || f.ID == "" || f.Method == "" || !api.Printable(f.ID, api.MaxKey) || len(all) > 0 {
 		return f, errNotAFrame
 	}
 	return f, nil
@@ -310,7 +312,7 @@ func (c *socket) sayGoodbye() {
 		return
 	}
 	c.s.hub.quiet(c.ctx) // what ended in the drain is told before the goodbye
-	n := c.s.retirement.notice()
+	n := c.s.retirement.Notice()
 	bye := map[string]any{"reason": n.Reason}
 	if n.RestartExpectedMS != nil {
 		bye["restartExpectedMs"] = *n.RestartExpectedMS

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"gateway/server/api"
 )
 
 // protocol is the version that is spoken; protocolOldest the oldest that a client may offer as its newest.
@@ -32,33 +34,33 @@ const methodConnect = "connect"
 type peer struct {
 	ID, DisplayName, Version, Platform, DeviceFamily, ModelIdentifier, Mode, InstanceID string
 
-	scopes []string // as the client is told
-	widest Scope    // of them
-	caller *Caller  // whose token it has
-	method string   // of authentication
+	scopes []string    // as the client is told
+	widest api.Scope   // of them
+	caller *api.Caller // whose token it has
+	method string      // of authentication
 	since  time.Time
 	host   string
 }
 
 // may reports whether the client has the scope.
-func (p peer) may(scope Scope) bool { return p.widest >= scope }
+func (p peer) may(scope api.Scope) bool { return p.widest >= scope }
 
 // grant gives the client what it asks for as far as its token allows, and what it may read and write when it does not
 // say. What contains more than is allowed stands for as much of it as is.
-func (p *peer) grant(asked []string, who *Caller) {
+func (p *peer) grant(asked []string, who *api.Caller) {
 	p.caller = who
 	if asked == nil {
-		asked = []string{Read.socketName(), Write.socketName()}
+		asked = []string{operatorScope(api.Read), operatorScope(api.Write)}
 	}
 	beyond := false // the client asks for more than it may
-	for _, scope := range []Scope{Admin, Write, Read} {
-		wanted := slices.Contains(asked, scope.socketName())
-		if who.scope < scope {
+	for _, scope := range []api.Scope{api.Admin, api.Write, api.Read} {
+		wanted := slices.Contains(asked, operatorScope(scope))
+		if who.Scope < scope {
 			beyond = beyond || wanted
 			continue
 		}
 		if wanted || beyond {
-			p.scopes = append(p.scopes, scope.socketName())
+			p.scopes = append(p.scopes, operatorScope(scope))
 			p.widest = max(p.widest, scope)
 		}
 	}
@@ -94,8 +96,8 @@ func (c *socket) handshake(silent *time.Timer) bool {
 	}
 	p, err := parseConnect(f.Params)
 	if err != nil {
-		e := explain(err)
-		c.refuse(f.ID, websocket.StatusPolicyViolation, badFrame("invalid connect params: "+e.message))
+		e := api.Explain(err)
+		c.refuse(f.ID, websocket.StatusPolicyViolation, badFrame("invalid connect params: "+e.Message))
 		return false
 	}
 	if p.max < protocolOldest || p.min > protocol {
@@ -109,7 +111,7 @@ func (c *socket) handshake(silent *time.Timer) bool {
 		return false
 	}
 	select {
-	case <-c.s.retirement.begun():
+	case <-c.s.retirement.Begun():
 		c.refuse(f.ID, websocket.StatusTryAgainLater, &frameError{
 			Code: codeUnavailable, Message: "the gateway restarts", Details: map[string]any{"reason": "startup-sidecars"},
 			Retryable: true, RetryAfterMS: 500,
@@ -134,29 +136,29 @@ func (c *socket) refuse(id string, code websocket.StatusCode, e *frameError) {
 
 // parseConnect reads the parameters of connect. A property that is not known is refused by name.
 func parseConnect(raw []byte) (p connectParams, err error) {
-	f, err := parseFields(raw)
+	f, err := api.ParseFields(raw)
 	if err != nil {
 		return p, err
 	}
-	var who, auth, signed fields
+	var who, auth, signed api.Fields
 	var role string
 	var scopes []string
-	f.drop("caps", "commands", "permissions", "pathEnv", "locale", "userAgent")
-	err = f.takeEach(into("minProtocol", &p.min), into("maxProtocol", &p.max), into("client", &who),
-		into("auth", &auth), into("device", &signed), into("role", &role), into("scopes", &scopes))
+	f.Drop("caps", "commands", "permissions", "pathEnv", "locale", "userAgent")
+	err = f.TakeMembers(api.Into("minProtocol", &p.min), api.Into("maxProtocol", &p.max), api.Into("client", &who),
+		api.Into("auth", &auth), api.Into("device", &signed), api.Into("role", &role), api.Into("scopes", &scopes))
 	if err != nil {
 		return p, err
 	}
-	if err := f.unknown(""); err != nil {
+	if err := f.RefuseUnknown(""); err != nil {
 		return p, err
 	}
-	err = who.takeEach(into("id", &p.peer.ID), into("displayName", &p.peer.DisplayName), into("version", &p.peer.Version),
-		into("platform", &p.peer.Platform), into("deviceFamily", &p.peer.DeviceFamily),
-		into("modelIdentifier", &p.peer.ModelIdentifier), into("mode", &p.peer.Mode), into("instanceId", &p.peer.InstanceID))
+	err = who.TakeMembers(api.Into("id", &p.peer.ID), api.Into("displayName", &p.peer.DisplayName), api.Into("version", &p.peer.Version),
+		api.Into("platform", &p.peer.Platform), api.Into("deviceFamily", &p.peer.DeviceFamily),
+		api.Into("modelIdentifier", &p.peer.ModelIdentifier), api.Into("mode", &p.peer.Mode), api.Into("instanceId", &p.peer.InstanceID))
 	if err != nil {
-		return p, nested(err, "client")
+		return p, api.Nested(err, "client")
 	}
-	if err := who.unknown("client."); err != nil {
+	if err := who.RefuseUnknown("client."); err != nil {
 		return p, err
 	}
 	for name, value := range map[string]string{
@@ -164,47 +166,47 @@ func parseConnect(raw []byte) (p connectParams, err error) {
 		"client.platform": p.peer.Platform, "client.mode": p.peer.Mode, "client.instanceId": p.peer.InstanceID,
 		"client.deviceFamily": p.peer.DeviceFamily, "client.modelIdentifier": p.peer.ModelIdentifier,
 	} {
-		if !printable(value, maxName) || name == "client.id" && (value == "" || len(value) > maxClientID) {
-			return p, invalid(name, "invalid_value", "%s must be a short printable text. Try: cli", name)
+		if !api.Printable(value, api.MaxName) || name == "client.id" && (value == "" || len(value) > maxClientID) {
+			return p, api.Invalid(name, "invalid_value", "%s must be a short printable text. Try: cli", name)
 		}
 	}
 	if role != "" && role != "operator" {
-		return p, invalid("role", "invalid_value", "role %q is not served. Try: operator", clip(role))
+		return p, api.Invalid("role", "invalid_value", "role %q is not served. Try: operator", api.Clip(role))
 	}
 	p.scopes = scopes
 	var password string
-	if err := auth.takeEach(into("token", &p.token), into("password", &password)); err != nil {
-		return p, nested(err, "auth")
+	if err := auth.TakeMembers(api.Into("token", &p.token), api.Into("password", &password)); err != nil {
+		return p, api.Nested(err, "auth")
 	}
-	auth.drop("deviceToken", "bootstrapToken") // other gateways give them out
+	auth.Drop("deviceToken", "bootstrapToken") // other gateways give them out
 	if p.token == "" {
 		p.token = password
 	}
-	if err := auth.unknown("auth."); err != nil {
+	if err := auth.RefuseUnknown("auth."); err != nil {
 		return p, err
 	}
 	if signed != nil {
 		p.device = &device{}
-		err := signed.takeEach(into("id", &p.device.ID), into("publicKey", &p.device.PublicKey),
-			into("signature", &p.device.Signature), into("signedAt", &p.device.SignedAt), into("nonce", &p.device.Nonce))
+		err := signed.TakeMembers(api.Into("id", &p.device.ID), api.Into("publicKey", &p.device.PublicKey),
+			api.Into("signature", &p.device.Signature), api.Into("signedAt", &p.device.SignedAt), api.Into("nonce", &p.device.Nonce))
 		if err != nil {
-			return p, nested(err, "device")
+			return p, api.Nested(err, "device")
 		}
-		return p, signed.unknown("device.")
+		return p, signed.RefuseUnknown("device.")
 	}
 	return p, nil
 }
 
 // authenticate checks the token and, when there is one, the device, and says what the client may do.
 func (c *socket) authenticate(p *connectParams) *frameError {
-	who := master
+	who := api.Master
 	p.peer.method = "none"
 	if !trusted(c.request.Context()) && len(c.b.Callers) > 0 {
 		p.peer.method = "token"
 		if p.token == "" {
-			who = c.b.bearer(c.request)
+			who = c.b.Bearer(c.request)
 		} else {
-			who = c.b.callerWith(p.token)
+			who = c.b.CallerWith(p.token)
 		}
 	}
 	switch {
@@ -310,5 +312,5 @@ func (h *hub) presenceVersion() int {
 	return h.version
 }
 
-// socketName is the name in the WebSocket protocol.
-func (s Scope) socketName() string { return "operator." + s.String() }
+// operatorScope is the name in the WebSocket protocol.
+func operatorScope(s api.Scope) string { return "operator." + s.String() }

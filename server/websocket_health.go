@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gateway/queue"
+	"gateway/server/api"
 )
 
 const (
@@ -23,14 +24,14 @@ const (
 // census is who is in a generation's sessions, looked up at most once a censusAge for all who ask.
 type census struct {
 	mu       sync.Mutex
-	of       *Backend
+	of       *api.Backend
 	at       time.Time
 	sessions []queue.Session
 	err      error
 }
 
 // take returns the most recently used sessions, newest first.
-func (k *census) take(ctx context.Context, b *Backend) ([]queue.Session, error) {
+func (k *census) take(ctx context.Context, b *api.Backend) ([]queue.Session, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.of == b && k.err == nil && time.Since(k.at) < censusAge {
@@ -39,7 +40,7 @@ func (k *census) take(ctx context.Context, b *Backend) ([]queue.Session, error) 
 	ctx, cancel := context.WithTimeout(ctx, censusTime)
 	defer cancel()
 	k.of, k.at = b, time.Now()
-	k.sessions, k.err = b.Queue.Sessions(ctx, maxPage)
+	k.sessions, k.err = b.Queue.Sessions(ctx, api.MaxPage)
 	return k.sessions, k.err
 }
 
@@ -62,7 +63,7 @@ func ofAgent(sessions []queue.Session, name string) []queue.Session {
 }
 
 // health is cheap, because every client is greeted with it: the sessions are left to status and sessions.list.
-func (h *hub) health(b *Backend) map[string]any {
+func (h *hub) health(b *api.Backend) map[string]any {
 	began := time.Now()
 	agents := []map[string]any{}
 	none := map[string]any{"path": "", "count": 0, "recent": []any{}} // they are in no file that a client could read
@@ -78,7 +79,7 @@ func (h *hub) health(b *Backend) map[string]any {
 }
 
 // tellHealth tells all clients how the gateway is, unless they were told a moment ago.
-func (h *hub) tellHealth(b *Backend) {
+func (h *hub) tellHealth(b *api.Backend) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed || time.Since(h.toldAt) < healthInterval {
@@ -92,7 +93,7 @@ func (h *hub) tellHealth(b *Backend) {
 	})
 }
 
-func (c *socket) status(ctx context.Context, _ string, _ fields) (any, error) {
+func (c *socket) status(ctx context.Context, _ string, _ api.Fields) (any, error) {
 	listed, err := c.s.hub.census.take(ctx, c.b)
 	if err != nil {
 		return nil, err

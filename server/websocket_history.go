@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"gateway/queue"
+	"gateway/server/api"
 )
 
 const (
@@ -15,18 +16,18 @@ const (
 
 // chatHistory returns the newest messages of the session, oldest first: at most limit, and no more than fit. The
 // newest is always there.
-func (c *socket) chatHistory(ctx context.Context, _ string, params fields) (any, error) {
+func (c *socket) chatHistory(ctx context.Context, _ string, params api.Fields) (any, error) {
 	var given string
 	limit := 200
-	if err := params.takeEach(into("sessionKey", &given), into("limit", &limit)); err != nil {
+	if err := params.TakeMembers(api.Into("sessionKey", &given), api.Into("limit", &limit)); err != nil {
 		return nil, err
 	}
 	key, agent, err := c.sessionKey(given, "")
 	if err != nil {
 		return nil, err
 	}
-	if limit < 1 || limit > maxPage {
-		return nil, badFrame(fmt.Sprintf("limit must be from 1 to %d. Try: without it", maxPage))
+	if limit < 1 || limit > api.MaxPage {
+		return nil, badFrame(fmt.Sprintf("limit must be from 1 to %d. Try: without it", api.MaxPage))
 	}
 	messages, size := []map[string]any{}, 0
 	page := queue.Filter{Session: key, Limit: min(historyPage, limit)}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"gateway/server/api"
 )
 
 // hub knows the connections of this process, and the runs that are told to them.
@@ -18,7 +20,7 @@ type hub struct {
 	census  census
 
 	taking  sync.Mutex
-	takenUp *Backend // whose unfinished runs are told
+	takenUp *api.Backend // whose unfinished runs are told
 
 	mu        sync.Mutex
 	all       map[*socket]bool  // whether it has connected
@@ -95,7 +97,7 @@ func (h *hub) connected() []*socket {
 	if h.readers == nil {
 		h.readers = []*socket{}
 		for c, joined := range h.all {
-			if joined && c.peer.may(Read) {
+			if joined && c.peer.may(api.Read) {
 				h.readers = append(h.readers, c)
 			}
 		}
@@ -244,7 +246,7 @@ func (h *hub) turnOf(run string) string {
 
 // quiet waits until no run is told any more, for at most a moment.
 func (h *hub) quiet(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, lastEvents)
+	ctx, cancel := context.WithTimeout(ctx, api.LastEvents)
 	defer cancel()
 	h.until(ctx, func() bool { return len(h.runs) == 0 })
 }

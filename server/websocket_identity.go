@@ -6,11 +6,13 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"time"
+
+	"gateway/server/api"
 )
 
 // identity names the gateway, so that a client knows it again.
-func (c *socket) identity(_ context.Context, _ string, params fields) (any, error) {
-	if err := params.rest(""); err != nil {
+func (c *socket) identity(_ context.Context, _ string, params api.Fields) (any, error) {
+	if err := params.RefuseRest(""); err != nil {
 		return nil, err
 	}
 	if c.b.Identity == nil {
@@ -24,14 +26,14 @@ func (c *socket) identity(_ context.Context, _ string, params fields) (any, erro
 	return map[string]any{"deviceId": hex.EncodeToString(id[:]), "publicKey": base64.RawURLEncoding.EncodeToString(key)}, nil
 }
 
-func (c *socket) channelsStatus(_ context.Context, _ string, params fields) (any, error) {
-	params.drop("probe", "timeoutMs") // there is nobody to ask
+func (c *socket) channelsStatus(_ context.Context, _ string, params api.Fields) (any, error) {
+	params.Drop("probe", "timeoutMs") // there is nobody to ask
 	var channel string
-	if err := params.takeEach(into("channel", &channel)); err != nil {
+	if err := params.TakeMembers(api.Into("channel", &channel)); err != nil {
 		return nil, err
 	}
 	if channel != "" {
-		return nil, badFrame("unknown channel: " + clip(channel) + ". Try: without it; there are no channels here")
+		return nil, badFrame("unknown channel: " + api.Clip(channel) + ". Try: without it; there are no channels here")
 	}
 	none := map[string]any{}
 	return map[string]any{
@@ -40,9 +42,9 @@ func (c *socket) channelsStatus(_ context.Context, _ string, params fields) (any
 	}, nil
 }
 
-func (c *socket) listCron(_ context.Context, _ string, params fields) (any, error) {
+func (c *socket) listCron(_ context.Context, _ string, params api.Fields) (any, error) {
 	limit, offset := 50, 0
-	if err := params.takeEach(into("limit", &limit), into("offset", &offset)); err != nil {
+	if err := params.TakeMembers(api.Into("limit", &limit), api.Into("offset", &offset)); err != nil {
 		return nil, err
 	}
 	return map[string]any{
@@ -51,6 +53,6 @@ func (c *socket) listCron(_ context.Context, _ string, params fields) (any, erro
 	}, nil
 }
 
-func (c *socket) listNodes(context.Context, string, fields) (any, error) {
+func (c *socket) listNodes(context.Context, string, api.Fields) (any, error) {
 	return map[string]any{"ts": time.Now().UnixMilli(), "nodes": []any{}}, nil
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
+
+	"gateway/server/api"
 )
 
 // A client that fails at the first UNAVAILABLE must not be told so because its own runs take long.
@@ -86,7 +88,7 @@ func TestAHistoryIsNoLargerThanAClientCanTake(t *testing.T) {
 	text := func(m any) string {
 		return m.(map[string]any)["content"].([]any)[0].(map[string]any)["text"].(string)
 	}
-	all := messages(maxPage)
+	all := messages(api.MaxPage)
 	require.Equal(t, 12, len(all), "6 turns of a megabyte and a little are more than fits")
 	require.Equal(t, "7", text(all[11])[:1])
 	require.Equal(t, "2", text(all[0])[:1])

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gateway/queue"
+	"gateway/server/api"
 )
 
 // errAnswered is returned by a method that has responded by itself.
@@ -19,8 +20,8 @@ var errAnswered = errors.New("server: answered already")
 
 // method answers one kind of request.
 type method struct {
-	scope Scope
-	run   func(c *socket, ctx context.Context, id string, params fields) (any, error)
+	scope api.Scope
+	run   func(c *socket, ctx context.Context, id string, params api.Fields) (any, error)
 }
 
 // socketEvents are those that clients are sent.
@@ -30,45 +31,47 @@ var socketEvents = []string{"agent", "chat", "tick", "health", "presence", "shut
 var methods map[string]method
 
 func init() {
-	fixed := func(answer any) func(*socket, context.Context, string, fields) (any, error) {
-		return func(*socket, context.Context, string, fields) (any, error) { return answer, nil }
+	fixed := func(answer any) func(*socket, context.Context, string, api.Fields) (any, error) {
+		return func(*socket, context.Context, string, api.Fields) (any, error) { return answer, nil }
 	}
 	methods = map[string]method{
-		"health": {Read, func(c *socket, _ context.Context, _ string, _ fields) (any, error) {
+		"health": {api.Read, func(c *socket, _ context.Context, _ string, _ api.Fields) (any, error) {
 			return c.s.hub.health(c.b), nil
 		}},
-		"status":          {Read, (*socket).status},
-		"system-presence": {Read, func(c *socket, _ context.Context, _ string, _ fields) (any, error) { return c.s.hub.presence(), nil }},
-		"config.get":      {Read, fixed(map[string]any{})},
-		"agents.list":     {Read, (*socket).listAgents},
-		"agent":           {Write, (*socket).agent},
-		"agent.wait":      {Read, (*socket).agentWait},
-		"chat.send":       {Write, (*socket).chatSend},
-		"chat.abort":      {Write, (*socket).chatAbort},
-		"chat.history":    {Read, (*socket).chatHistory},
-		"chat.resume":     {Read, (*socket).chatResume},
-		"sessions.list":   {Read, (*socket).listSessions},
+		"status": {api.Read, (*socket).status},
+		"system-presence": {api.Read, func(c *socket, _ context.Context, _ string, _ api.Fields) (any, error) {
+			return c.s.hub.presence(), nil
+		}},
+		"config.get":    {api.Read, fixed(map[string]any{})},
+		"agents.list":   {api.Read, (*socket).listAgents},
+		"agent":         {api.Write, (*socket).agent},
+		"agent.wait":    {api.Read, (*socket).agentWait},
+		"chat.send":     {api.Write, (*socket).chatSend},
+		"chat.abort":    {api.Write, (*socket).chatAbort},
+		"chat.history":  {api.Read, (*socket).chatHistory},
+		"chat.resume":   {api.Read, (*socket).chatResume},
+		"sessions.list": {api.Read, (*socket).listSessions},
 
-		"sessions.describe":  {Read, (*socket).describeSession},
-		"sessions.subscribe": {Read, fixed(map[string]any{"subscribed": true})},
+		"sessions.describe":  {api.Read, (*socket).describeSession},
+		"sessions.subscribe": {api.Read, fixed(map[string]any{"subscribed": true})},
 
-		"gateway.restart.preflight": {Read, (*socket).restartPreflight},
-		"gateway.restart.request":   {Admin, (*socket).restartRequest},
+		"gateway.restart.preflight": {api.Read, (*socket).restartPreflight},
+		"gateway.restart.request":   {api.Admin, (*socket).restartRequest},
 
-		"gateway.identity.get": {Read, (*socket).identity},
+		"gateway.identity.get": {api.Read, (*socket).identity},
 
 		// What other gateways have and there is none of here.
-		"channels.status": {Read, (*socket).channelsStatus},
-		"cron.status":     {Read, fixed(map[string]any{"enabled": false, "jobs": 0, "nextWakeAtMs": nil})},
-		"cron.list":       {Read, (*socket).listCron},
-		"node.list":       {Read, (*socket).listNodes},
-		"last-heartbeat":  {Read, fixed(json.RawMessage("null"))},
+		"channels.status": {api.Read, (*socket).channelsStatus},
+		"cron.status":     {api.Read, fixed(map[string]any{"enabled": false, "jobs": 0, "nextWakeAtMs": nil})},
+		"cron.list":       {api.Read, (*socket).listCron},
+		"node.list":       {api.Read, (*socket).listNodes},
+		"last-heartbeat":  {api.Read, fixed(json.RawMessage("null"))},
 
 		// A terminal client asks for these at its start; there are none here.
-		"commands.list":        {Read, fixed(map[string]any{"commands": []any{}})},
-		"question.list":        {Read, fixed(map[string]any{"questions": []any{}})},
-		"plugin.approval.list": {Read, fixed([]any{})},
-		"taskSuggestions.list": {Read, fixed(map[string]any{"suggestions": []any{}})},
+		"commands.list":        {api.Read, fixed(map[string]any{"commands": []any{}})},
+		"question.list":        {api.Read, fixed(map[string]any{"questions": []any{}})},
+		"plugin.approval.list": {api.Read, fixed([]any{})},
+		"taskSuggestions.list": {api.Read, fixed(map[string]any{"suggestions": []any{}})},
 	}
 }
 
@@ -80,7 +83,7 @@ func inOrder(name string) bool { return name == "agent" || name == "chat.send" }
 func (c *socket) answer(f frame) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.s.opts.Log.Error().Interface("panic", p).Str("method", clip(f.Method)).Stack().Msg("a method panicked; please report it")
+			c.s.opts.Log.Error().Interface("panic", p).Str("method", api.Clip(f.Method)).Stack().Msg("a method panicked; please report it")
 			c.respond(f.ID, nil, &frameError{Code: codeUnavailable, Message: "internal error"})
 		}
 	}()
@@ -90,18 +93,18 @@ func (c *socket) answer(f frame) {
 		c.respond(f.ID, nil, badFrame("connect is only valid as the first request"))
 		return
 	case !ok:
-		c.respond(f.ID, nil, badFrame("unknown method: "+clip(f.Method)))
+		c.respond(f.ID, nil, badFrame("unknown method: "+api.Clip(f.Method)))
 		return
 	case !c.peer.may(m.scope):
-		c.respond(f.ID, nil, &frameError{Code: codeForbidden, Message: "missing scope: " + m.scope.socketName(), Details: map[string]any{
-			"code": "MISSING_SCOPE", "missingScope": m.scope.socketName(), "requiredScopes": []string{m.scope.socketName()},
+		c.respond(f.ID, nil, &frameError{Code: codeForbidden, Message: "missing scope: " + operatorScope(m.scope), Details: map[string]any{
+			"code": "MISSING_SCOPE", "missingScope": operatorScope(m.scope), "requiredScopes": []string{operatorScope(m.scope)},
 		}})
 		return
 	}
-	params := fields{}
+	params := api.Fields{}
 	if len(f.Params) > 0 && string(f.Params) != "null" {
 		var err error
-		if params, err = parseFields(f.Params); err != nil {
+		if params, err = api.ParseFields(f.Params); err != nil {
 			c.respond(f.ID, nil, badFrame(fmt.Sprintf("invalid %s params: they are not an object. Try: {}", f.Method)))
 			return
 		}
@@ -127,13 +130,13 @@ func (c *socket) asFrameError(err error) *frameError {
 	if known, ok := errors.AsType[*frameError](err); ok {
 		return known
 	}
-	e := explain(err)
-	out := &frameError{Code: codeInvalid, Message: e.message}
-	if e.status >= 500 || e.retryAfter > 0 {
-		out.Code, out.Retryable, out.RetryAfterMS = codeUnavailable, e.retryAfter > 0, e.retryAfter.Milliseconds()
+	e := api.Explain(err)
+	out := &frameError{Code: codeInvalid, Message: e.Message}
+	if e.Status >= 500 || e.RetryAfter > 0 {
+		out.Code, out.Retryable, out.RetryAfterMS = codeUnavailable, e.RetryAfter > 0, e.RetryAfter.Milliseconds()
 	}
-	if e.status >= 500 {
-		e.logFault(&c.s.opts.Log, c.request, err)
+	if e.Status >= 500 {
+		e.LogFault(&c.s.opts.Log, c.request, err)
 	}
 	return out
 }
@@ -147,7 +150,7 @@ func (c *socket) sessionKey(given, agent string) (key, of string, err error) {
 	name := cmp.Or(given, "main")
 	if rest, ok := strings.CutPrefix(given, "agent:"); ok {
 		if agent, name, ok = strings.Cut(rest, ":"); !ok {
-			return "", "", badFrame(fmt.Sprintf("sessionKey %q is not agent:AGENT:NAME. Try: main", clip(given)))
+			return "", "", badFrame(fmt.Sprintf("sessionKey %q is not agent:AGENT:NAME. Try: main", api.Clip(given)))
 		}
 		if agent == agentMain || agent == c.b.DefaultAgent {
 			c.asMain.Store(agent == agentMain)
@@ -157,11 +160,11 @@ func (c *socket) sessionKey(given, agent string) (key, of string, err error) {
 		agent = c.b.DefaultAgent
 	}
 	key = "agent:" + agent + ":" + name
-	if !printable(key, maxName) {
-		return "", "", badFrame(fmt.Sprintf("sessionKey must be at most %d printable characters. Try: main", maxName))
+	if !api.Printable(key, api.MaxName) {
+		return "", "", badFrame(fmt.Sprintf("sessionKey must be at most %d printable characters. Try: main", api.MaxName))
 	}
 	if !slices.Contains(c.b.Agents, agent) {
-		return "", "", badFrame(fmt.Sprintf("there is no agent %q. Try: one of %s", clip(agent), strings.Join(c.b.Agents, ", ")))
+		return "", "", badFrame(fmt.Sprintf("there is no agent %q. Try: one of %s", api.Clip(agent), strings.Join(c.b.Agents, ", ")))
 	}
 	return key, agent, nil
 }
@@ -197,7 +200,7 @@ func (c *socket) agentOf(key string) string {
 	return c.b.DefaultAgent
 }
 
-func (c *socket) listAgents(_ context.Context, _ string, _ fields) (any, error) {
+func (c *socket) listAgents(_ context.Context, _ string, _ api.Fields) (any, error) {
 	agents := []map[string]any{}
 	for _, name := range c.b.Agents {
 		agents = append(agents, map[string]any{"id": name, "name": name})
@@ -212,16 +215,16 @@ func chatMessageOf(role, text string, at time.Time) map[string]any {
 	return map[string]any{"role": role, "content": []map[string]string{{"type": "text", "text": text}}, "timestamp": at.UnixMilli()}
 }
 
-func (c *socket) listSessions(ctx context.Context, _ string, params fields) (any, error) {
+func (c *socket) listSessions(ctx context.Context, _ string, params api.Fields) (any, error) {
 	var agent string
-	limit, offset := defaultPage, 0
-	if err := params.takeEach(into("agentId", &agent), into("limit", &limit), into("offset", &offset)); err != nil {
+	limit, offset := api.DefaultPage, 0
+	if err := params.TakeMembers(api.Into("agentId", &agent), api.Into("limit", &limit), api.Into("offset", &offset)); err != nil {
 		return nil, err
 	}
-	if limit < 1 || offset < 0 || limit+offset > maxPage {
-		return nil, badFrame(fmt.Sprintf("limit and offset reach beyond the newest %d sessions. Try: smaller ones", maxPage))
+	if limit < 1 || offset < 0 || limit+offset > api.MaxPage {
+		return nil, badFrame(fmt.Sprintf("limit and offset reach beyond the newest %d sessions. Try: smaller ones", api.MaxPage))
 	}
-	found, err := c.b.Queue.Sessions(ctx, maxPage)
+	found, err := c.b.Queue.Sessions(ctx, api.MaxPage)
 	if err != nil {
 		return nil, err
 	}
@@ -251,9 +254,9 @@ func (c *socket) sessionDocument(one queue.Session) map[string]any {
 	}
 }
 
-func (c *socket) describeSession(ctx context.Context, _ string, params fields) (any, error) {
+func (c *socket) describeSession(ctx context.Context, _ string, params api.Fields) (any, error) {
 	var given string
-	if err := params.takeEach(into("key", &given)); err != nil {
+	if err := params.TakeMembers(api.Into("key", &given)); err != nil {
 		return nil, err
 	}
 	key, _, err := c.sessionKey(given, "")
@@ -271,7 +274,7 @@ func (c *socket) describeSession(ctx context.Context, _ string, params fields) (
 }
 
 // restartPreflight says what a restart would wait for.
-func (c *socket) restartPreflight(_ context.Context, _ string, _ fields) (any, error) {
+func (c *socket) restartPreflight(_ context.Context, _ string, _ api.Fields) (any, error) {
 	return c.preflight(), nil
 }
 
@@ -291,16 +294,16 @@ func (c *socket) preflight() map[string]any {
 	}
 }
 
-func (c *socket) restartRequest(ctx context.Context, _ string, params fields) (any, error) {
+func (c *socket) restartRequest(ctx context.Context, _ string, params api.Fields) (any, error) {
 	var reason string
-	if err := params.takeEach(into("reason", &reason)); err != nil {
+	if err := params.TakeMembers(api.Into("reason", &reason)); err != nil {
 		return nil, err
 	}
-	if !printable(reason, maxReason) {
-		return nil, badFrame(fmt.Sprintf("reason must be at most %d printable characters. Try: a shorter one", maxReason))
+	if !api.Printable(reason, api.MaxReason) {
+		return nil, badFrame(fmt.Sprintf("reason must be at most %d printable characters. Try: a shorter one", api.MaxReason))
 	}
 	preflight := c.preflight()
-	d, err := c.s.opts.Lifecycle.Request(ctx, Request{Event: "restart", Actor: "websocket " + c.peer.caller.prefix() + c.peer.ID, Reason: reason})
+	d, err := c.s.opts.Lifecycle.Request(ctx, Request{Event: "restart", Actor: "websocket " + c.peer.caller.Prefix() + c.peer.ID, Reason: reason})
 	if err != nil {
 		return nil, fmt.Errorf("server: requesting a restart: %w", err)
 	}

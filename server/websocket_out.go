@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"gateway/server/api"
 )
 
 // Frames towards clients are written here, many with one system call, and not by the library, which does the
@@ -88,7 +90,7 @@ func (f *framed) Write(p []byte) (int, error) {
 
 // write gives the client writeTimeout. Needs the lock.
 func (f *framed) write(p []byte) (int, error) {
-	if err := f.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+	if err := f.SetWriteDeadline(time.Now().Add(api.WriteTimeout)); err != nil {
 		return 0, err
 	}
 	return f.Conn.Write(p)
@@ -214,7 +216,7 @@ func (c *socket) settled() (wait func()) {
 		c.wakeLocked()
 	}
 	time.AfterFunc(settleTime, func() { c.pong(payload) }) // also when nobody waits, or the client never answers
-	retiring := c.s.retirement.begun()
+	retiring := c.s.retirement.Begun()
 	return func() {
 		select {
 		case <-pong:

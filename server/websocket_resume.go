@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"gateway/queue"
+	"gateway/server/api"
 )
 
 // replayAhead is how many bytes may wait for a client before it is replayed more: it is far from being cut off then,
@@ -15,13 +16,13 @@ const replayAhead = 4 << 20
 // chatResume goes on telling a run to a client whose connection was cut: this connection alone is sent what the run's log
 // has after the sequence that the client has seen, and what comes. From the answer on it gets the events of the run from
 // there and not with those for all, so that none is missing and none comes twice.
-func (c *socket) chatResume(ctx context.Context, id string, params fields) (any, error) {
+func (c *socket) chatResume(ctx context.Context, id string, params api.Fields) (any, error) {
 	var name, session string
 	var after int64
-	if err := params.takeEach(into("runId", &name), into("sessionKey", &session), into("afterSeq", &after)); err != nil {
+	if err := params.TakeMembers(api.Into("runId", &name), api.Into("sessionKey", &session), api.Into("afterSeq", &after)); err != nil {
 		return nil, err
 	}
-	if err := params.rest(""); err != nil {
+	if err := params.RefuseRest(""); err != nil {
 		return nil, err
 	}
 	t, err := c.findRun(ctx, name, session)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gateway/queue"
+	"gateway/server/api"
 )
 
 const (
@@ -33,25 +34,25 @@ type run struct {
 }
 
 // accept hands a message to the queue. It is written down when this returns.
-func (c *socket) accept(ctx context.Context, params fields, message, session, agent, key string) (r run, err error) {
+func (c *socket) accept(ctx context.Context, params api.Fields, message, session, agent, key string) (r run, err error) {
 	var deliver bool
-	params.drop("thinking", "label", "timeoutMs") // change nothing that is served here
-	if err := params.takeEach(into("deliver", &deliver)); err != nil {
+	params.Drop("thinking", "label", "timeoutMs") // change nothing that is served here
+	if err := params.TakeMembers(api.Into("deliver", &deliver)); err != nil {
 		return r, err
 	}
 	if deliver {
 		return r, badFrame("deliver is not possible: there are no channels here. Try: deliver=false")
 	}
-	if err := params.rest(""); err != nil {
+	if err := params.RefuseRest(""); err != nil {
 		return r, err
 	}
 	switch {
 	case strings.TrimSpace(message) == "":
 		return r, badFrame("message is empty. Try: \"hello\"")
 	case int64(len(message)) > c.b.MaxInput:
-		return r, tooLarge("the message", c.b.MaxInput, "turns.max_input")
-	case key == "" || !printable(key, maxKey):
-		return r, badFrame(fmt.Sprintf("idempotencyKey must be 1 to %d printable characters. Try: a fresh UUID", maxKey))
+		return r, api.TooLarge("the message", c.b.MaxInput, "turns.max_input")
+	case key == "" || !api.Printable(key, api.MaxKey):
+		return r, badFrame(fmt.Sprintf("idempotencyKey must be 1 to %d printable characters. Try: a fresh UUID", api.MaxKey))
 	}
 	r.id = key
 	if r.session, r.agent, err = c.sessionKey(session, agent); err != nil {
@@ -67,12 +68,12 @@ func (c *socket) accept(ctx context.Context, params fields, message, session, ag
 }
 
 // agent runs a turn and answers twice: when it is accepted, and when it has ended.
-func (c *socket) agent(ctx context.Context, id string, params fields) (any, error) {
+func (c *socket) agent(ctx context.Context, id string, params api.Fields) (any, error) {
 	var message, session, agent, key string
 	var seconds float64
 	var sessionID string
-	err := params.takeEach(into("message", &message), into("sessionKey", &session), into("sessionId", &sessionID),
-		into("agentId", &agent), into("idempotencyKey", &key), into("timeout", &seconds))
+	err := params.TakeMembers(api.Into("message", &message), api.Into("sessionKey", &session), api.Into("sessionId", &sessionID),
+		api.Into("agentId", &agent), api.Into("idempotencyKey", &key), api.Into("timeout", &seconds))
 	if err != nil {
 		return nil, err
 	}
@@ -155,10 +156,10 @@ func (c *socket) waitFor(ctx context.Context, turn string, limit time.Duration) 
 }
 
 // agentWait waits for the end of a run, also one that was begun before a restart or by somebody else.
-func (c *socket) agentWait(ctx context.Context, request string, params fields) (any, error) {
+func (c *socket) agentWait(ctx context.Context, request string, params api.Fields) (any, error) {
 	var id string
 	millis := int64(30_000)
-	if err := params.takeEach(into("runId", &id), into("timeoutMs", &millis)); err != nil {
+	if err := params.TakeMembers(api.Into("runId", &id), api.Into("timeoutMs", &millis)); err != nil {
 		return nil, err
 	}
 	turn := c.s.hub.turnOf(id)
@@ -182,7 +183,7 @@ func (c *socket) agentWait(ctx context.Context, request string, params fields) (
 }
 
 func noRun(id string) *frameError {
-	return badFrame(fmt.Sprintf("there is no run %q among the newest. Try: chat.send with its session and the same key", clip(id)))
+	return badFrame(fmt.Sprintf("there is no run %q among the newest. Try: chat.send with its session and the same key", api.Clip(id)))
 }
 
 // howItEnded is the answer to agent.wait.
@@ -224,10 +225,10 @@ func sayHow(answer map[string]any, t queue.Turn) {
 const inFlight = "in_flight"
 
 // chatSend begins a run; its answer comes as events.
-func (c *socket) chatSend(ctx context.Context, id string, params fields) (any, error) {
+func (c *socket) chatSend(ctx context.Context, id string, params api.Fields) (any, error) {
 	var message, session, sessionID, key string
-	err := params.takeEach(into("message", &message), into("sessionKey", &session), into("sessionId", &sessionID),
-		into("idempotencyKey", &key))
+	err := params.TakeMembers(api.Into("message", &message), api.Into("sessionKey", &session), api.Into("sessionId", &sessionID),
+		api.Into("idempotencyKey", &key))
 	if err != nil {
 		return nil, err
 	}
@@ -248,9 +249,9 @@ func (c *socket) chatSend(ctx context.Context, id string, params fields) (any, e
 }
 
 // chatAbort cancels a run, or all of the session that have not ended.
-func (c *socket) chatAbort(ctx context.Context, _ string, params fields) (any, error) {
+func (c *socket) chatAbort(ctx context.Context, _ string, params api.Fields) (any, error) {
 	var session, id string
-	if err := params.takeEach(into("sessionKey", &session), into("runId", &id)); err != nil {
+	if err := params.TakeMembers(api.Into("sessionKey", &session), api.Into("runId", &id)); err != nil {
 		return nil, err
 	}
 	key, _, err := c.sessionKey(session, "")
@@ -258,7 +259,7 @@ func (c *socket) chatAbort(ctx context.Context, _ string, params fields) (any, e
 		return nil, err
 	}
 	aborted := []string{}
-	page := queue.Filter{Session: key, Status: []queue.Status{queue.Queued, queue.Running}, Limit: maxPage, Bytes: maxPageBytes}
+	page := queue.Filter{Session: key, Status: []queue.Status{queue.Queued, queue.Running}, Limit: api.MaxPage, Bytes: api.MaxPageBytes}
 	for more := true; more; {
 		open, err := c.b.Queue.Turns(ctx, page)
 		if err != nil {
@@ -289,7 +290,7 @@ const (
 
 // followed is a turn of a generation: the one before may not have let go of it yet.
 type followed struct {
-	b    *Backend
+	b    *api.Backend
 	turn string
 	only *socket // whom it is told; nil for all
 }
@@ -312,7 +313,7 @@ func (h *hub) end(key followed) {
 
 // follow tells what happens to the run from now on to everybody who may read, until it ends or the gateway retires. It
 // begins once ready returns; nil is at once.
-func (h *hub) follow(b *Backend, r run, ready func()) {
+func (h *hub) follow(b *api.Backend, r run, ready func()) {
 	key := followed{b: b, turn: r.turn.ID}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -331,7 +332,7 @@ func (h *hub) follow(b *Backend, r run, ready func()) {
 
 // takeUp follows the runs that an earlier generation left unfinished, before the first client is greeted: what ends
 // earlier it finds in the history, what ends later it is told.
-func (h *hub) takeUp(ctx context.Context, b *Backend) {
+func (h *hub) takeUp(ctx context.Context, b *api.Backend) {
 	h.taking.Lock()
 	defer h.taking.Unlock()
 	if h.takenUp == b {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"gateway/server/api"
 )
 
 // A terminal that was open over a restart connects again and waits for the answer; it does not send again.
@@ -28,7 +30,7 @@ func TestClosingDoesNotWaitForTheQueue(t *testing.T) {
 	g := newGateway(t)
 	g.connect().call("chat.send", `{"message":"block","idempotencyKey":"open"}`)
 	g.began()
-	g.Retire(Notice{Reason: "gateway stopping"})
+	g.Retire(api.Notice{Reason: "gateway stopping"})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	closed := make(chan error, 1)
@@ -44,7 +46,7 @@ func TestClosingDoesNotWaitForTheQueue(t *testing.T) {
 func TestAStopIsAnnouncedAsOneThatDoesNotComeBack(t *testing.T) {
 	g := newGateway(t)
 	w := g.connect()
-	g.Retire(Notice{Reason: "gateway stopping"})
+	g.Retire(api.Notice{Reason: "gateway stopping"})
 	bye := w.event("shutdown", func(map[string]any) bool { return true })
 	require.Equal(t, map[string]any{"reason": "gateway stopping"}, bye)
 	require.Equal(t, "service restart", w.closed().Reason)

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"gateway/queue"
+	"gateway/server/api"
 )
 
 // wire is a WebSocket client that reads like the protocol's page.
@@ -373,7 +374,7 @@ func TestAClientThatIsSlowToCloseHoldsUpNoRestart(t *testing.T) {
 	w := g.connect()
 	expected := int64(1500)
 	g.machine.set(AdmissionHeld)
-	g.Retire(Notice{Reason: "gateway restarting", RestartExpectedMS: &expected})
+	g.Retire(api.Notice{Reason: "gateway restarting", RestartExpectedMS: &expected})
 	require.NoError(t, g.backend.Queue.Close(t.Context()))
 	parked := g.Park(t.Context()) // the client has read nothing yet
 	require.Len(t, parked, 1)
@@ -390,7 +391,7 @@ func TestAClientThatConnectsWhileTheGatewayRetiresIsToldToTryAgain(t *testing.T)
 	g := newGateway(t)
 	w, _, err := g.dial(nil)
 	require.NoError(t, err)
-	g.Retire(Notice{Reason: "gateway restarting"})
+	g.Retire(api.Notice{Reason: "gateway restarting"})
 	e := errorOf(t, w.call("connect", plainConnect))
 	require.Equal(t, "UNAVAILABLE", e["code"])
 	require.Equal(t, "startup-sidecars", e["details"].(map[string]any)["reason"])
@@ -447,7 +448,7 @@ func FuzzFrame(f *testing.F) {
 			return
 		}
 		if _, err := parseConnect(frame.Params); err != nil {
-			require.NotEmpty(t, explain(err).message)
+			require.NotEmpty(t, api.Explain(err).Message)
 		}
 	})
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/coder/websocket"
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
+
+	"gateway/server/api"
 )
 
 // hijacked is a request's answer that gives away one end of a pipe.
@@ -146,7 +148,7 @@ func TestAClientThatTakesNothingIsGivenUp(t *testing.T) {
 		c.start()
 		c.event("health", "x")
 		<-c.ctx.Done()
-		require.Equal(t, writeTimeout, time.Since(began))
+		require.Equal(t, api.WriteTimeout, time.Since(began))
 		c.finish()
 		require.NoError(t, theirs.Close())
 	})

@@ -20,7 +20,8 @@ import (
 var allowed = map[string][]string{
 	"gateway/fsm":                {},
 	"gateway/queue":              {"gateway/internal/failpoint"},
-	"gateway/server":             {"gateway/queue", "gateway/fsm"},
+	"gateway/server":             {"gateway/queue", "gateway/fsm", "gateway/server/api"},
+	"gateway/server/api":         {"gateway/queue"},
 	"gateway/internal/daemon":    {"gateway/fsm", "gateway/queue", "gateway/server", "gateway/internal/agent", "gateway/internal/config", "gateway/internal/process", "gateway/internal/statedir", "gateway/internal/handoff", "gateway/internal/child", "gateway/internal/failpoint"},
 	"gateway/internal/agent":     {"gateway/queue", "gateway/internal/config", "gateway/internal/child"},
 	"gateway/internal/config":    {},

@@ -1,4 +1,4 @@
-package server
+package api
 
 import (
 	"bytes"
@@ -12,29 +12,29 @@ import (
 
 const ()
 
-// stream writes server-sent events. Nothing is sent before the first one.
+// Stream writes server-sent events. Nothing is sent before the first one.
 //
 // It writes through the ResponseWriter that it was given. sse.Session unwraps it and writes to the
 // innermost one, behind the back of the gate, which must know whether anything was written.
-type stream struct {
+type Stream struct {
 	w    http.ResponseWriter
 	rc   *http.ResponseController
-	open bool
+	Open bool
 }
 
-func newStream(w http.ResponseWriter) *stream {
-	return &stream{w: w, rc: http.NewResponseController(w)}
+func NewStream(w http.ResponseWriter) *Stream {
+	return &Stream{w: w, rc: http.NewResponseController(w)}
 }
 
 // begin sends the head of the stream, once.
-func (s *stream) begin() error {
-	if err := setWriteDeadline(s.rc, time.Now().Add(writeTimeout)); err != nil {
+func (s *Stream) begin() error {
+	if err := setWriteDeadline(s.rc, time.Now().Add(WriteTimeout)); err != nil {
 		return err
 	}
-	if s.open {
+	if s.Open {
 		return nil
 	}
-	s.open = true
+	s.Open = true
 	h := s.w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-cache")
@@ -43,17 +43,17 @@ func (s *stream) begin() error {
 	return nil
 }
 
-// send writes one event whose data is a JSON document; name and id may be empty. It is on its way once
-// flush returned.
-func (s *stream) send(name, id string, document any) error {
-	data, err := encode(document)
+// Send writes one event whose data is a JSON document; name and id may be empty. It is on its way once
+// Flush returned.
+func (s *Stream) Send(name, id string, document any) error {
+	data, err := EncodeJSON(document)
 	if err != nil {
 		return fmt.Errorf("server: encoding an event: %w", err)
 	}
-	return s.sendText(name, id, string(bytes.TrimSuffix(data, []byte("\n"))))
+	return s.SendText(name, id, string(bytes.TrimSuffix(data, []byte("\n"))))
 }
 
-func (s *stream) sendText(name, id, data string) error {
+func (s *Stream) SendText(name, id, data string) error {
 	var m sse.Message
 	if name != "" {
 		m.Type = sse.Type(name)
@@ -65,14 +65,14 @@ func (s *stream) sendText(name, id, data string) error {
 	return s.write(&m)
 }
 
-// comment writes what clients skip and proxies take for life.
-func (s *stream) comment(text string) error {
+// Comment writes what clients skip and proxies take for life.
+func (s *Stream) Comment(text string) error {
 	var m sse.Message
 	m.AppendComment(text)
 	return s.write(&m)
 }
 
-func (s *stream) write(m *sse.Message) error {
+func (s *Stream) write(m *sse.Message) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
@@ -82,8 +82,8 @@ func (s *stream) write(m *sse.Message) error {
 	return nil
 }
 
-// pass writes events that are encoded already.
-func (s *stream) pass(events []byte) error {
+// Pass writes events that are encoded already.
+func (s *Stream) Pass(events []byte) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
@@ -93,17 +93,17 @@ func (s *stream) pass(events []byte) error {
 	return nil
 }
 
-func (s *stream) flush() error {
+func (s *Stream) Flush() error {
 	if err := s.rc.Flush(); err != nil {
 		return fmt.Errorf("server: flushing events: %w", err)
 	}
 	return nil
 }
 
-// end flushes and leaves the connection without a deadline for the answer after this one.
-func (s *stream) end() error {
+// End flushes and leaves the connection without a deadline for the answer after this one.
+func (s *Stream) End() error {
 	if err := s.begin(); err != nil {
 		return err
 	}
-	return errors.Join(s.flush(), setWriteDeadline(s.rc, time.Time{}))
+	return errors.Join(s.Flush(), setWriteDeadline(s.rc, time.Time{}))
 }

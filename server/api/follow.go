@@ -1,4 +1,4 @@
-package server
+package api
 
 import (
 	"context"
@@ -27,47 +27,47 @@ const (
 	// waitingNotice is how long a turn has waited when those who follow it are told why, and how often they
 	// are told again when that changes.
 	waitingNotice = 2 * time.Second
-	// keepAlive is the longest silence inside a stream.
-	keepAlive = 15 * time.Second
+	// KeepAlive is the longest silence inside a stream.
+	KeepAlive = 15 * time.Second
 )
 
-// lastEvents is how long a stream waits for the end of its turn once the gateway retires.
-const lastEvents = 250 * time.Millisecond
+// LastEvents is how long a stream waits for the end of its turn once the gateway retires.
+const LastEvents = 250 * time.Millisecond
 
-// retired ends a stream because the gateway retires. It wraps queue.ErrClosed, so that a stream that has
+// Retired ends a stream because the gateway retires. It wraps queue.ErrClosed, so that a stream that has
 // written nothing goes back to the gate by returning it.
-type retired struct{ Notice }
+type Retired struct{ Notice }
 
-func (r *retired) Error() string { return "server: " + r.Reason }
+func (r *Retired) Error() string { return "server: " + r.Reason }
 
-func (r *retired) Unwrap() error { return queue.ErrClosed }
+func (r *Retired) Unwrap() error { return queue.ErrClosed }
 
-// cutShort is what a stream that has begun says when it ends before the turn does: a clean end would look
+// CutShort is what a stream that has begun says when it ends before the turn does: a clean end would look
 // like a whole answer. resume says how to go on. stop is nil unless the gateway retires.
-func cutShort(log *zerolog.Logger, r *http.Request, err error, resume string) (e *apiError, stop *retired) {
+func CutShort(log *zerolog.Logger, r *http.Request, err error, resume string) (e *Error, stop *Retired) {
 	if !errors.As(err, &stop) {
-		e = explain(err)
-		e.logFault(log, r, err)
+		e = Explain(err)
+		e.LogFault(log, r, err)
 		return e, nil
 	}
 	code, message := "gateway_restarting", "the gateway restarts; the turn is safe and goes on. Try: "
 	if stop.RestartExpectedMS == nil {
 		code, message = "gateway_stopping", "the gateway stops; the turn is safe and goes on when it is back. Try: once it is, "
 	}
-	return &apiError{status: http.StatusServiceUnavailable, kind: typeServer, code: code, message: message + resume}, stop
+	return &Error{Status: http.StatusServiceUnavailable, Type: TypeServer, Code: code, Message: message + resume}, stop
 }
 
-// retirement says when open streams must end, and why.
-type retirement struct {
+// Retirement says when open streams must end, and why.
+type Retirement struct {
 	mu   sync.Mutex
 	done chan struct{} // closed when they must
 	why  Notice
 }
 
-func newRetirement() *retirement { return &retirement{done: make(chan struct{})} }
+func NewRetirement() *Retirement { return &Retirement{done: make(chan struct{})} }
 
-// begin ends the open streams.
-func (r *retirement) begin(n Notice) {
+// Begin ends the open streams.
+func (r *Retirement) Begin(n Notice) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.why = n
@@ -78,8 +78,8 @@ func (r *retirement) begin(n Notice) {
 	}
 }
 
-// over is for the next generation, whose streams may stay.
-func (r *retirement) over() {
+// Reset is for the next generation, whose streams may stay.
+func (r *Retirement) Reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	select {
@@ -89,25 +89,25 @@ func (r *retirement) over() {
 	}
 }
 
-// begun returns the channel that is closed when the streams that are open now must end.
-func (r *retirement) begun() <-chan struct{} {
+// Begun returns the channel that is closed when the streams that are open now must end.
+func (r *Retirement) Begun() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.done
 }
 
-// notice is what the streams are told then.
-func (r *retirement) notice() Notice {
+// Notice is what the streams are told then.
+func (r *Retirement) Notice() Notice {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.why
 }
 
-// update is what there is to tell about a turn: its next event, or else why it waits, or else nothing, which
+// Update is what there is to tell about a turn: its next event, or else why it waits, or else nothing, which
 // keeps a connection alive.
-type update struct {
-	event *queue.Event
-	waits *queue.Place
+type Update struct {
+	Event *queue.Event
+	Waits *queue.Place
 }
 
 // follower is the part of a queue that a stream needs.
@@ -116,22 +116,22 @@ type follower interface {
 	Place(id string) (queue.Place, bool)
 }
 
-// follow yields the turn's events after a sequence, notices when it waits, and an empty update when there was
-// nothing for a while; and an error of type [retired] once the gateway retires. An error is the last thing it
+// Follow yields the turn's events after a sequence, notices when it waits, and an empty Update when there was
+// nothing for a while; and an error of type [Retired] once the gateway retires. An error is the last thing it
 // yields; without one the turn has ended.
-func follow(ctx context.Context, retirement *retirement, q follower, id string, after int64) iter.Seq2[update, error] {
-	return func(yield func(update, error) bool) {
-		retiring := retirement.begun()
+func Follow(ctx context.Context, retirement *Retirement, q follower, id string, after int64) iter.Seq2[Update, error] {
+	return func(yield func(Update, error) bool) {
+		retiring := retirement.Begun()
 		ended := func(err error) {
 			select {
 			case <-retiring:
-				err = &retired{retirement.notice()} // whatever else it was, this is why
+				err = &Retired{retirement.Notice()} // whatever else it was, this is why
 			default:
 				if errors.Is(err, queue.ErrClosed) {
-					err = &retired{Notice{Reason: "gateway stopping"}}
+					err = &Retired{Notice{Reason: "gateway stopping"}}
 				}
 			}
-			yield(update{}, err)
+			yield(Update{}, err)
 		}
 
 		ctx, cancel := context.WithCancel(ctx)
@@ -177,7 +177,7 @@ func follow(ctx context.Context, retirement *retirement, q follower, id string, 
 				case late != nil && got.event.Type == queue.EventInterrupted:
 					ended(queue.ErrClosed)
 					return
-				case !yield(update{event: &got.event}, nil):
+				case !yield(Update{Event: &got.event}, nil):
 					return
 				}
 				if got.event.Type == queue.EventInterrupted || got.event.Type == queue.EventRequeued {
@@ -191,22 +191,22 @@ func follow(ctx context.Context, retirement *retirement, q follower, id string, 
 					continue
 				case place == told:
 					continue
-				case !yield(update{waits: &place}, nil):
+				case !yield(Update{Waits: &place}, nil):
 					return
 				}
 				told = place
 			case <-silence.C:
-				if !yield(update{}, nil) {
+				if !yield(Update{}, nil) {
 					return
 				}
 			case <-retireSoon:
 				// A turn that ended in the drain may have its last events on their way.
-				retireSoon, late = nil, time.After(lastEvents)
+				retireSoon, late = nil, time.After(LastEvents)
 			case <-late:
 				ended(queue.ErrClosed)
 				return
 			}
-			silence.Reset(keepAlive)
+			silence.Reset(KeepAlive)
 		}
 	}
 }

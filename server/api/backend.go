@@ -1,4 +1,9 @@
-package server
+// Package api is what every endpoint of the gateway is made of, whichever protocol it speaks: the generation that it
+// serves from, who asks, how a request is read, and how it is answered, streamed or refused.
+//
+// The invariant: what a client sends and nobody understands is refused by its name and never ignored, and every
+// refusal is an [Error], which ends in what to try.
+package api
 
 import (
 	"context"
@@ -56,16 +61,16 @@ type Successor struct {
 	Warnings []string `json:"warnings"`
 }
 
-// handler is an endpoint behind the gate. Returning an error that wraps queue.ErrClosed before anything
+// Handler is an endpoint behind the gate. Returning an error that wraps queue.ErrClosed before anything
 // was written sends the request back to the gate, which holds it and runs the handler again on the next
 // Backend (here or in the next process image); the gate has set Idempotency-Key on every POST, so the
 // replay finds the same turn. Any other error is written as an OpenAI error document.
-type handler func(w http.ResponseWriter, r *http.Request, b *Backend) error
+type Handler func(w http.ResponseWriter, r *http.Request, b *Backend) error
 
-// bodyLimit is the largest body of a request, in bytes; nil has a limit too.
-func (b *Backend) bodyLimit() int64 {
+// BodyLimit is the largest body of a request, in bytes; nil has a limit too.
+func (b *Backend) BodyLimit() int64 {
 	if b == nil {
 		return defaultBodyLimit
 	}
-	return maxSmallBody + bodyPerInput*b.MaxInput
+	return MaxSmallBody + bodyPerInput*b.MaxInput
 }

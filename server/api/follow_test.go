@@ -1,4 +1,4 @@
-package server
+package api
 
 import (
 	"context"
@@ -40,12 +40,12 @@ func (f feed) Follow(ctx context.Context, _ string, _ int64) iter.Seq2[queue.Eve
 
 func TestASilentStreamIsSeenAliveAfterTenSecondsAndThenEveryFifteen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		gone, f, start := newRetirement(), make(feed), time.Now()
+		gone, f, start := NewRetirement(), make(feed), time.Now()
 		var at []time.Duration
-		for u, err := range follow(t.Context(), gone, f, "", 0) {
+		for u, err := range Follow(t.Context(), gone, f, "", 0) {
 			require.NoError(t, err)
 			at = append(at, time.Since(start))
-			if u.event != nil {
+			if u.Event != nil {
 				break
 			}
 			if len(at) == 3 {
@@ -75,7 +75,7 @@ func (f *waitingFeed) Place(string) (queue.Place, bool) {
 
 func TestWhoeverFollowsIsToldAfterTwoSecondsWhyTheTurnWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		gone, f, start := newRetirement(), &waitingFeed{feed: make(feed)}, time.Now()
+		gone, f, start := NewRetirement(), &waitingFeed{feed: make(feed)}, time.Now()
 		f.place.Store(&queue.Place{Ahead: 2, Reason: "two before it"})
 		go func() {
 			time.Sleep(7 * time.Second)
@@ -88,10 +88,10 @@ func TestWhoeverFollowsIsToldAfterTwoSecondsWhyTheTurnWaits(t *testing.T) {
 			f.feed <- queue.Event{Seq: 2, Type: queue.EventInterrupted}
 		}()
 		var told []string
-		for u, err := range follow(t.Context(), gone, f, "", 0) {
+		for u, err := range Follow(t.Context(), gone, f, "", 0) {
 			require.NoError(t, err)
-			if u.waits != nil {
-				told = append(told, time.Since(start).String()+" "+u.waits.Reason)
+			if u.Waits != nil {
+				told = append(told, time.Since(start).String()+" "+u.Waits.Reason)
 			}
 			if len(told) == 3 {
 				break
@@ -103,18 +103,18 @@ func TestWhoeverFollowsIsToldAfterTwoSecondsWhyTheTurnWaits(t *testing.T) {
 
 func TestAStreamEndsWithTheNoticeWhenTheGatewayRetires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		gone, f := newRetirement(), make(feed)
+		gone, f := NewRetirement(), make(feed)
 		expected := int64(1500)
 		notice := Notice{Reason: "gateway restarting", RestartExpectedMS: &expected}
 		go func() { f <- queue.Event{Seq: 1} }()
 		var last error
-		for u, err := range follow(t.Context(), gone, f, "", 0) {
-			if u.event != nil {
-				gone.begin(notice)
+		for u, err := range Follow(t.Context(), gone, f, "", 0) {
+			if u.Event != nil {
+				gone.Begin(notice)
 			}
 			last = err
 		}
-		var stop *retired
+		var stop *Retired
 		require.ErrorAs(t, last, &stop)
 		require.Equal(t, notice, stop.Notice)
 		require.ErrorIs(t, last, queue.ErrClosed, "the gate would not hold the request")
@@ -124,12 +124,12 @@ func TestAStreamEndsWithTheNoticeWhenTheGatewayRetires(t *testing.T) {
 // Parking a connection also ends its request's context; the client must hear why, not just see the end.
 func TestRetirementOutranksTheEndOfTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		gone, f := newRetirement(), make(feed)
+		gone, f := NewRetirement(), make(feed)
 		ctx, cancel := context.WithCancel(t.Context())
-		gone.begin(Notice{Reason: "gateway stopping"})
+		gone.Begin(Notice{Reason: "gateway stopping"})
 		cancel()
-		for _, err := range follow(ctx, gone, f, "", 0) {
-			var stop *retired
+		for _, err := range Follow(ctx, gone, f, "", 0) {
+			var stop *Retired
 			require.ErrorAs(t, err, &stop)
 		}
 	})
@@ -137,11 +137,11 @@ func TestRetirementOutranksTheEndOfTheContext(t *testing.T) {
 
 func TestAStreamEndsWithItsClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		gone, f := newRetirement(), make(feed)
+		gone, f := NewRetirement(), make(feed)
 		ctx, cancel := context.WithCancel(t.Context())
 		go cancel()
 		var last error
-		for _, err := range follow(ctx, gone, f, "", 0) {
+		for _, err := range Follow(ctx, gone, f, "", 0) {
 			last = err
 		}
 		require.ErrorIs(t, last, context.Canceled)
@@ -163,27 +163,27 @@ func (w *timed) SetWriteDeadline(t time.Time) error {
 func TestEveryWriteHasADeadlineAndTheConnectionIsLeftWithoutOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &timed{ResponseRecorder: httptest.NewRecorder()}
-		out, start := newStream(w), time.Now()
-		require.NoError(t, out.send("a", "1", 1))
+		out, start := NewStream(w), time.Now()
+		require.NoError(t, out.Send("a", "1", 1))
 		time.Sleep(time.Minute)
-		require.NoError(t, out.comment("keep-alive"))
-		require.NoError(t, out.end())
-		require.Equal(t, start.Add(writeTimeout), w.deadlines[0])
-		require.Equal(t, start.Add(time.Minute+writeTimeout), w.deadlines[1])
+		require.NoError(t, out.Comment("keep-alive"))
+		require.NoError(t, out.End())
+		require.Equal(t, start.Add(WriteTimeout), w.deadlines[0])
+		require.Equal(t, start.Add(time.Minute+WriteTimeout), w.deadlines[1])
 		require.Zero(t, w.deadlines[len(w.deadlines)-1])
 		require.Equal(t, "id: 1\nevent: a\ndata: 1\n\n: keep-alive\n\n", w.Body.String())
 
 		w = &timed{ResponseRecorder: httptest.NewRecorder()}
-		require.NoError(t, reply(w, http.StatusOK, 1))
-		require.Equal(t, []time.Time{time.Now().Add(writeTimeout), {}}, w.deadlines)
+		require.NoError(t, Reply(w, http.StatusOK, 1))
+		require.Equal(t, []time.Time{time.Now().Add(WriteTimeout), {}}, w.deadlines)
 	})
 }
 
 func TestAStreamThatFailsSaysSo(t *testing.T) {
 	log := zerolog.Nop()
 	r := httptest.NewRequest(http.MethodGet, "/v1/turns/t1/events", nil)
-	e, stop := cutShort(&log, r, errors.New("disk on fire"), "again")
+	e, stop := CutShort(&log, r, errors.New("disk on fire"), "again")
 	require.Nil(t, stop)
-	require.Equal(t, "internal_error", e.code)
-	require.NotContains(t, e.message, "fire", "what is inside stays inside")
+	require.Equal(t, "internal_error", e.Code)
+	require.NotContains(t, e.Message, "fire", "what is inside stays inside")
 }

@@ -1,4 +1,4 @@
-package server
+package api
 
 import (
 	"crypto/sha256"
@@ -16,7 +16,7 @@ type Scope int
 // Anyone may see the page and knock; Read changes nothing; Write is turns and sessions; Admin is all.
 const (
 	_ Scope = iota
-	anyone
+	Anyone
 	Read
 	Write
 	Admin
@@ -41,40 +41,40 @@ func ScopeOf(names ...string) (widest Scope) {
 type Caller struct {
 	// Name is that of auth.clients; empty for who has auth.token.
 	Name   string
-	scope  Scope
+	Scope  Scope
 	digest [sha256.Size]byte
 }
 
 // NewCaller keeps no token, only what it is known by.
 func NewCaller(name, token string, scope Scope) Caller {
-	return Caller{Name: name, scope: scope, digest: sha256.Sum256([]byte(token))}
+	return Caller{Name: name, Scope: scope, digest: sha256.Sum256([]byte(token))}
 }
 
 // Who asks without a token: who needs none, and who may only see the page and knock.
-var master, stranger = &Caller{scope: Admin}, &Caller{scope: anyone}
+var Master, Stranger = &Caller{Scope: Admin}, &Caller{Scope: Anyone}
 
-// prefix goes before the rest of who asked, in the history.
-func (c *Caller) prefix() string {
+// Prefix goes before the rest of who asked, in the history.
+func (c *Caller) Prefix() string {
 	if c.Name == "" {
 		return ""
 	}
 	return "client " + c.Name + " "
 }
 
-// may refuses what is beyond the caller's scopes.
-func (c *Caller) may(needs Scope) error {
-	if needs != 0 && c.scope >= needs {
+// May refuses what is beyond the caller's scopes.
+func (c *Caller) May(needs Scope) error {
+	if needs != 0 && c.Scope >= needs {
 		return nil
 	}
-	return &apiError{
-		status: http.StatusForbidden, kind: typePermission, code: "insufficient_scope", needs: needs,
-		message: fmt.Sprintf("this needs the scope %s, and the token of the client %s has only %s. Try: auth.token, or add it to auth.clients.%s.scopes, then gateway restart", needs, c.Name, c.scope, c.Name),
+	return &Error{
+		Status: http.StatusForbidden, Type: TypePermission, Code: "insufficient_scope", Needs: needs,
+		Message: fmt.Sprintf("this needs the scope %s, and the token of the client %s has only %s. Try: auth.token, or add it to auth.clients.%s.scopes, then gateway restart", needs, c.Name, c.Scope, c.Name),
 	}
 }
 
-// callerWith finds whose token it is; nil for nobody's. It compares digests, and always all of them, so that the time it
+// CallerWith finds whose token it is; nil for nobody's. It compares digests, and always all of them, so that the time it
 // takes says nothing of the tokens, nor of which one fits.
-func (b *Backend) callerWith(token string) *Caller {
+func (b *Backend) CallerWith(token string) *Caller {
 	given, found := sha256.Sum256([]byte(token)), -1
 	for i := range b.Callers {
 		found = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(b.Callers[i].digest[:], given[:]), i, found)
@@ -85,11 +85,11 @@ func (b *Backend) callerWith(token string) *Caller {
 	return &b.Callers[found]
 }
 
-// bearer finds whose token the request has; nil for none, or nobody's.
-func (b *Backend) bearer(r *http.Request) *Caller {
+// Bearer finds whose token the request has; nil for none, or nobody's.
+func (b *Backend) Bearer(r *http.Request) *Caller {
 	scheme, given, ok := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
 		return nil
 	}
-	return b.callerWith(strings.TrimSpace(given))
+	return b.CallerWith(strings.TrimSpace(given))
 }

@@ -1,4 +1,4 @@
-package server
+package api
 
 import (
 	"bytes"
@@ -10,18 +10,18 @@ import (
 	"time"
 )
 
-// reply writes a JSON document. The client has writeTimeout to take it.
-func reply(w http.ResponseWriter, status int, document any) error {
-	body, err := encode(document)
+// Reply writes a JSON document. The client has writeTimeout to take it.
+func Reply(w http.ResponseWriter, status int, document any) error {
+	body, err := EncodeJSON(document)
 	if err != nil {
 		return fmt.Errorf("server: encoding an answer: %w", err)
 	}
-	return replyText(w, status, "application/json", body)
+	return ReplyText(w, status, "application/json", body)
 }
 
-// encode is json.Marshal with a newline at the end, which leaves <, > and & as they are: people read addresses
+// EncodeJSON is json.Marshal with a newline at the end, which leaves <, > and & as they are: people read addresses
 // in the answers, and none of these is a page.
-func encode(document any) ([]byte, error) {
+func EncodeJSON(document any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
@@ -29,9 +29,9 @@ func encode(document any) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-func replyText(w http.ResponseWriter, status int, contentType string, body []byte) error {
+func ReplyText(w http.ResponseWriter, status int, contentType string, body []byte) error {
 	rc := http.NewResponseController(w)
-	if err := setWriteDeadline(rc, time.Now().Add(writeTimeout)); err != nil {
+	if err := setWriteDeadline(rc, time.Now().Add(WriteTimeout)); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", contentType)
@@ -43,8 +43,8 @@ func replyText(w http.ResponseWriter, status int, contentType string, body []byt
 	return setWriteDeadline(rc, time.Time{}) // the connection's next answer has its own
 }
 
-// writeTimeout is how long a client has to take one write; then it is cut off.
-const writeTimeout = 30 * time.Second
+// WriteTimeout is how long a client has to take one write; then it is cut off.
+const WriteTimeout = 30 * time.Second
 
 func setWriteDeadline(rc *http.ResponseController, t time.Time) error {
 	if err := rc.SetWriteDeadline(t); err != nil && !errors.Is(err, http.ErrNotSupported) {
