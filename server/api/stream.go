@@ -10,8 +10,6 @@ import (
 	"github.com/tmaxmax/go-sse"
 )
 
-const ()
-
 // Stream writes server-sent events. Nothing is sent before the first one.
 //
 // It writes through the ResponseWriter that it was given. sse.Session unwraps it and writes to the
