@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"gateway/internal/advice"
 )
 
 // BackupPart names the file that a backup is written to until it is whole.
@@ -23,30 +25,30 @@ func Backup(ctx context.Context, path, to string, replace bool) (turns int64, er
 		if err == nil {
 			err = fs.ErrExist
 		}
-		return 0, fmt.Errorf("queue: backup to %s: %w\nTry: another file, or --force", to, err)
+		return 0, advice.Errorf("queue: backup to %s: %w", to, err).Try("another file, or --force")
 	}
 	part := BackupPart(to)
 	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return 0, fmt.Errorf("queue: backup to %s: %w\nTry: another folder", to, err)
+		return 0, advice.Errorf("queue: backup to %s: %w", to, err).Try("another folder")
 	}
 	defer func() { _ = os.Remove(part) }()
 	// Created here, so that nobody else can read it from its first byte on.
 	f, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return 0, fmt.Errorf("queue: backup to %s: %w\nTry: a folder that can be written to", to, err)
+		return 0, advice.Errorf("queue: backup to %s: %w", to, err).Try("a folder that can be written to")
 	}
 	defer func() { _ = f.Close() }()
 	if err := copyStore(ctx, path, part); err != nil {
-		return 0, fmt.Errorf("queue: backup of %s: %w\nTry: check that there is room at %s", path, err, filepath.Dir(to))
+		return 0, advice.Errorf("queue: backup of %s: %w", path, err).Tryf("check that there is room at %s", filepath.Dir(to))
 	}
 	if turns, err = checkStore(ctx, part); err != nil {
-		return 0, fmt.Errorf("queue: the backup of %s is not whole: %w\nTry: another disk", path, err)
+		return 0, advice.Errorf("queue: the backup of %s is not whole: %w", path, err).Try("another disk")
 	}
 	if err := f.Sync(); err != nil {
-		return 0, fmt.Errorf("queue: backup to %s: %w\nTry: another disk", to, err)
+		return 0, advice.Errorf("queue: backup to %s: %w", to, err).Try("another disk")
 	}
 	if err := os.Rename(part, to); err != nil {
-		return 0, fmt.Errorf("queue: backup to %s: %w\nTry: another folder", to, err)
+		return 0, advice.Errorf("queue: backup to %s: %w", to, err).Try("another folder")
 	}
 	return turns, syncDir(filepath.Dir(to))
 }

@@ -16,6 +16,7 @@ import (
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
+	"gateway/internal/advice"
 	"gateway/internal/failpoint"
 )
 
@@ -198,12 +199,11 @@ func openError(path string, err error) error {
 	}
 	switch {
 	case code(err) == sqlite3.SQLITE_NOTADB, code(err) == sqlite3.SQLITE_CORRUPT, errors.Is(err, ErrDamaged):
-		return fmt.Errorf("queue: the store %s is damaged or not a database: %w\n"+
-			"Try: move the file away or restore a backup", path, err)
+		return advice.Errorf("queue: the store %s is damaged or not a database: %w", path, err).Try("move the file away or restore a backup")
 	case code(err) == sqlite3.SQLITE_BUSY:
 		try = "stop the other process that uses the file"
 	}
-	return fmt.Errorf("queue: open the store %s: %w\nTry: %s", path, err, try)
+	return advice.Errorf("queue: open the store %s: %w", path, err).Try(try)
 }
 
 // named makes what the error means to those above something that [errors.Is] finds; nil when it means nothing to

@@ -11,6 +11,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"gateway/internal/advice"
 	"gateway/internal/config"
 	"gateway/internal/statedir"
 	"gateway/internal/terminal"
@@ -47,7 +48,7 @@ To restore: gateway stop, put the file in the place of gateway.db in the state f
 			}
 			st, err := os.Stat(args[0])
 			if err != nil {
-				return fmt.Errorf("the backup: %w\nTry: again", err)
+				return advice.Errorf("the backup: %w", err).Try("again")
 			}
 			return report(cmd, asJSON, map[string]any{"file": args[0], "turns": turns, "bytes": st.Size()},
 				"%d turns, %d bytes in %s", turns, st.Size(), args[0])

@@ -1,10 +1,9 @@
 package main
 
 import (
-	"errors"
-
 	"github.com/spf13/cobra"
 
+	"gateway/internal/advice"
 	"gateway/internal/terminal"
 )
 
@@ -22,7 +21,7 @@ the turn that runs, PgUp and PgDn scroll. Ctrl+C leaves, and so does Ctrl+D on a
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if session == "" {
-				return usageError(errors.New("--session is empty\nTry: --session NAME, or without it for the session main"))
+				return usageError(advice.Errorf("--session is empty").Try("--session NAME, or without it for the session main"))
 			}
 			if err := needTerminal(cmd.InOrStdin(), cmd.OutOrStdout(), "chat", "gateway send --session NAME -, which reads standard input"); err != nil {
 				return err

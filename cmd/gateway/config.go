@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gateway/fsm"
+	"gateway/internal/advice"
 	"gateway/internal/config"
 )
 
@@ -55,7 +56,7 @@ func newConfigCommand(o *options) *cobra.Command {
 			if path == "" {
 				dir, err := os.UserConfigDir()
 				if err != nil {
-					return fmt.Errorf("there is no configuration folder: %w\nTry: gateway config init PATH", err)
+					return advice.Errorf("there is no configuration folder: %w", err).Try("gateway config init PATH")
 				}
 				path = filepath.Join(dir, "gateway", "gateway.yaml")
 			}
@@ -95,7 +96,7 @@ func newConfigCommand(o *options) *cobra.Command {
 
 func writeTemplate(cmd *cobra.Command, path string, force bool) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("writing the configuration: %w\nTry: gateway config init PATH", err)
+		return advice.Errorf("writing the configuration: %w", err).Try("gateway config init PATH")
 	}
 	flag := os.O_WRONLY | os.O_CREATE | os.O_EXCL
 	if force {
@@ -103,17 +104,17 @@ func writeTemplate(cmd *cobra.Command, path string, force bool) error {
 	}
 	f, err := os.OpenFile(path, flag, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s is there already\nTry: --force to overwrite it", path)
+		return advice.Errorf("%s is there already", path).Try("--force to overwrite it")
 	}
 	if err != nil {
-		return fmt.Errorf("writing the configuration: %w\nTry: gateway config init PATH", err)
+		return advice.Errorf("writing the configuration: %w", err).Try("gateway config init PATH")
 	}
 	err = f.Chmod(0o600) // a file that was there may be open to others, and tokens go in here
 	if err == nil {
 		_, err = f.Write(config.Template())
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("writing the configuration: %w\nTry: is the disk full?", err)
+		return advice.Errorf("writing the configuration: %w", err).Try("is the disk full?")
 	}
 	_, err = fmt.Fprintln(cmd.OutOrStdout(), path)
 	return err

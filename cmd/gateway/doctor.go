@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gateway/fsm"
+	"gateway/internal/advice"
 	"gateway/internal/doctor"
 )
 
@@ -29,7 +29,7 @@ or not. Exits with 1 when something does not work; warnings are no failure.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.url != "" || os.Getenv("GATEWAY_URL") != "" {
-				return usageError(errors.New("doctor looks at this machine\nTry: gateway doctor without --url and GATEWAY_URL, on the machine of the gateway"))
+				return usageError(advice.Errorf("doctor looks at this machine").Try("gateway doctor without --url and GATEWAY_URL, on the machine of the gateway"))
 			}
 			ctx, stop := interruptible(cmd)
 			defer stop()

@@ -2,7 +2,6 @@ package main
 
 import (
 	"embed"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"gateway/internal/advice"
 )
 
 // The manual pages are made from the commands by `make generate`, and not when they are asked for: what makes them
@@ -37,11 +38,11 @@ replaced. The date in them is that of the sources, or SOURCE_DATE_EPOCH.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" {
-				return usageError(errors.New("--dir is missing\nTry: gateway man --dir ~/.local/share/man/man1"))
+				return usageError(advice.Errorf("--dir is missing").Try("gateway man --dir ~/.local/share/man/man1"))
 			}
 			pages, err := writeManual(dir)
 			if err != nil {
-				return fmt.Errorf("writing the manual: %w\nTry: --dir with a folder that can be written to", err)
+				return advice.Errorf("writing the manual: %w", err).Try("--dir with a folder that can be written to")
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d pages in %s\n", pages, dir)
 			return err

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gateway/fsm"
+	"gateway/internal/advice"
 	"gateway/internal/client"
 	"gateway/internal/handoff"
 	"gateway/internal/statedir"
@@ -92,7 +93,7 @@ restart. Both also shorten a restart that is under way.`,
 }
 
 func restart(cmd *cobra.Command, c *client.Client, f *lifecycleFlags) error {
-	ctx, cancel := context.WithTimeoutCause(cmd.Context(), f.timeout, fmt.Errorf("the restart has not ended within %s\nTry: gateway status", f.timeout))
+	ctx, cancel := context.WithTimeoutCause(cmd.Context(), f.timeout, advice.Errorf("the restart has not ended within %s", f.timeout).Try("gateway status"))
 	defer cancel()
 	before, err := c.Snapshot(ctx)
 	if err != nil {
@@ -104,7 +105,7 @@ func restart(cmd *cobra.Command, c *client.Client, f *lifecycleFlags) error {
 		return err
 	}
 	if d.Outcome == "ignored" {
-		return fmt.Errorf("the restart was refused while %s: %s\nTry: gateway status", d.State, d.Message)
+		return advice.Errorf("the restart was refused while %s: %s", d.State, d.Message).Try("gateway status")
 	}
 	if f.noWait {
 		return report(cmd, f.asJSON, d, "%s: %s", d.Outcome, d.Message)
@@ -132,17 +133,17 @@ func restart(cmd *cobra.Command, c *client.Client, f *lifecycleFlags) error {
 		case err != nil: // on its way
 		case s.State == fsm.Running && (s.BootID != before.BootID || s.Generation > before.Generation):
 			if why, fell := since(s, before.Hop, fsm.RespawnFailed); fell && s.BootID == before.BootID {
-				return fmt.Errorf("the gateway has restarted in place, as it was before: the next one could not take over: %s\nTry: mend that, then gateway restart", why)
+				return advice.Errorf("the gateway has restarted in place, as it was before: the next one could not take over: %s", why).Try("mend that, then gateway restart")
 			}
 			took := time.Since(began).Round(time.Millisecond)
 			return report(cmd, f.asJSON, map[string]any{"outcome": "restarted", "took_ms": took.Milliseconds(), "status": s.StatusDocument},
 				"restarted in %s: pid %d, boot %s, generation %d (%s)", took, s.PID, s.BootID, s.Generation, s.RespawnMode)
 		case s.State == fsm.Running:
 			if why, off := since(s, before.Hop, fsm.Resume); off {
-				return fmt.Errorf("the restart was called off, the gateway goes on as it was: %s\nTry: mend that, then gateway restart", why)
+				return advice.Errorf("the restart was called off, the gateway goes on as it was: %s", why).Try("mend that, then gateway restart")
 			}
 		case s.Intent == fsm.IntentStop:
-			return errors.New("the gateway stops: a stop outranks a restart\nTry: gateway run")
+			return advice.Errorf("the gateway stops: a stop outranks a restart").Try("gateway run")
 		}
 		if !pause(ctx, pollEvery) {
 			return context.Cause(ctx)
@@ -175,7 +176,7 @@ func explainRestart(cmd *cobra.Command, c *client.Client, asJSON bool) error {
 		return err
 	}
 	if unknown == "" && !next.Ready {
-		err = fmt.Errorf("a restart would be called off: %s\nTry: mend that, then gateway restart", next.Reason)
+		err = advice.Errorf("a restart would be called off: %s", next.Reason).Try("mend that, then gateway restart")
 	}
 	if asJSON {
 		doc := map[string]any{
@@ -221,7 +222,7 @@ the state folder is free.`,
 			if err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeoutCause(cmd.Context(), f.timeout, fmt.Errorf("the gateway has not stopped within %s\nTry: gateway status", f.timeout))
+			ctx, cancel := context.WithTimeoutCause(cmd.Context(), f.timeout, advice.Errorf("the gateway has not stopped within %s", f.timeout).Try("gateway status"))
 			defer cancel()
 			began := time.Now()
 			d, err := c.Request(ctx, fsm.Stop, f.change())
@@ -266,7 +267,7 @@ when there is nothing to call off.`,
 				return err
 			}
 			if d.Outcome != "accepted" {
-				return fmt.Errorf("nothing to call off: %s\nTry: gateway status", d.Message)
+				return advice.Errorf("nothing to call off: %s", d.Message).Try("gateway status")
 			}
 			return report(cmd, f.asJSON, d, "%s", d.Message)
 		},

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"gateway/fsm"
+	"gateway/internal/advice"
 	"gateway/internal/client"
 	"gateway/internal/config"
 	"gateway/internal/terminal"
@@ -118,17 +119,9 @@ func wrapArgs(cmd *cobra.Command) {
 					try = cmd.CommandPath() + " " + strings.Join(near, ", or "+cmd.CommandPath()+" ")
 				}
 			}
-			return usageError(withTry(err, try))
+			return usageError(advice.Default(err, try))
 		}
 	}
-}
-
-// withTry adds what to try, unless the error says so itself.
-func withTry(err error, try string) error {
-	if strings.Contains(err.Error(), "Try:") {
-		return err
-	}
-	return fmt.Errorf("%w\nTry: %s", err, try)
 }
 
 // flagError says what a flag would have taken, in words that are not Go's.
@@ -136,10 +129,10 @@ func flagError(cmd *cobra.Command, err error) error {
 	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		flag := invalid.GetFlag()
 		if value, ok := map[string]string{"int": "4", "duration": "30s", "bool": "true"}[flag.Value.Type()]; ok {
-			return usageError(fmt.Errorf("%q cannot be the value of --%s\nTry: a value such as --%s=%s", invalid.GetValue(), flag.Name, flag.Name, value))
+			return usageError(advice.Errorf("%q cannot be the value of --%s", invalid.GetValue(), flag.Name).Tryf("a value such as --%s=%s", flag.Name, value))
 		}
 	}
-	return usageError(withTry(err, cmd.CommandPath()+" --help"))
+	return usageError(advice.Default(err, cmd.CommandPath()+" --help"))
 }
 
 // exitError is an error with the process's exit code. What a person reads of it ends in a Try line.
@@ -158,7 +151,7 @@ func (e *exitError) Error() string {
 func (e *exitError) Unwrap() error { return e.err }
 
 func usageError(err error) error {
-	return &exitError{fsm.ExitUsage, withTry(err, "gateway --help")}
+	return &exitError{fsm.ExitUsage, advice.Default(err, "gateway --help")}
 }
 
 // exitCode says what the error is to a script: 1 unless it knows better.
@@ -182,7 +175,7 @@ func complain(w io.Writer, err error) {
 	if err == nil || (errors.As(err, &e) && e.err == nil) {
 		return
 	}
-	_, _ = fmt.Fprintf(w, "gateway: %s\n", withTry(err, "gateway --help"))
+	_, _ = fmt.Fprintf(w, "gateway: %s\n", advice.Default(err, "gateway --help"))
 }
 
 // interruptible returns the command's context, which the first Ctrl-C ends: what waits can then say what
@@ -196,7 +189,7 @@ func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 // needTerminal refuses to fill a terminal where there is none.
 func needTerminal(in io.Reader, out io.Writer, name, try string) error {
 	if !terminal.Fillable(in, out) {
-		return usageError(fmt.Errorf("%s needs a terminal\nTry: %s", name, try))
+		return usageError(advice.Errorf("%s needs a terminal", name).Try(try))
 	}
 	return nil
 }

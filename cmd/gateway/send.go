@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gateway/internal/advice"
 	"gateway/internal/client"
 	"gateway/internal/config"
 	"gateway/internal/terminal"
@@ -49,13 +50,13 @@ Exits with 1 when the turn failed or was cancelled.`,
   id=$(gateway send --no-wait "later") && gateway turns show $id`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return fmt.Errorf("%d arguments are given, but TEXT is one\nTry: gateway send %s", len(args), strconv.Quote(strings.Join(args, " ")))
+				return advice.Errorf("%d arguments are given, but TEXT is one", len(args)).Tryf("gateway send %s", strconv.Quote(strings.Join(args, " ")))
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("session") && f.session == "" {
-				return usageError(errors.New("--session is empty\nTry: --session NAME, or without it for the session main"))
+				return usageError(advice.Errorf("--session is empty").Try("--session NAME, or without it for the session main"))
 			}
 			input, err := readInput(cmd.InOrStdin(), args)
 			if err != nil {
@@ -95,26 +96,26 @@ func (f *sending) bounded(ctx context.Context, least time.Duration) (context.Con
 func readInput(stdin io.Reader, args []string) (string, error) {
 	if len(args) == 1 && args[0] != "-" {
 		if !utf8.ValidString(args[0]) {
-			return "", usageError(errors.New("TEXT is not UTF-8, and would not reach the agent as it is\nTry: iconv -f LATIN1 -t UTF-8 FILE | gateway send -"))
+			return "", usageError(advice.Errorf("TEXT is not UTF-8, and would not reach the agent as it is").Try("iconv -f LATIN1 -t UTF-8 FILE | gateway send -"))
 		}
 		return args[0], nil
 	}
 	if len(args) == 0 && terminal.Is(stdin) {
-		return "", usageError(errors.New("nothing to send\nTry: gateway send \"hello\", or gateway send - to read standard input"))
+		return "", usageError(advice.Errorf("nothing to send").Try("gateway send \"hello\", or gateway send - to read standard input"))
 	}
 	b, err := io.ReadAll(io.LimitReader(stdin, int64(inputLimit)+1))
 	if err != nil {
 		return "", fmt.Errorf("reading standard input: %w", err)
 	}
 	if len(b) > int(inputLimit) {
-		return "", fmt.Errorf("standard input is larger than %s, the most that turns.max_input can be\nTry: a shorter input, or a file that the agent reads by itself", inputLimit)
+		return "", advice.Errorf("standard input is larger than %s, the most that turns.max_input can be", inputLimit).Try("a shorter input, or a file that the agent reads by itself")
 	}
 	if !utf8.Valid(b) {
-		return "", usageError(errors.New("standard input is not UTF-8, and would not reach the agent as it is\nTry: iconv -f LATIN1 -t UTF-8 FILE | gateway send -, or the path of a file that the agent reads by itself"))
+		return "", usageError(advice.Errorf("standard input is not UTF-8, and would not reach the agent as it is").Try("iconv -f LATIN1 -t UTF-8 FILE | gateway send -, or the path of a file that the agent reads by itself"))
 	}
 	input := strings.TrimRight(string(b), "\r\n")
 	if input == "" {
-		return "", usageError(errors.New("standard input is empty\nTry: gateway send \"hello\""))
+		return "", usageError(advice.Errorf("standard input is empty").Try("gateway send \"hello\""))
 	}
 	return input, nil
 }
@@ -156,9 +157,9 @@ func send(ctx context.Context, cmd *cobra.Command, c *client.Client, f *sending,
 	}
 	switch t.Status {
 	case queue.Failed:
-		return fmt.Errorf("turn %s failed: %s\nTry: gateway turns retry %s", t.ID, t.Error, t.ID)
+		return advice.Errorf("turn %s failed: %s", t.ID, t.Error).Tryf("gateway turns retry %s", t.ID)
 	case queue.Cancelled:
-		return fmt.Errorf("turn %s was cancelled\nTry: gateway turns retry %s", t.ID, t.ID)
+		return advice.Errorf("turn %s was cancelled", t.ID).Tryf("gateway turns retry %s", t.ID)
 	default:
 		return nil
 	}
@@ -167,8 +168,8 @@ func send(ctx context.Context, cmd *cobra.Command, c *client.Client, f *sending,
 // kept says of a turn that was accepted where it can be found although err ended the wait for it.
 func kept(id string, err error) error {
 	if absent, ok := errors.AsType[*client.AbsentError](err); ok {
-		return fmt.Errorf("%s any more; turn %s is accepted, and goes on when one does again\nTry: %s, then gateway turns show %s", absent.Where, id, absent.Try, id)
+		return advice.Errorf("%s any more; turn %s is accepted, and goes on when one does again", absent.Where, id).Tryf("%s, then gateway turns show %s", absent.Try, id)
 	}
-	why, _, _ := strings.Cut(err.Error(), "\nTry:")
-	return fmt.Errorf("%s; turn %s is accepted and goes on\nTry: gateway turns show %s", why, id, id)
+	why, _ := advice.Split(err)
+	return advice.Errorf("%s; turn %s is accepted and goes on", why, id).Tryf("gateway turns show %s", id)
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gateway/internal/advice"
 	"gateway/internal/child"
 	"gateway/internal/config"
 	"gateway/internal/handoff"
@@ -53,7 +53,7 @@ func newServiceCommand(o *options) *cobra.Command {
 	cmd.MarkFlagsMutuallyExclusive("user", "system")
 	cmd.PersistentPreRunE = func(*cobra.Command, []string) error {
 		if runtime.GOOS != "linux" {
-			return errors.New("services are written for systemd, which is not here\nTry: a service of your system that runs: gateway run")
+			return advice.Errorf("services are written for systemd, which is not here").Try("a service of your system that runs: gateway run")
 		}
 		f.system = f.system || (!f.user && os.Getuid() == 0)
 		return nil
@@ -89,7 +89,7 @@ that connections wait even while no gateway runs.`,
 				return err
 			}
 			for _, name := range elsewhere {
-				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "gateway: warning: %s is set here and will not be for the service\nTry: the configuration file, or EnvironmentFile= in a drop-in\n", name)
+				_, _ = fmt.Fprintln(cmd.ErrOrStderr(), advice.Text("gateway: warning: "+name+" is set here and will not be for the service", "the configuration file, or EnvironmentFile= in a drop-in"))
 			}
 			out := cmd.OutOrStdout()
 			if show {
@@ -115,10 +115,10 @@ that connections wait even while no gateway runs.`,
 				return nil
 			}
 			if _, err := f.call(cmd.Context(), "daemon-reload"); err != nil {
-				return fmt.Errorf("%w\nTry: %s", err, try)
+				return advice.Wrap(err).Try(try)
 			}
 			if _, err := f.call(cmd.Context(), append([]string{"enable", "--now"}, units...)...); err != nil {
-				return fmt.Errorf("%w\nTry: %s", err, f.systemctl("status", units[0]))
+				return advice.Wrap(err).Try(f.systemctl("status", units[0]))
 			}
 			_, _ = fmt.Fprintf(out, "%s runs\n", units[0])
 			return nil
@@ -148,7 +148,7 @@ func (o *options) unit(f *serviceFlags, runAs string, socket bool) (u service.Un
 		Start: l.StartTimeout + serviceSlack, Stop: l.ShutdownTimeout + serviceSlack,
 	}
 	if runAs != "" && !f.system {
-		return u, nil, errors.New("--run-as is for a system service\nTry: --system")
+		return u, nil, advice.Errorf("--run-as is for a system service").Try("--system")
 	}
 	if !f.system {
 		u.Path = os.Getenv("PATH")
@@ -196,7 +196,7 @@ func newServiceUninstallCommand(f *serviceFlags) *cobra.Command {
 				return err
 			}
 			if len(removed) == 0 {
-				return fmt.Errorf("there is no service %s in %s\nTry: gateway service status", f.name, dir)
+				return advice.Errorf("there is no service %s in %s", f.name, dir).Try("gateway service status")
 			}
 			for _, path := range removed {
 				_, _ = fmt.Fprintf(cmd.OutOrStdout(), "removed %s\n", path)

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gateway/fsm"
+	"gateway/internal/advice"
 	"gateway/internal/config"
 	"gateway/internal/statedir"
 	"gateway/internal/terminal"
@@ -36,7 +37,7 @@ func newStatesCommand(o *options) *cobra.Command {
 			}
 			s, err := fsm.Lifecycle().Render(format)
 			if err != nil {
-				return usageError(withTry(err, "gateway states --format "+fsm.Formats[0]))
+				return usageError(advice.Default(err, "gateway states --format "+fsm.Formats[0]))
 			}
 			_, err = fmt.Fprint(cmd.OutOrStdout(), s)
 			return err

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gateway/fsm"
+	"gateway/internal/advice"
 	"gateway/internal/client"
 	"gateway/internal/statedir"
 	"gateway/internal/terminal"
@@ -63,7 +64,7 @@ func newStatusCommand(o *options) *cobra.Command {
 				if asJSON {
 					return &exitError{code: exitNotRunning}
 				}
-				return &exitError{exitNotRunning, fmt.Errorf("no gateway runs\nTry: %s", nobody.Try)}
+				return &exitError{exitNotRunning, advice.Errorf("no gateway runs").Try(nobody.Try)}
 			}
 			if err != nil {
 				return err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"gateway/internal/advice"
 	"gateway/internal/config"
 	"gateway/queue"
 )
@@ -51,7 +52,7 @@ func New(agents map[string]config.Agent, stateDir string, log zerolog.Logger) (*
 		case "openai":
 			s.runners[name] = newOpenAI(a)
 		default:
-			return nil, fmt.Errorf("agent: %s: unknown type %q\nTry: echo, command or openai", name, a.Type)
+			return nil, advice.Errorf("agent: %s: unknown type %q", name, a.Type).Try("echo, command or openai")
 		}
 	}
 	return s, nil

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"syscall"
 
+	"gateway/internal/advice"
 	"gateway/internal/statedir"
 )
 
@@ -38,7 +39,7 @@ type Client struct {
 func At(base, token string) (*Client, error) {
 	u, err := url.Parse(base)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return nil, fmt.Errorf("%q is not an address\nTry: --url http://127.0.0.1:18789", base)
+		return nil, advice.Errorf("%q is not an address", base).Try("--url http://127.0.0.1:18789")
 	}
 	return &Client{http: &http.Client{}, base: strings.TrimSuffix(base, "/"), token: token}, nil
 }
@@ -67,14 +68,10 @@ type APIError struct {
 	Status  int    `json:"-"` // of HTTP
 	Message string `json:"message"`
 	Code    string `json:"code"`
+	Try     string `json:"-"` // which the gateway sends as the end of its message; empty for none
 }
 
-func (e *APIError) Error() string {
-	if strings.Contains(e.Message, "Try:") {
-		return strings.Replace(e.Message, ". Try:", "\nTry:", 1)
-	}
-	return e.Message
-}
+func (e *APIError) Error() string { return advice.Text(e.Message, e.Try) }
 
 // NoToken is the code of a gateway that asks for a token, or for another one.
 const NoToken = "invalid_api_key"
@@ -91,7 +88,7 @@ func (e *APIError) Passing() bool {
 // AbsentError says that nobody listens where a gateway was looked for.
 type AbsentError struct{ Where, Try string }
 
-func (e *AbsentError) Error() string { return e.Where + "\nTry: " + e.Try }
+func (e *AbsentError) Error() string { return advice.Text(e.Where, e.Try) }
 
 // notRunning reports whether an error means that nobody listens.
 func notRunning(err error) bool {
@@ -126,9 +123,9 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	case notRunning(err):
 		return &AbsentError{"no gateway answers at " + c.base, "gateway status on its machine"}
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s is another user's: %w\nTry: as that user, or with --url and --token", c.Name(), fs.ErrPermission)
+		return advice.Errorf("%s is another user's: %w", c.Name(), fs.ErrPermission).Try("as that user, or with --url and --token")
 	case errors.As(err, &transport):
-		return fmt.Errorf("%s does not answer: %w\nTry: gateway status", c.Name(), transport.Err)
+		return advice.Errorf("%s does not answer: %w", c.Name(), transport.Err).Try("gateway status")
 	default:
 		return err
 	}
@@ -171,14 +168,16 @@ func (c *Client) request(ctx context.Context, method, path string, body any, hea
 		return nil, fmt.Errorf("reading the answer: %w", err)
 	}
 	if json.Unmarshal(text, &doc) != nil || doc.Error.Message == "" {
-		doc.Error.Message = fmt.Sprintf("%s answered %s, which is no gateway's answer\nTry: another --url", c.Name(), resp.Status)
+		doc.Error.Message, doc.Error.Try = fmt.Sprintf("%s answered %s, which is no gateway's answer", c.Name(), resp.Status), "another --url"
+	} else {
+		doc.Error.Message, doc.Error.Try = advice.Sentence(doc.Error.Message)
 	}
 	if resp.StatusCode == http.StatusUnauthorized && doc.Error.Code == NoToken {
 		doc.Error.Message = c.base + " asks for a token"
 		if c.token != "" {
 			doc.Error.Message = c.base + " does not accept this token"
 		}
-		doc.Error.Message += "\nTry: GATEWAY_TOKEN or --token, with what auth.token is on its machine"
+		doc.Error.Try = "GATEWAY_TOKEN or --token, with what auth.token is on its machine"
 	}
 	doc.Error.Status = resp.StatusCode
 	return nil, &doc.Error
@@ -215,5 +214,5 @@ func (c *Client) stream(ctx context.Context, path string) (io.ReadCloser, error)
 
 // unreadable is the error of an answer that no gateway gives.
 func (c *Client) unreadable(err error) error {
-	return fmt.Errorf("reading the answer of %s: %w\nTry: gateway status", c.Name(), err)
+	return advice.Errorf("reading the answer of %s: %w", c.Name(), err).Try("gateway status")
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	sse "github.com/tmaxmax/go-sse"
 
+	"gateway/internal/advice"
 	"gateway/queue"
 )
 
@@ -92,9 +93,9 @@ func (c *Client) Submit(ctx context.Context, s Submission, p Patience) (id strin
 	})
 	switch {
 	case ctx.Err() != nil:
-		return "", fmt.Errorf("%w before the gateway answered; it may have accepted the turn\nTry: the same again with --key %s, which makes no second turn", context.Cause(ctx), s.Key)
+		return "", advice.Errorf("%w before the gateway answered; it may have accepted the turn", context.Cause(ctx)).Tryf("the same again with --key %s, which makes no second turn", s.Key)
 	case err == nil && doc.ID == "":
-		err = fmt.Errorf("%s named no turn in its answer\nTry: gateway status", c.Name())
+		err = advice.Errorf("%s named no turn in its answer", c.Name()).Try("gateway status")
 	}
 	return doc.ID, err
 }

@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"github.com/caarlos0/env/v11"
+
+	"gateway/internal/advice"
 )
 
 const (
@@ -156,18 +158,18 @@ func (r *reading) readFile(path string, vars map[string]string) error {
 		return nil
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("config: there is no file %s\nTry: gateway config init %s", path, path)
+		return advice.Errorf("config: there is no file %s", path).Tryf("gateway config init %s", path)
 	}
 	if err != nil {
-		return fmt.Errorf("config: %w\nTry: ls -l %s, for who may read it", err, path)
+		return advice.Errorf("config: %w", err).Tryf("ls -l %s, for who may read it", path)
 	}
 	defer func() { _ = f.Close() }()
 	text, err := io.ReadAll(io.LimitReader(f, fileLimit+1))
 	if err != nil {
-		return fmt.Errorf("config: %w\nTry: another file with --config", err)
+		return advice.Errorf("config: %w", err).Try("another file with --config")
 	}
 	if len(text) > fileLimit {
-		return fmt.Errorf("config: %s is larger than %s\nTry: check that it is a configuration file", path, Bytes(fileLimit))
+		return advice.Errorf("config: %s is larger than %s", path, Bytes(fileLimit)).Try("check that it is a configuration file")
 	}
 	r.File = path
 	r.decode(text)

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"gateway/internal/advice"
 )
 
 // MaxInput is the most that turns.max_input can be.
@@ -35,7 +37,7 @@ type Problem struct {
 	What, Try string
 }
 
-func (p Problem) Error() string { return p.what() + "\nTry: " + p.Try }
+func (p Problem) Error() string { return advice.Text(p.what(), p.Try) }
 
 func (p Problem) what() string {
 	text := p.What

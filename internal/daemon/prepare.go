@@ -2,10 +2,10 @@ package daemon
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"time"
 
+	"gateway/internal/advice"
 	"gateway/internal/config"
 	"gateway/internal/handoff"
 	"gateway/internal/process"
@@ -98,7 +98,7 @@ func warnings(l config.Loaded) (texts []string) {
 
 // noAnswer is why a question ends.
 func (d *Daemon) noAnswer(timeout time.Duration) error {
-	return fmt.Errorf("no answer within %s\nTry: see what %s does on its own, or raise lifecycle.drain_timeout", timeout, d.executable)
+	return advice.Errorf("no answer within %s", timeout).Tryf("see what %s does on its own, or raise lifecycle.drain_timeout", d.executable)
 }
 
 // shed makes room for the next generation, which comes to be beside this one.
@@ -140,7 +140,7 @@ func candidateFor(source config.Source, p handoff.Question) (config.Loaded, erro
 		return loaded, err
 	}
 	if loaded.Config.StateDir != p.StateDir {
-		return loaded, fmt.Errorf("state_dir changed from %s to %s\nTry: gateway stop, then gateway run", p.StateDir, loaded.Config.StateDir)
+		return loaded, advice.Errorf("state_dir changed from %s to %s", p.StateDir, loaded.Config.StateDir).Try("gateway stop, then gateway run")
 	}
 	if p.Activated || loaded.Config.Listen == p.ListenAddress {
 		return loaded, nil
@@ -149,7 +149,7 @@ func candidateFor(source config.Source, p handoff.Question) (config.Loaded, erro
 	defer cancel()
 	probe, err := (&net.ListenConfig{}).Listen(ctx, "tcp", loaded.Config.Listen)
 	if err != nil {
-		return loaded, fmt.Errorf("the new listen address cannot be used: %w\nTry: another address; to widen the present one, gateway stop, then gateway run", err)
+		return loaded, advice.Errorf("the new listen address cannot be used: %w", err).Try("another address; to widen the present one, gateway stop, then gateway run")
 	}
 	return loaded, probe.Close()
 }

@@ -3,12 +3,12 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"syscall"
 	"time"
 
 	"gateway/fsm"
+	"gateway/internal/advice"
 	"gateway/internal/handoff"
 	"gateway/internal/statedir"
 	"gateway/server"
@@ -24,7 +24,7 @@ func (d *Daemon) release(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	if e.Hop.Event == fsm.StartFailed {
 		d.startEnded(e.Hop)
 		if d.why() == nil {
-			d.fail(fmt.Errorf("the start failed: %s\nTry: raise lifecycle.start_timeout, and see the log", e.Hop.Reason))
+			d.fail(advice.Errorf("the start failed: %s", e.Hop.Reason).Try("raise lifecycle.start_timeout, and see the log"))
 		}
 	}
 	d.handover.next.dismiss()

@@ -9,10 +9,10 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strings"
 	"syscall"
 
 	"gateway/fsm"
+	"gateway/internal/advice"
 	"gateway/internal/agent"
 	"gateway/internal/config"
 	"gateway/internal/failpoint"
@@ -71,10 +71,7 @@ func (d *Daemon) startFailed(err error, restarted bool) fsm.Outcome {
 	if restarted {
 		code = fsm.ExitFailed // it ran a moment ago: trying again may help
 	}
-	failure := err
-	if !strings.Contains(err.Error(), "Try:") {
-		failure = fmt.Errorf("%w\nTry: %s", err, try)
-	}
+	failure := advice.Default(err, try)
 	_ = d.tenure.keep(func() { d.failure = failure }, nil)
 	return fsm.Outcome{Event: fsm.StartFailed, Reason: err.Error(), Exit: code}
 }

@@ -2,6 +2,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gateway/fsm"
+	"gateway/internal/advice"
 	"gateway/internal/client"
 	"gateway/internal/config"
 	"gateway/internal/handoff"
@@ -91,11 +93,8 @@ func (x *examination) add(check string, h Health, what, try string) {
 
 // fault adds an error that says itself what to try, or else what is given.
 func (x *examination) fault(check string, h Health, err error, try string) {
-	what, own, has := strings.Cut(err.Error(), "\nTry: ")
-	if has {
-		try = own
-	}
-	x.add(check, h, what, try)
+	what, own := advice.Split(err)
+	x.add(check, h, what, cmp.Or(own, try))
 }
 
 func (x *examination) examine(ctx context.Context) {

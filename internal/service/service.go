@@ -19,6 +19,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"gateway/internal/advice"
 )
 
 // Marker is the first line of every file that Install writes. Without it a file is somebody else's.
@@ -56,15 +58,15 @@ var socketText string
 // Files renders the unit files for a folder of the manager.
 func (u Unit) Files(dir string) ([]File, error) {
 	if strings.Trim(u.Name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" || u.Name == "" {
-		return nil, fmt.Errorf("service: %q is not a name for a service\nTry: letters, digits, - and _", u.Name)
+		return nil, advice.Errorf("service: %q is not a name for a service", u.Name).Try("letters, digits, - and _")
 	}
 	for _, path := range []string{u.Executable, u.Config, u.StateDir, u.RunAs, u.Listen, u.Path} {
 		if !utf8.ValidString(path) || strings.ContainsFunc(path, unicode.IsControl) {
-			return nil, fmt.Errorf("service: %q has a character that cannot stand in a unit file\nTry: another path", path)
+			return nil, advice.Errorf("service: %q has a character that cannot stand in a unit file", path).Try("another path")
 		}
 	}
 	if strings.ContainsAny(u.Executable, `"'\`) {
-		return nil, fmt.Errorf("service: systemd runs no program whose path has a quotation mark or a backslash: %s\nTry: a link to it", u.Executable)
+		return nil, advice.Errorf("service: systemd runs no program whose path has a quotation mark or a backslash: %s", u.Executable).Try("a link to it")
 	}
 	templates := []struct{ suffix, text string }{{".service", serviceText}}
 	if u.Socket {
@@ -110,10 +112,10 @@ func setting(word string) string {
 func stream(listen string) (string, error) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
-		return "", fmt.Errorf("service: %w\nTry: host:port in listen", err)
+		return "", advice.Errorf("service: %w", err).Try("host:port in listen")
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return "", fmt.Errorf("service: systemd cannot hold port %q\nTry: a fixed port in listen, or leave out --socket", port)
+		return "", advice.Errorf("service: systemd cannot hold port %q", port).Try("a fixed port in listen, or leave out --socket")
 	}
 	switch host {
 	case "":
@@ -122,7 +124,7 @@ func stream(listen string) (string, error) {
 		host = "127.0.0.1"
 	}
 	if _, err := netip.ParseAddr(host); err != nil {
-		return "", fmt.Errorf("service: systemd cannot hold a port at the name %q\nTry: an address of numbers in listen, or leave out --socket", host)
+		return "", advice.Errorf("service: systemd cannot hold a port at the name %q", host).Try("an address of numbers in listen, or leave out --socket")
 	}
 	return strings.ReplaceAll(net.JoinHostPort(host, port), "%", "%%"), nil
 }
@@ -134,7 +136,7 @@ func Dir(system bool) (string, error) {
 	}
 	config, err := os.UserConfigDir()
 	if err != nil {
-		return "", fmt.Errorf("service: %w\nTry: set HOME or XDG_CONFIG_HOME", err)
+		return "", advice.Errorf("service: %w", err).Try("set HOME or XDG_CONFIG_HOME")
 	}
 	return filepath.Join(config, "systemd", "user"), nil
 }
@@ -155,7 +157,7 @@ func Write(files []File) error {
 			err = os.Rename(f.Path+".new", f.Path)
 		}
 		if err != nil {
-			return fmt.Errorf("service: %w\nTry: sudo, or --user, or --print to see the files", err)
+			return advice.Errorf("service: %w", err).Try("sudo, or --user, or --print to see the files")
 		}
 	}
 	return nil
@@ -184,7 +186,7 @@ func Remove(dir, name string) (removed []string, err error) {
 	}
 	for _, path := range paths {
 		if err := os.Remove(path); err != nil {
-			return removed, fmt.Errorf("service: %w\nTry: sudo, or --user", err)
+			return removed, advice.Errorf("service: %w", err).Try("sudo, or --user")
 		}
 		removed = append(removed, path)
 	}
@@ -198,7 +200,7 @@ func ours(path string) error {
 		return err
 	}
 	if !strings.HasPrefix(string(b), Marker) {
-		return fmt.Errorf("service: %s was not written by gateway service install\nTry: move it away, or another --name", path)
+		return advice.Errorf("service: %s was not written by gateway service install", path).Try("move it away, or another --name")
 	}
 	return nil
 }

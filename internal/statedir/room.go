@@ -2,8 +2,9 @@ package statedir
 
 import (
 	"errors"
-	"fmt"
 	"os"
+
+	"gateway/internal/advice"
 )
 
 // roomNeeded is what a start writes at most before it serves, in bytes.
@@ -13,11 +14,11 @@ const roomNeeded = 256 << 10
 func Room(dir string) error {
 	f, err := os.CreateTemp(dir, "room-")
 	if err != nil {
-		return fmt.Errorf("the state folder takes no file: %w\nTry: make room", err)
+		return advice.Errorf("the state folder takes no file: %w", err).Try("make room")
 	}
 	_, err = f.Write(make([]byte, roomNeeded))
 	if err := errors.Join(err, f.Close(), os.Remove(f.Name())); err != nil {
-		return fmt.Errorf("the disk of the state folder has no room for a start: %w\nTry: make room", err)
+		return advice.Errorf("the disk of the state folder has no room for a start: %w", err).Try("make room")
 	}
 	return nil
 }

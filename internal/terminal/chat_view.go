@@ -1,13 +1,14 @@
 package terminal
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/ansi"
+
+	"gateway/internal/advice"
 )
 
 // markdownLimit is the longest answer, in bytes, that is rendered: a longer one would hold up the keys.
@@ -46,8 +47,8 @@ func (m *chat) farewell() string {
 	again := "gateway chat --session " + shellWord(m.line.session)
 	switch unsent := m.unsent(); {
 	case unsent != nil:
-		return text + fmt.Sprintf("the gateway had not answered to: %s\nTry: gateway send --session %s --key %s with the same text, which makes no second turn\n",
-			oneLine(unsent.input, 60), shellWord(m.line.session), unsent.key)
+		return text + advice.Text("the gateway had not answered to: "+oneLine(unsent.input, 60),
+			"gateway send --session "+shellWord(m.line.session)+" --key "+unsent.key+" with the same text, which makes no second turn") + "\n"
 	case len(m.open) > 0:
 		return text + "the turn goes on; come back with: " + again + "\n"
 	}
