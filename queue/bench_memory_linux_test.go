@@ -31,7 +31,7 @@ func BenchmarkMemory(b *testing.B) {
 			produce(b, 256, len(names), func(n int) error { return completeHello(b.Context(), q, names[n]) })
 		}},
 		{"queued=100000", func(b *testing.B, q *Queue) {
-			q.Pause()
+			pause(q)
 			accept100k(b, q)
 		}},
 	}

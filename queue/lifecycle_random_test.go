@@ -138,7 +138,16 @@ func play(t *testing.T, empty []byte, rules ruleIndex, script []lifeStep) (err e
 func (w *lives) open() {
 	w.q, w.store = openFaulty(w.t, w.path, w.cfg)
 	w.slots = 0
-	w.q.scheduler.pause(w.paused)
+	w.setPaused(w.paused)
+}
+
+func (w *lives) setPaused(paused bool) {
+	w.paused = paused
+	if paused {
+		pause(w.q)
+	} else {
+		w.q.Resume()
+	}
 }
 
 // happen applies the table to a turn and returns the error that whoever asked has to get.
@@ -206,8 +215,7 @@ func (w *lives) take(s lifeStep) error {
 	case "accept":
 		return w.accept(s)
 	case "pause", "resume":
-		w.paused = s.What == "pause"
-		w.q.scheduler.pause(w.paused)
+		w.setPaused(s.What == "pause")
 		return nil
 	case "time":
 		time.Sleep(2 * time.Minute)

@@ -297,7 +297,7 @@ func (l *walkedTurn) start(f facts) {
 		l.store.written.Store(&wait)
 		synctest.Wait()
 	}
-	l.q.scheduler.pause(true)
+	pause(l.q)
 }
 
 // happen lets something happen to the turn.
@@ -330,7 +330,7 @@ func (l *walkedTurn) happen(r rule, f facts) error {
 		}
 		l.q.Resume()
 		l.work = l.agent.next(l.t)
-		l.q.scheduler.pause(true)
+		pause(l.q)
 	case onText:
 		if l.work == nil || r.Status != Running {
 			return l.write(&appendText{seq: l.seq, number: l.number(), event: l.event(EventDelta)})

@@ -87,6 +87,9 @@ func openQueue(t testing.TB, path string, cfg Config) *Queue {
 	return q
 }
 
+// pause stops further starts; what runs goes on.
+func pause(q *Queue) { q.scheduler.ask(func() { q.scheduler.paused = true }) }
+
 func closeQueue(t testing.TB, q *Queue) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

@@ -453,11 +453,8 @@ func (q *Queue) Active() (active []Turn) {
 	return active
 }
 
-// Resume lets turns start; Pause stops further starts, what runs goes on. Both are idempotent.
-func (q *Queue) Resume() { q.scheduler.pause(false) }
-
-// Pause stops further starts. See Resume.
-func (q *Queue) Pause() { q.scheduler.pause(true) }
+// Resume lets turns start, until [Queue.Drain] or [Queue.Close] stops that. It is idempotent.
+func (q *Queue) Resume() { q.scheduler.resume() }
 
 // Drain pauses and returns nil once nothing runs, except the turn named by `except` (the one that asked
 // for the restart; empty for none). It returns ctx's cause if that ends first; the queue stays paused.

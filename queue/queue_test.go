@@ -234,7 +234,7 @@ func TestAHandOverLeavesTheLogToTheNextGeneration(t *testing.T) {
 	q.Resume()
 	wait(t, q, done.ID)
 	q.Fold()
-	q.Pause()
+	pause(q)
 	waits := accept(t, q, "a", "two")
 	require.NoError(t, q.HandOver(ctx))
 	require.NoError(t, q.HandOver(ctx), "again")
@@ -291,7 +291,7 @@ func TestClosedQueueSaysSo(t *testing.T) {
 		require.ErrorIs(t, err, ErrClosed)
 	}
 	q.Resume()
-	q.Pause()
+	pause(q)
 	require.Len(t, q.Lanes(), 2)
 	require.Empty(t, q.Active())
 	require.Equal(t, 1, q.Stats().Queued)
@@ -348,7 +348,7 @@ func TestFinishedTurnsAreForgottenAfterTheRetention(t *testing.T) {
 	require.NoError(t, err)
 	q.Resume()
 	wait(t, q, waiting.ID)
-	q.Pause()
+	pause(q)
 	waiting = accept(t, q, "w", "still waits")
 	n := NewTurn{Session: "s", Lane: "main", Agent: "echo", Input: "x", IdempotencyKey: "k"}
 	var old []string
@@ -362,7 +362,7 @@ func TestFinishedTurnsAreForgottenAfterTheRetention(t *testing.T) {
 	for _, id := range append(old, waiting.ID) {
 		wait(t, q, id)
 	}
-	q.Pause()
+	pause(q)
 	waiting = accept(t, q, "w", "waits for ever")
 
 	pruned, err := q.prune(t.Context(), beforeTurn(t, q, old[0]))

@@ -260,9 +260,9 @@ func (s *scheduler) load(t waitingTurn) {
 	}
 }
 
-// pause forbids or allows starts, and returns once that holds.
-func (s *scheduler) pause(paused bool) {
-	s.ask(func() { s.paused = paused })
+// resume allows starts, and returns once that holds.
+func (s *scheduler) resume() {
+	s.ask(func() { s.paused = false })
 }
 
 // carry keeps the turn at hand for its start when there is room.

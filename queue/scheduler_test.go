@@ -89,7 +89,7 @@ func TestSessionsKeepTheirOrderAndLanesTheirLimits(t *testing.T) {
 				for j, p := range pauses {
 					switch p {
 					case 0:
-						q.Pause()
+						pause(q)
 					case 1, 2:
 						q.Resume()
 					}
@@ -179,8 +179,8 @@ func TestPausedQueueStartsNothing(t *testing.T) {
 	q.Resume()
 	accept(t, q, "a", "x")
 	first := g.next(t)
-	q.Pause()
-	q.Pause()
+	pause(q)
+	pause(q)
 	second := accept(t, q, "b", "x")
 	first.end <- nil
 	require.NoError(t, q.Drain(t.Context(), ""))

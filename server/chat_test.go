@@ -149,7 +149,7 @@ func TestAChatThatHasNotBegunOutlivesARestart(t *testing.T) {
 	g := newGateway(t)
 	for _, stream := range []bool{false, true} {
 		t.Run(fmt.Sprintf("stream=%v", stream), func(t *testing.T) {
-			g.backend.Queue.Pause()
+			require.NoError(t, g.backend.Queue.Drain(t.Context(), ""))
 			// require may not be called where the request waits.
 			bodies, failures := make(chan string, 1), make(chan error, 1)
 			body := fmt.Sprintf(`{"messages":[{"role":"user","content":"hello"}],"stream":%v}`, stream)

@@ -77,7 +77,7 @@ func TestEveryRefusalHasTheShapeOfOpenAI(t *testing.T) {
 
 func TestAFullQueueRefusesBeforeAnythingIsWritten(t *testing.T) {
 	g := newGateway(t)
-	g.backend.Queue.Pause()
+	require.NoError(t, g.backend.Queue.Drain(t.Context(), ""))
 	for i := range 3 {
 		status, _, body := g.do("POST", "/v1/responses", `{"input":"x","background":true,"conversation":"c"}`, "Idempotency-Key", fmt.Sprint(i))
 		require.Equal(t, http.StatusOK, status, body)

@@ -145,7 +145,7 @@ func TestNobodyIsToldWhileNobodyWatches(t *testing.T) {
 
 func TestAListedTurnSaysWhyItWaits(t *testing.T) {
 	g := newGateway(t)
-	g.backend.Queue.Pause()
+	require.NoError(t, g.backend.Queue.Drain(t.Context(), ""))
 	accepted, _, err := g.backend.Queue.Accept(t.Context(), queue.NewTurn{Session: "s", Lane: "main", Agent: "echo", Input: "hello"})
 	require.NoError(t, err)
 	_, _, body := g.do("GET", "/v1/turns/"+accepted.ID, "")

@@ -119,7 +119,7 @@ func TestAStreamOfCallsAndALogOfJoinedInputsAreDescribed(t *testing.T) {
 	_, _, stream := g.do("GET", "/v1/responses/"+header.Get("X-Turn-Id")+"?stream=true", "")
 	require.Contains(t, stream, "event: response.function_call_arguments.done\n")
 
-	g.backend.Queue.Pause()
+	require.NoError(t, g.backend.Queue.Drain(t.Context(), ""))
 	for _, text := range []string{"one", "two"} {
 		_, header, _ = g.do("POST", "/v1/responses", `{"input":"`+text+`","background":true,"conversation":"c"}`, "X-Queue-Mode", "collect")
 	}
