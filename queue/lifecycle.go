@@ -151,7 +151,7 @@ func turnLifecycle() lifecycle {
 	costs := func(c attemptCost, r rule) rule { r.Attempt = c; return r }
 	pauses := func(r rule) rule { r.Pause = true; return r }
 
-	started := to(Queued, onStart, Running, EventStarted, "it is the first of its session that may start, and its lane has a free slot")
+	started := to(Queued, onStart, Running, EventStarted, "it is at the head of its session, and its lane has a free slot")
 	started.Attempt, started.Run, started.Slot = countsAttempt, true, takesSlot
 
 	return lifecycle{
@@ -160,26 +160,26 @@ func turnLifecycle() lifecycle {
 			{Queued, "the turn is on disk and waits for its next start", "the turn, its input and its place in the session"},
 			{Running, "an attempt is under way and holds a slot of its lane", "the turn, and the text that was shown"},
 			{Completed, "the agent ended well, and its whole answer is on disk", "the turn and its answer"},
-			{Failed, "the turn ended without an answer; its error says why", "the turn, its error and the text so far"},
+			{Failed, "the turn ended without an answer; its error has the reason", "the turn, its error and the text so far"},
 			{Cancelled, "a client ended the turn, or a newer message of its session did", "the turn, its error and the text so far"},
 		},
 
 		Occurrences: []occurrenceSpec{
 			{onAccept, "a client sends a message, or sends one again"},
 			{onJoin, "a client sends a message with the mode collect"},
-			{onStart, "the scheduler, when the turn is the first of its session and its lane has a free slot"},
+			{onStart, "the scheduler, when the turn is at the head of its session and its lane has a free slot"},
 			{onText, "the agent writes text"},
 			{onComplete, "the agent ends well"},
 			{onFailure, "the agent ends with an error, panics, takes longer than its timeout or writes more than `turns.max_output`"},
 			{onTemporaryFailure, "the agent ends with an error that may go away: exit code 75, an endpoint that is away or overloaded"},
-			{onUnwritable, "the store cannot write the result of the attempt, whatever the disk does: the result itself is what is wrong"},
+			{onUnwritable, "the store, when it cannot write the result of an attempt because of the result itself; what the disk refuses is written again instead"},
 			{onInterruption, "the gateway stops, or a drain reaches its deadline"},
 			{onCrash, "the next start, when the gateway before it crashed, was killed or lost power"},
 			{onCancel, "a client cancels the turn"},
 			{onSupersede, "a newer message of the session has the mode interrupt"},
 			{onRetry, "a client retries the turn"},
 			{onDelete, "a client deletes the turn"},
-			{onPrune, "the gateway, every hour"},
+			{onPrune, "the gateway, every hour, for each turn that has ended"},
 		},
 
 		Rules: []rule{
@@ -230,12 +230,12 @@ func turnLifecycle() lifecycle {
 			when(mayRerun|attemptsLeft, pauses(frees(to(Running, onTemporaryFailure, Queued, EventInterrupted, "it returns to the head of its session; the attempt counts")))),
 			when(mayRerun, unless(attemptsLeft, frees(to(Running, onTemporaryFailure, Failed, EventFailed, "max_attempts is reached")))),
 			unless(mayRerun, frees(to(Running, onTemporaryFailure, Failed, EventFailed, "a turn that may not run twice is not retried"))),
-			frees(to(Running, onUnwritable, Failed, EventFailed, "its session must not wait for ever; the error says why")),
+			frees(to(Running, onUnwritable, Failed, EventFailed, "its session must not wait for ever; the error has the reason")),
 			unless(agentCalled, costs(givesBack, frees(to(Running, onInterruption, Queued, EventInterrupted, "it returns to the head of its session; the agent did nothing")))),
 			when(agentCalled|mayRerun, costs(givesBack, frees(to(Running, onInterruption, Queued, EventInterrupted, "it returns to the head of its session; what the gateway did costs no attempt")))),
 			when(agentCalled, unless(mayRerun, frees(to(Running, onInterruption, Failed, EventFailed, "a turn that may not run twice fails instead")))),
 			when(mayRerun|attemptsLeft, pauses(frees(to(Running, onCrash, Queued, EventInterrupted, "it returns to the head of its session; the attempt counts, so that a turn which kills the gateway does not do so for ever")))),
-			when(mayRerun, unless(attemptsLeft, frees(to(Running, onCrash, Failed, EventFailed, "it was running at max_attempts crashes")))),
+			when(mayRerun, unless(attemptsLeft, frees(to(Running, onCrash, Failed, EventFailed, "max_attempts is reached")))),
 			unless(mayRerun, frees(to(Running, onCrash, Failed, EventFailed, "a turn that may not run twice fails instead"))),
 			frees(to(Running, onCancel, Cancelled, EventCancelled, "its agent is told to end; what it returns does not count")),
 			frees(to(Running, onSupersede, Cancelled, EventCancelled, "its agent is told to end; the newer message starts next")),

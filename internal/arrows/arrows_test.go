@@ -33,6 +33,7 @@ var allowed = map[string][]string{
 	"gateway/internal/service":   {},
 	"gateway/internal/arrows":    {},
 	"gateway/internal/benchpage": {},
+	"gateway/internal/turnspage": {"gateway/queue", "gateway/internal/config"},
 	"gateway/internal/certify":   {},
 	"gateway/internal/described": {},
 
