@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -151,6 +152,18 @@ func (s *Server) requestEvent(event string) func(http.ResponseWriter, *http.Requ
 		}
 		return api.Reply(w, http.StatusAccepted, decision)
 	}
+}
+
+// stateAndBoot is where the lifecycle is, and the name of this run of the program.
+func (s *Server) stateAndBoot() (state, bootID string) {
+	status := s.opts.Lifecycle.Status()
+	return status.State, status.BootID
+}
+
+// restart asks for a restart.
+func (s *Server) restart(ctx context.Context, actor, reason string) (outcome, state, message string, err error) {
+	d, err := s.opts.Lifecycle.Request(ctx, Request{Event: "restart", Actor: actor, Reason: reason})
+	return d.Outcome, d.State, d.Message, err
 }
 
 // checkSuccessor says whether a restart would work.

@@ -85,7 +85,13 @@ func isPage(r *http.Request) bool {
 // home is the page, or a WebSocket.
 func (s *Server) home(w http.ResponseWriter, r *http.Request) error {
 	if isUpgrade(r) {
-		s.gated(s.openSocket)(w, r)
+		s.gated(func(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+			from := origin{host: hostOf(r), trusted: trusted(r.Context())}
+			if c := connOf(r.Context()); c != nil {
+				from.under = c
+			}
+			return s.hub.openSocket(w, r, b, from)
+		})(w, r)
 		return nil
 	}
 	return s.sendPage(w, r, "index.html")

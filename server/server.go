@@ -62,7 +62,6 @@ type Server struct {
 	bodies  atomic.Int64 // bytes of requests' bodies that are in memory
 	answers answers
 
-	began    time.Time
 	partings sync.WaitGroup // of WebSockets that only their clients have to close
 
 	certificate atomic.Pointer[tls.Certificate] // nil for no TLS
@@ -77,7 +76,8 @@ type Server struct {
 
 // New returns a server that serves nothing yet.
 func New(opts Options) *Server {
-	s := &Server{opts: opts, roster: newRoster(), hub: newHub(), crossOrigin: http.NewCrossOriginProtection(), began: time.Now(), retirement: api.NewRetirement()}
+	s := &Server{opts: opts, roster: newRoster(), crossOrigin: http.NewCrossOriginProtection(), retirement: api.NewRetirement()}
+	s.hub = newHub(hubOptions{state: s.stateAndBoot, restart: s.restart, version: opts.Version, retirement: s.retirement, log: opts.Log})
 	s.gate = newGate(opts.Lifecycle, func() bool { return s.relay.Load() != nil })
 	s.feed = newOverview(opts.Lifecycle, func() *api.Backend { b, _, _, _ := s.gate.look(); return b }, opts.Log)
 	s.tls = s.newTLS()

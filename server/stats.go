@@ -24,9 +24,7 @@ func (s *Server) Stats() Stats {
 	s.roster.mu.Lock()
 	stats.Connections = s.roster.remote
 	s.roster.mu.Unlock()
-	s.hub.mu.Lock()
-	stats.WebSockets = len(s.hub.all) - s.hub.strangers
-	s.hub.mu.Unlock()
+	stats.WebSockets = s.hub.greeted()
 	s.bouncer.mu.Lock()
 	stats.SentAway = maps.Clone(s.bouncer.sent)
 	s.bouncer.mu.Unlock()

@@ -74,10 +74,10 @@ func badFrame(message string) *frameError { return &frameError{Code: codeInvalid
 
 // socket is one WebSocket connection of one generation.
 type socket struct {
-	s       *Server
+	hub     *hub
 	b       *api.Backend
 	ws      *websocket.Conn
-	under   *conn // nil when it cannot be carried over
+	from    origin
 	request *http.Request
 	id      string
 	nonce   string // of the challenge
@@ -113,18 +113,36 @@ type socket struct {
 	replaying sync.Mutex // so that what is replayed waits for its client one event at a time
 }
 
+// origin is where a connection comes from.
+type origin struct {
+	// host is how presence names it.
+	host string
+	// trusted: it came by the control socket, whose file mode is its authentication.
+	trusted bool
+	// under is the connection under the WebSocket; nil when it cannot be carried over a restart.
+	under carrier
+}
+
+// carrier is a connection that can be carried over a restart.
+type carrier interface {
+	// becomeSocket is called once the upgrade was answered: no request is left on it that the successor could answer.
+	becomeSocket()
+	// part is called before the last frame, after which the client only has to close the connection.
+	part()
+}
+
 // anySocket stands for the request that a connection began as, once nothing of it is needed any more.
 var anySocket = &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/"}}
 
 // openSocket upgrades the connection and serves it until it ends.
-func (s *Server) openSocket(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+func (h *hub) openSocket(w http.ResponseWriter, r *http.Request, b *api.Backend, from origin) error {
 	c := &socket{
-		s: s, b: b, request: r, id: rand.Text(), nonce: newNonce(), greeted: make(chan struct{}),
+		hub: h, b: b, from: from, request: r, id: rand.Text(), nonce: newNonce(), greeted: make(chan struct{}),
 		calls: make(chan struct{}, maxRequests), awaits: make(chan struct{}, maxAwaited),
 	}
 	// It ends when the gateway retires, not with the request that it began as.
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	if !s.hub.enter(c) {
+	if !h.enter(c) {
 		c.cancel()
 		return api.Unavailable("too_many_connections", "too many WebSocket connections are open. Try: again later", nil)
 	}
@@ -132,11 +150,11 @@ func (s *Server) openSocket(w http.ResponseWriter, r *http.Request, b *api.Backe
 	ws, err := c.out.accept(w, r)
 	if err != nil {
 		c.cancel()
-		s.hub.leave(c)
+		h.leave(c)
 		return nil //nolint:nilerr // it has answered
 	}
-	if c.under = connOf(r.Context()); c.under != nil {
-		c.under.becomeSocket()
+	if c.from.under != nil {
+		c.from.under.becomeSocket()
 	}
 	c.ws = ws
 	go c.serve() // not here, where net/http would keep its buffers for as long as this takes
@@ -161,7 +179,7 @@ func (c *socket) start() {
 	c.tick = time.AfterFunc(tickInterval, c.tickNow)
 	c.mu.Unlock()
 	select {
-	case <-c.s.retirement.Begun():
+	case <-c.hub.opts.retirement.Begun():
 		c.leave()
 	default:
 	}
@@ -185,7 +203,7 @@ func (c *socket) greet() bool {
 // recovering ends a connection whose goroutine panicked, and logs the stack.
 func (c *socket) recovering() {
 	if p := recover(); p != nil {
-		c.s.opts.Log.Error().Interface("panic", p).Stack().Msg("a connection panicked; please report it")
+		c.hub.opts.log.Error().Interface("panic", p).Stack().Msg("a connection panicked; please report it")
 	}
 }
 
@@ -199,7 +217,7 @@ func (c *socket) finish() {
 	c.tick.Stop()
 	c.mu.Unlock()
 	c.ends.Wait()
-	c.s.hub.leave(c)
+	c.hub.leave(c)
 }
 
 // listen answers requests until the connection ends.
@@ -268,7 +286,7 @@ func (c *socket) event(name string, payload any) {
 func (c *socket) send(f frame) {
 	text, err := json.Marshal(f)
 	if err != nil {
-		c.s.opts.Log.Error().Err(err).Str("event", f.Event).Msg("a frame could not be encoded; please report it")
+		c.hub.opts.log.Error().Err(err).Str("event", f.Event).Msg("a frame could not be encoded; please report it")
 		return
 	}
 	numbered := f.Type == "event" && f.Event != "connect.challenge"
@@ -281,7 +299,7 @@ func (c *socket) send(f frame) {
 // tickNow sends a tick, and has the next one sent.
 func (c *socket) tickNow() {
 	c.event("tick", map[string]any{"ts": time.Now().UnixMilli()})
-	c.s.hub.tellHealth(c.b)
+	c.hub.tellHealth(c.b)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.ended {
@@ -311,8 +329,8 @@ func (c *socket) sayGoodbye() {
 		c.close(websocket.StatusTryAgainLater, "the gateway restarts")
 		return
 	}
-	c.s.hub.quiet(c.ctx) // what ended in the drain is told before the goodbye
-	n := c.s.retirement.Notice()
+	c.hub.quiet(c.ctx) // what ended in the drain is told before the goodbye
+	n := c.hub.opts.retirement.Notice()
 	bye := map[string]any{"reason": n.Reason}
 	if n.RestartExpectedMS != nil {
 		bye["restartExpectedMs"] = *n.RestartExpectedMS
@@ -328,8 +346,8 @@ func (c *socket) close(code websocket.StatusCode, reason string) {
 	c.flush()
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	if c.under != nil {
-		c.under.part()
+	if c.from.under != nil {
+		c.from.under.part()
 	}
 	_ = c.ws.Close(code, reason)
 	c.cancel()

@@ -111,7 +111,7 @@ func (c *socket) handshake(silent *time.Timer) bool {
 		return false
 	}
 	select {
-	case <-c.s.retirement.Begun():
+	case <-c.hub.opts.retirement.Begun():
 		c.refuse(f.ID, websocket.StatusTryAgainLater, &frameError{
 			Code: codeUnavailable, Message: "the gateway restarts", Details: map[string]any{"reason": "startup-sidecars"},
 			Retryable: true, RetryAfterMS: 500,
@@ -120,9 +120,9 @@ func (c *socket) handshake(silent *time.Timer) bool {
 	default:
 	}
 	c.peer = p.peer
-	c.s.hub.takeUp(c.ctx, c.b)
+	c.hub.takeUp(c.ctx, c.b)
 	hello := c.hello()
-	c.s.hub.joined(c, func() { c.respond(f.ID, hello, nil) })
+	c.hub.joined(c, func() { c.respond(f.ID, hello, nil) })
 	return true
 }
 
@@ -201,7 +201,7 @@ func parseConnect(raw []byte) (p connectParams, err error) {
 func (c *socket) authenticate(p *connectParams) *frameError {
 	who := api.Master
 	p.peer.method = "none"
-	if !trusted(c.request.Context()) && len(c.b.Callers) > 0 {
+	if !c.from.trusted && len(c.b.Callers) > 0 {
 		p.peer.method = "token"
 		if p.token == "" {
 			who = c.b.Bearer(c.request)
@@ -225,7 +225,7 @@ func (c *socket) authenticate(p *connectParams) *frameError {
 	}
 	p.peer.grant(p.scopes, who)
 	p.peer.since = time.Now()
-	p.peer.host = hostOf(c.request)
+	p.peer.host = c.from.host
 	return nil
 }
 
@@ -265,14 +265,14 @@ func (d *device) check(p *connectParams, nonce string, now time.Time) string {
 
 // hello is the answer to connect.
 func (c *socket) hello() map[string]any {
-	status := c.s.opts.Lifecycle.Status()
+	_, bootID := c.hub.opts.state()
 	return map[string]any{
 		"type": "hello-ok", "protocol": protocol,
-		"server":   map[string]any{"version": c.s.opts.Version, "connId": c.id, "bootId": status.BootID},
+		"server":   map[string]any{"version": c.hub.opts.version, "connId": c.id, "bootId": bootID},
 		"features": map[string]any{"methods": slices.Sorted(maps.Keys(methods)), "events": socketEvents},
 		"snapshot": map[string]any{
-			"presence": c.s.hub.presence(), "health": c.s.hub.health(c.b), "stateVersion": map[string]int{"presence": c.s.hub.presenceVersion(), "health": 0},
-			"uptimeMs": time.Since(c.s.began).Milliseconds(),
+			"presence": c.hub.presence(), "health": c.hub.health(c.b), "stateVersion": map[string]int{"presence": c.hub.presenceVersion(), "health": 0},
+			"uptimeMs": time.Since(c.hub.began).Milliseconds(),
 		},
 		"auth":   map[string]any{"method": c.peer.method, "role": "operator", "scopes": append([]string{}, c.peer.scopes...)},
 		"policy": map[string]any{"maxPayload": maxFrame, "maxBufferedBytes": maxBuffered, "tickIntervalMs": tickInterval.Milliseconds()},

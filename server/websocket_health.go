@@ -94,7 +94,7 @@ func (h *hub) tellHealth(b *api.Backend) {
 }
 
 func (c *socket) status(ctx context.Context, _ string, _ api.Fields) (any, error) {
-	listed, err := c.s.hub.census.take(ctx, c.b)
+	listed, err := c.hub.census.take(ctx, c.b)
 	if err != nil {
 		return nil, err
 	}
@@ -107,8 +107,9 @@ func (c *socket) status(ctx context.Context, _ string, _ api.Fields) (any, error
 	sessions := recent(listed)
 	sessions["byAgent"] = byAgent
 	st := c.b.Queue.Stats()
+	state, _ := c.hub.opts.state()
 	return map[string]any{
-		"runtimeVersion": c.s.opts.Version, "state": c.s.opts.Lifecycle.Status().State,
+		"runtimeVersion": c.hub.opts.version, "state": state,
 		"tasks": map[string]any{
 			"total": st.Running + st.Queued, "active": st.Running, "byStatus": map[string]int{"running": st.Running, "queued": st.Queued},
 		},

@@ -9,11 +9,26 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"gateway/server/api"
 )
 
+// hubOptions is what a hub needs for the whole life of the process image.
+type hubOptions struct {
+	// state is where the lifecycle is, and the name of this run of the program.
+	state func() (state, bootID string)
+	// restart asks the lifecycle for a restart and returns what it decided.
+	restart    func(ctx context.Context, actor, reason string) (outcome, state, message string, err error)
+	version    string
+	retirement *api.Retirement
+	log        zerolog.Logger
+}
+
 // hub knows the connections of this process, and the runs that are told to them.
 type hub struct {
+	opts    hubOptions
+	began   time.Time
 	ctx     context.Context // ends what is told
 	cancel  context.CancelFunc
 	follows sync.WaitGroup
@@ -39,8 +54,8 @@ type hub struct {
 	toldAt         time.Time     // when all were told the health
 }
 
-func newHub() *hub {
-	h := &hub{all: map[*socket]bool{}, runs: map[followed]bool{}, lately: map[string]string{}, changed: make(chan struct{})}
+func newHub(opts hubOptions) *hub {
+	h := &hub{opts: opts, began: time.Now(), all: map[*socket]bool{}, runs: map[followed]bool{}, lately: map[string]string{}, changed: make(chan struct{})}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	return h
 }
@@ -153,7 +168,7 @@ func (h *hub) tellRun(r run, name string, payload map[string]any) {
 func (c *socket) encode(name string, payload any) []byte {
 	text, err := json.Marshal(frame{Type: "event", Event: name, Payload: payload})
 	if err != nil {
-		c.s.opts.Log.Error().Err(err).Str("event", name).Msg("an event could not be encoded; please report it")
+		c.hub.opts.log.Error().Err(err).Str("event", name).Msg("an event could not be encoded; please report it")
 		return nil
 	}
 	return text[:len(text)-1]
@@ -183,6 +198,13 @@ func (h *hub) wakeAll() {
 	for _, c := range h.connected() {
 		c.wake()
 	}
+}
+
+// greeted is how many clients are connected.
+func (h *hub) greeted() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.all) - h.strangers
 }
 
 // retire has goodbye said to all.

@@ -36,11 +36,11 @@ func init() {
 	}
 	methods = map[string]method{
 		"health": {api.Read, func(c *socket, _ context.Context, _ string, _ api.Fields) (any, error) {
-			return c.s.hub.health(c.b), nil
+			return c.hub.health(c.b), nil
 		}},
 		"status": {api.Read, (*socket).status},
 		"system-presence": {api.Read, func(c *socket, _ context.Context, _ string, _ api.Fields) (any, error) {
-			return c.s.hub.presence(), nil
+			return c.hub.presence(), nil
 		}},
 		"config.get":    {api.Read, fixed(map[string]any{})},
 		"agents.list":   {api.Read, (*socket).listAgents},
@@ -83,7 +83,7 @@ func inOrder(name string) bool { return name == "agent" || name == "chat.send" }
 func (c *socket) answer(f frame) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.s.opts.Log.Error().Interface("panic", p).Str("method", api.Clip(f.Method)).Stack().Msg("a method panicked; please report it")
+			c.hub.opts.log.Error().Interface("panic", p).Str("method", api.Clip(f.Method)).Stack().Msg("a method panicked; please report it")
 			c.respond(f.ID, nil, &frameError{Code: codeUnavailable, Message: "internal error"})
 		}
 	}()
@@ -136,7 +136,7 @@ func (c *socket) asFrameError(err error) *frameError {
 		out.Code, out.Retryable, out.RetryAfterMS = codeUnavailable, e.RetryAfter > 0, e.RetryAfter.Milliseconds()
 	}
 	if e.Status >= 500 {
-		e.LogFault(&c.s.opts.Log, c.request, err)
+		e.LogFault(&c.hub.opts.log, c.request, err)
 	}
 	return out
 }
@@ -303,12 +303,12 @@ func (c *socket) restartRequest(ctx context.Context, _ string, params api.Fields
 		return nil, badFrame(fmt.Sprintf("reason must be at most %d printable characters. Try: a shorter one", api.MaxReason))
 	}
 	preflight := c.preflight()
-	d, err := c.s.opts.Lifecycle.Request(ctx, Request{Event: "restart", Actor: "websocket " + c.peer.caller.Prefix() + c.peer.ID, Reason: reason})
+	outcome, state, message, err := c.hub.opts.restart(ctx, "websocket "+c.peer.caller.Prefix()+c.peer.ID, reason)
 	if err != nil {
 		return nil, fmt.Errorf("server: requesting a restart: %w", err)
 	}
 	return map[string]any{
-		"ok": true, "status": d.Outcome, "state": d.State, "message": d.Message,
+		"ok": true, "status": outcome, "state": state, "message": message,
 		"preflight": preflight, "restart": map[string]any{"pid": os.Getpid()}, // the command line looks at both
 	}, nil
 }

@@ -216,7 +216,7 @@ func (c *socket) settled() (wait func()) {
 		c.wakeLocked()
 	}
 	time.AfterFunc(settleTime, func() { c.pong(payload) }) // also when nobody waits, or the client never answers
-	retiring := c.s.retirement.Begun()
+	retiring := c.hub.opts.retirement.Begun()
 	return func() {
 		select {
 		case <-pong:

@@ -64,7 +64,7 @@ func (c *socket) findRun(ctx context.Context, id, session string) (t queue.Turn,
 	}
 	turn := ""
 	if session == "" {
-		turn = c.s.hub.turnOf(id)
+		turn = c.hub.turnOf(id)
 	} else if session, _, err = c.sessionKey(session, ""); err != nil {
 		return t, err
 	}
@@ -81,7 +81,7 @@ func (c *socket) findRun(ctx context.Context, id, session string) (t queue.Turn,
 
 // setApart keeps what all are told of the turn from this client.
 func (c *socket) setApart(key followed) error {
-	h := c.s.hub
+	h := c.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c.mu.Lock()
@@ -103,7 +103,7 @@ func (c *socket) setApart(key followed) error {
 
 // rejoin ends the resuming of a turn, once nothing of it is left that all are told: the client has had it.
 func (c *socket) rejoin(key followed) {
-	h := c.s.hub
+	h := c.hub
 	h.end(key)
 	h.until(c.ctx, func() bool { return !h.runs[followed{b: key.b, turn: key.turn}] })
 	c.mu.Lock()

@@ -244,7 +244,7 @@ func TestWhoHasHadARunIsNotToldItAgain(t *testing.T) {
 		c, _, theirs := piped(t)
 		c.start()
 		all, own := followed{turn: "t"}, followed{turn: "t", only: c}
-		h := c.s.hub
+		h := c.hub
 		h.runs[all] = true
 		require.NoError(t, c.setApart(own))
 		c.work.Go(func() { c.rejoin(own) })

@@ -62,7 +62,7 @@ func (c *socket) accept(ctx context.Context, params api.Fields, message, session
 		Session: r.session, Lane: c.b.DefaultLane, Agent: r.agent, Input: message, IdempotencyKey: key, DefaultMode: c.b.Modes[r.agent],
 	})
 	if err == nil {
-		c.s.hub.remember(r.id, r.turn.ID)
+		c.hub.remember(r.id, r.turn.ID)
 	}
 	return r, err
 }
@@ -91,7 +91,7 @@ func (c *socket) agent(ctx context.Context, id string, params api.Fields) (any, 
 	c.respond(id, map[string]any{
 		"runId": r.id, "sessionKey": known, "agentId": named, "status": "accepted", "acceptedAt": r.turn.CreatedAt.UnixMilli(),
 	}, nil)
-	c.s.hub.follow(c.b, r, nil)
+	c.hub.follow(c.b, r, nil)
 	limit := runTime
 	if seconds > 0 {
 		limit = min(time.Duration(seconds*float64(time.Second)), maxWait)
@@ -162,7 +162,7 @@ func (c *socket) agentWait(ctx context.Context, request string, params api.Field
 	if err := params.TakeMembers(api.Into("runId", &id), api.Into("timeoutMs", &millis)); err != nil {
 		return nil, err
 	}
-	turn := c.s.hub.turnOf(id)
+	turn := c.hub.turnOf(id)
 	if turn == "" {
 		t, err := c.b.Queue.TurnByKey(ctx, "", id)
 		if errors.Is(err, queue.ErrNotFound) {
@@ -244,7 +244,7 @@ func (c *socket) chatSend(ctx context.Context, id string, params api.Fields) (an
 		status = inFlight
 	}
 	c.respond(id, map[string]any{"runId": r.id, "status": status}, nil)
-	c.s.hub.follow(c.b, r, c.settled())
+	c.hub.follow(c.b, r, c.settled())
 	return nil, errAnswered
 }
 

@@ -37,9 +37,9 @@ func piped(t *testing.T) (*socket, *bufio.ReadWriter, net.Conn) {
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 	require.NoError(t, err)
 	r.Header = http.Header{"Upgrade": {"websocket"}, "Connection": {"Upgrade"}, "Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}}
-	s := New(Options{Lifecycle: newMachine(), Log: zerolog.Nop()})
+	h := newHub(hubOptions{retirement: api.NewRetirement(), log: zerolog.Nop()})
 	c := &socket{
-		s: s, request: r, nonce: "n", greeted: make(chan struct{}),
+		hub: h, request: r, nonce: "n", greeted: make(chan struct{}),
 		calls: make(chan struct{}, 1), awaits: make(chan struct{}, 1),
 	}
 	c.ws, err = c.out.accept(hijacked{conn: ours}, r)
