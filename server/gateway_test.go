@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -79,58 +78,6 @@ func (m *machine) AuthorizeSignal(actor string) {
 
 func (m *machine) States(format string) (string, error) { return "the table as " + format, nil }
 
-// agent answers as its input says: "fail" fails, "call" calls a tool, "block" says "begun " and waits to be released, "talk"
-// says what it is told to say, until that ends, everything else comes back word by word.
-type agent struct {
-	release chan struct{}
-	say     chan string
-	seen    chan queue.Turn // the turns that began, if anybody looks
-}
-
-func (a *agent) Run(ctx context.Context, w queue.Work) error {
-	select {
-	case a.seen <- w.Turn:
-	default:
-	}
-	switch w.Turn.Input {
-	case "call":
-		return w.Describe(json.RawMessage(`{"finish_reason":"tool_calls",
-			"tool_calls":[{"id":"c1","type":"function","function":{"name":"add","arguments":"{\"a\":1}"}}],
-			"usage":{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10,"prompt_tokens_details":{"cached_tokens":2}}}`))
-	case "fail":
-		return errors.New("exit status 1")
-	case "block":
-		if err := w.Emit("begun "); err != nil {
-			return err
-		}
-		select {
-		case <-a.release:
-			return w.Emit("and done")
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	for w.Turn.Input == "talk" {
-		select {
-		case word, more := <-a.say:
-			if !more {
-				return nil
-			}
-			if err := w.Emit(word); err != nil {
-				return err
-			}
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	for word := range strings.SplitAfterSeq(w.Turn.Input, " ") {
-		if err := w.Emit(word); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // passedOn are the operations whose answers are the machine's; the one of these tests says less than the real one.
 var passedOn = []string{"GET /metrics", "GET /v1/events", "GET /v1/lifecycle", "GET /v1/states"}
 
@@ -151,7 +98,7 @@ func newGateway(t *testing.T) *gateway {
 	t.Helper()
 	g := &gateway{
 		t: t, machine: newMachine(), store: filepath.Join(t.TempDir(), "store.db"),
-		agent: &agent{release: make(chan struct{}), say: make(chan string), seen: make(chan queue.Turn, 16)},
+		agent: newAgent(),
 	}
 	g.http = &http.Client{Transport: &described.Transport{
 		API: description(), Inner: &http.Transport{}, Report: func(err error) { t.Error(err) },
@@ -183,12 +130,7 @@ func newGateway(t *testing.T) *gateway {
 // open opens the store and lets turns start, the first time and after every restart.
 func (g *gateway) open() {
 	g.t.Helper()
-	q, err := queue.Open(g.t.Context(), g.store, queue.Config{
-		Runner: g.agent, Lanes: map[string]int{"main": 4, "cron": 1}, MaxAttempts: 3, OnInterrupt: queue.RetryTurn,
-		MaxQueued: 100, MaxQueuedPerSession: 3, MaxOutput: 1 << 20, Retention: time.Hour, CancelGrace: time.Second, RetryBackoff: time.Millisecond, MaxInput: 1 << 20,
-		Log: zerolog.Nop(),
-	})
-	require.NoError(g.t, err)
+	q := openQueue(g.t, g.store, g.agent)
 	g.backend = &api.Backend{
 		Callers: g.callers, Queue: q, Agents: []string{"echo", "other"}, DefaultAgent: "echo", Lanes: []string{"cron", "main"},
 		DefaultLane: "main", MaxInput: 1000, Tools: map[string]bool{"echo": true},
@@ -257,13 +199,7 @@ func (g *gateway) request(method, path, body string, headers ...string) (*http.R
 // began waits for the agent to have a turn.
 func (g *gateway) began() queue.Turn {
 	g.t.Helper()
-	select {
-	case t := <-g.agent.seen:
-		return t
-	case <-time.After(patience):
-		require.Fail(g.t, "no turn began")
-		return queue.Turn{}
-	}
+	return g.agent.began(g.t)
 }
 
 // ended waits for the turn's end.

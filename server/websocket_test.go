@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -22,130 +21,14 @@ import (
 	"gateway/server/api"
 )
 
-// wire is a WebSocket client that reads like the protocol's page.
-type wire struct {
-	t      *testing.T
-	ws     *websocket.Conn
-	nonce  string
-	seq    float64
-	method string           // that was called last
-	events []map[string]any // that came while something else was waited for
-}
-
-const plainConnect = `{"minProtocol":4,"maxProtocol":4,"client":{"id":"cli","version":"1","platform":"linux","mode":"cli"},"role":"operator","scopes":["operator.admin"]}`
-
 func (g *gateway) dial(options *websocket.DialOptions) (w *wire, status int, err error) {
 	g.t.Helper()
-	ctx, cancel := context.WithTimeout(g.t.Context(), patience)
-	defer cancel()
-	ws, answer, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(g.url, "http")+"/", options) //nolint:bodyclose // Dial has read it
-	if err != nil {
-		return nil, answer.StatusCode, err
-	}
-	ws.SetReadLimit(maxFrame)
-	g.t.Cleanup(func() { _ = ws.CloseNow() })
-	w = &wire{t: g.t, ws: ws}
-	f := w.read()
-	require.Equal(g.t, "connect.challenge", f["event"])
-	w.nonce = f["payload"].(map[string]any)["nonce"].(string)
-	require.NotEmpty(g.t, w.nonce)
-	return w, answer.StatusCode, nil
+	return dialWire(g.t, g.url, options)
 }
 
-// connect is a client that was greeted.
 func (g *gateway) connect() *wire {
 	g.t.Helper()
-	w, _, err := g.dial(nil)
-	require.NoError(g.t, err)
-	hello := w.call("connect", plainConnect)
-	require.Equal(g.t, true, hello["ok"], hello)
-	return w
-}
-
-func (w *wire) read() map[string]any {
-	w.t.Helper()
-	f, err := w.tryRead()
-	require.NoError(w.t, err)
-	return f
-}
-
-func (w *wire) tryRead() (f map[string]any, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	_, text, err := w.ws.Read(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := json.Unmarshal(text, &f); err != nil {
-		return nil, err
-	}
-	checkFrame(w.t, text, w.method)
-	if seq, ok := f["seq"].(float64); ok {
-		if seq != w.seq+1 {
-			return nil, fmt.Errorf("event %v after %v", seq, w.seq)
-		}
-		w.seq = seq
-	}
-	return f, nil
-}
-
-func (w *wire) write(text string) {
-	w.t.Helper()
-	require.NoError(w.t, w.ws.Write(w.t.Context(), websocket.MessageText, []byte(text)))
-}
-
-// call sends a request and returns its response.
-func (w *wire) call(method, params string) map[string]any {
-	w.t.Helper()
-	w.method = method
-	defer func() { w.method = "" }()
-	w.write(fmt.Sprintf(`{"type":"req","id":"1","method":%q,"params":%s}`, method, params))
-	return w.response("1")
-}
-
-func (w *wire) response(id string) map[string]any {
-	w.t.Helper()
-	for {
-		f := w.read()
-		if f["type"] == "res" && f["id"] == id {
-			return f
-		}
-		w.events = append(w.events, f)
-	}
-}
-
-// event waits for an event that fits.
-func (w *wire) event(name string, fits func(payload map[string]any) bool) map[string]any {
-	w.t.Helper()
-	for {
-		var f map[string]any
-		if len(w.events) > 0 {
-			f, w.events = w.events[0], w.events[1:]
-		} else {
-			f = w.read()
-		}
-		if payload, ok := f["payload"].(map[string]any); ok && f["event"] == name && fits(payload) {
-			return payload
-		}
-	}
-}
-
-// closed reads to the end of the connection and returns how it ended.
-func (w *wire) closed() websocket.CloseError {
-	w.t.Helper()
-	for {
-		if _, err := w.tryRead(); err != nil {
-			var end websocket.CloseError
-			require.ErrorAs(w.t, err, &end)
-			return end
-		}
-	}
-}
-
-func errorOf(t *testing.T, f map[string]any) map[string]any {
-	t.Helper()
-	require.Equal(t, false, f["ok"], f)
-	return f["error"].(map[string]any)
+	return connectWire(g.t, g.url)
 }
 
 func TestAClientIsGreetedWithAllThatTheProtocolPromises(t *testing.T) {
@@ -233,10 +116,6 @@ func TestAFrameThatBreaksARuleGetsTheDocumentedError(t *testing.T) {
 		require.Contains(t, e["message"], c.message, name)
 	}
 	require.Equal(t, true, w.call("health", `{}`)["ok"], "it stayed open")
-}
-
-func connectFrame(params string) string {
-	return `{"type":"req","id":"c","method":"connect","params":` + params + `}`
 }
 
 func TestALargeFrameEndsTheConnection(t *testing.T) {
