@@ -21,6 +21,8 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
+	"gateway/internal/puppet"
+	"gateway/internal/wire"
 	"gateway/queue"
 	"gateway/server/api"
 )
@@ -36,7 +38,7 @@ func benchGateway(b *testing.B) string {
 	served := make(chan error, 1)
 	go func() { served <- serve() }()
 	q, err := queue.Open(b.Context(), filepath.Join(b.TempDir(), "store.db"), queue.Config{
-		Runner: &agent{release: make(chan struct{})}, Lanes: map[string]int{"main": 1000}, MaxAttempts: 3,
+		Runner: &puppet.Agent{Release: make(chan struct{})}, Lanes: map[string]int{"main": 1000}, MaxAttempts: 3,
 		OnInterrupt: queue.RetryTurn, MaxQueued: 100_000, MaxQueuedPerSession: 1000, MaxOutput: 1 << 20,
 		Retention: time.Hour, CancelGrace: time.Second, RetryBackoff: time.Second, MaxInput: 1 << 20, Log: zerolog.Nop(),
 	})
@@ -142,7 +144,7 @@ func benchSocket(ctx context.Context, address string) (*websocket.Conn, error) {
 	if _, _, err := ws.Read(ctx); err != nil {
 		return nil, err
 	}
-	if err := ws.Write(ctx, websocket.MessageText, []byte(connectFrame(plainConnect))); err != nil {
+	if err := ws.Write(ctx, websocket.MessageText, []byte(wire.ConnectFrame(wire.PlainConnect))); err != nil {
 		return nil, err
 	}
 	_, _, err = ws.Read(ctx)
@@ -217,7 +219,7 @@ func bareSocket(address string) (net.Conn, error) {
 	if err := readUntil(nc, "connect.challenge"); err != nil {
 		return nil, err
 	}
-	text := connectFrame(plainConnect)
+	text := wire.ConnectFrame(wire.PlainConnect)
 	frame := []byte{0x81, 0x80 | 126, byte(len(text) >> 8), byte(len(text)), 0, 0, 0, 0} // masked with nothing
 	if _, err := nc.Write(append(frame, text...)); err != nil {
 		return nil, err

@@ -134,7 +134,7 @@ func TestAChatStreamThatARestartCutsIsRepeatedWhole(t *testing.T) {
 	require.Contains(t, failure.Message, "gateway_restarting")
 	require.Equal(t, "begun | ", got)
 
-	close(g.agent.release)
+	close(g.agent.Release)
 	stream = client.Chat.Completions.NewStreaming(t.Context(), chatOf("block"), key)
 	got = ""
 	for stream.Next() {

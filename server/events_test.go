@@ -85,7 +85,7 @@ func TestOneStreamTellsOfEverything(t *testing.T) {
 	busy, _, err := g.backend.Queue.Accept(t.Context(), queue.NewTurn{Session: "s", Lane: "main", Agent: "echo", Input: "block"})
 	require.NoError(t, err)
 	w.until("running", func(data string) bool { return strings.Contains(data, busy.ID) })
-	g.agent.release <- struct{}{}
+	g.agent.Release <- struct{}{}
 	w.until("running", func(data string) bool { return !strings.Contains(data, busy.ID) })
 
 	_, err = g.backend.Queue.PauseLane(t.Context(), "cron", true)

@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
+	"gateway/internal/puppet"
 	"gateway/queue"
 	"gateway/server/api"
 )
@@ -21,7 +22,7 @@ import (
 func quiet(f *testing.F) (s *Server, response string) {
 	f.Helper()
 	q, err := queue.Open(f.Context(), filepath.Join(f.TempDir(), "store.db"), queue.Config{
-		Runner: &agent{}, Lanes: map[string]int{"main": 4}, MaxAttempts: 1, OnInterrupt: queue.RetryTurn, MaxQueued: 10, MaxQueuedPerSession: 10,
+		Runner: &puppet.Agent{}, Lanes: map[string]int{"main": 4}, MaxAttempts: 1, OnInterrupt: queue.RetryTurn, MaxQueued: 10, MaxQueuedPerSession: 10,
 		MaxOutput: 1 << 20, Retention: time.Hour, CancelGrace: time.Second, RetryBackoff: time.Millisecond, MaxInput: 1 << 20, Log: zerolog.Nop(),
 	})
 	require.NoError(f, err)

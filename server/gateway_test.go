@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"gateway/internal/described"
+	"gateway/internal/puppet"
 	"gateway/queue"
 	"gateway/server/api"
 )
@@ -87,7 +88,7 @@ type gateway struct {
 	t       *testing.T
 	url     string
 	machine *machine
-	agent   *agent
+	agent   *puppet.Agent
 	store   string
 	backend *api.Backend
 	callers []api.Caller // of the next generation
@@ -98,7 +99,7 @@ func newGateway(t *testing.T) *gateway {
 	t.Helper()
 	g := &gateway{
 		t: t, machine: newMachine(), store: filepath.Join(t.TempDir(), "store.db"),
-		agent: newAgent(),
+		agent: puppet.New(),
 	}
 	g.http = &http.Client{Transport: &described.Transport{
 		API: description(), Inner: &http.Transport{}, Report: func(err error) { t.Error(err) },
@@ -130,7 +131,7 @@ func newGateway(t *testing.T) *gateway {
 // open opens the store and lets turns start, the first time and after every restart.
 func (g *gateway) open() {
 	g.t.Helper()
-	q := openQueue(g.t, g.store, g.agent)
+	q := puppet.OpenQueue(g.t, g.store, g.agent)
 	g.backend = &api.Backend{
 		Callers: g.callers, Queue: q, Agents: []string{"echo", "other"}, DefaultAgent: "echo", Lanes: []string{"cron", "main"},
 		DefaultLane: "main", MaxInput: 1000, Tools: map[string]bool{"echo": true},
@@ -199,7 +200,7 @@ func (g *gateway) request(method, path, body string, headers ...string) (*http.R
 // began waits for the agent to have a turn.
 func (g *gateway) began() queue.Turn {
 	g.t.Helper()
-	return g.agent.began(g.t)
+	return g.agent.Began(g.t)
 }
 
 // ended waits for the turn's end.

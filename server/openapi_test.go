@@ -107,7 +107,7 @@ func TestAStreamThatARestartCutsIsDescribed(t *testing.T) {
 	defer func() { require.NoError(t, res.Body.Close()) }()
 	g.restart()
 	require.Contains(t, readAll(t, res), "event: shutdown\n")
-	close(g.agent.release)
+	close(g.agent.Release)
 	g.ended(id)
 	_, _, log := g.do("GET", "/v1/turns/"+id+"/events", "", "Accept", "text/event-stream")
 	require.Contains(t, log, "event: interrupted\n")

@@ -86,7 +86,7 @@ func TestABackgroundResponseIsPolled(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, responses.ResponseStatusInProgress, running.Status)
 	require.Empty(t, running.Output)
-	close(g.agent.release)
+	close(g.agent.Release)
 	g.ended(got.ID)
 	done, err := client.Responses.Get(t.Context(), got.ID, responses.ResponseGetParams{})
 	require.NoError(t, err)
@@ -142,7 +142,7 @@ func TestAStreamThatARestartCutsIsResumedExactly(t *testing.T) {
 	require.Equal(t, "error", failure.Event.Type)
 	require.Contains(t, string(failure.Event.Data), fmt.Sprintf(`"sequence_number":%d,`, last), "resuming after it would skip an event")
 
-	close(g.agent.release)
+	close(g.agent.Release)
 	events = append(events, drain(t, client.Responses.GetStreaming(t.Context(), id, responses.ResponseGetParams{StartingAfter: openai.Int(last)}))...)
 	require.Equal(t, drain(t, client.Responses.GetStreaming(t.Context(), id, responses.ResponseGetParams{})), events)
 
@@ -209,6 +209,6 @@ func TestATurnGoesOnWithoutItsClient(t *testing.T) {
 	res := g.begin("POST", "/v1/responses", `{"input":"block","stream":true}`)
 	turn := g.began()
 	require.NoError(t, res.Body.Close())
-	close(g.agent.release)
+	close(g.agent.Release)
 	require.Equal(t, "begun and done", g.ended(turn.ID).Output)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
+	"gateway/internal/wire"
 	"gateway/server/api"
 )
 
@@ -152,8 +153,8 @@ func TestTheHistorySaysWhichClientAsked(t *testing.T) {
 	_, _, _ = g.do("POST", "/v1/lifecycle/restart", `{"authorize_signal":true}`, "Authorization", "Bearer token that administers")
 	w, _, err := g.dial(nil)
 	require.NoError(t, err)
-	require.Equal(t, true, w.call("connect", strings.Replace(plainConnect, `"role"`, `"auth":{"token":"token that administers"},"role"`, 1))["ok"])
-	require.Equal(t, true, w.call("gateway.restart.request", "{}")["ok"])
+	require.Equal(t, true, w.Call("connect", strings.Replace(wire.PlainConnect, `"role"`, `"auth":{"token":"token that administers"},"role"`, 1))["ok"])
+	require.Equal(t, true, w.Call("gateway.restart.request", "{}")["ok"])
 	require.Equal(t, []Request{
 		{Event: "restart", Actor: "api client ops 127.0.0.1"},
 		{Event: "restart", Actor: "api 127.0.0.1"},
@@ -187,13 +188,13 @@ func TestAWebSocketGetsWhatItAsksForAsFarAsItsTokenAllows(t *testing.T) {
 		"a scope that nobody defined": {"token of all", `["operator.pairing"]`, []any{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			connect := strings.Replace(plainConnect, `"scopes":["operator.admin"]`, `"auth":{"token":"`+c.token+`"},"scopes":`+c.asked, 1)
+			connect := strings.Replace(wire.PlainConnect, `"scopes":["operator.admin"]`, `"auth":{"token":"`+c.token+`"},"scopes":`+c.asked, 1)
 			if c.asked == "" {
 				connect = strings.Replace(connect, `,"scopes":`, "", 1)
 			}
 			w, _, err := g.dial(nil)
 			require.NoError(t, err)
-			hello := w.call("connect", connect)
+			hello := w.Call("connect", connect)
 			require.Equal(t, true, hello["ok"], hello)
 			require.Equal(t, c.want, hello["payload"].(map[string]any)["auth"].(map[string]any)["scopes"])
 			var widest api.Scope
@@ -201,9 +202,9 @@ func TestAWebSocketGetsWhatItAsksForAsFarAsItsTokenAllows(t *testing.T) {
 				widest = max(widest, api.ScopeOf(strings.TrimPrefix(scope.(string), "operator.")))
 			}
 			for method, params := range map[string]string{"health": "{}", "chat.abort": `{"sessionKey":"main"}`, "gateway.restart.request": "{}"} {
-				f := w.call(method, params)
+				f := w.Call(method, params)
 				if needs := methods[method].scope; widest < needs {
-					e := errorOf(t, f)
+					e := wire.ErrorOf(t, f)
 					require.Equal(t, "FORBIDDEN", e["code"], method)
 					require.Equal(t, map[string]any{"code": "MISSING_SCOPE", "missingScope": operatorScope(needs), "requiredScopes": []any{operatorScope(needs)}}, e["details"])
 				} else {
@@ -214,7 +215,7 @@ func TestAWebSocketGetsWhatItAsksForAsFarAsItsTokenAllows(t *testing.T) {
 	}
 	w, _, err := g.dial(&websocket.DialOptions{HTTPHeader: http.Header{"Authorization": {"Bearer token that reads"}}})
 	require.NoError(t, err)
-	hello := w.call("connect", plainConnect)
+	hello := w.Call("connect", wire.PlainConnect)
 	require.Equal(t, []any{read}, hello["payload"].(map[string]any)["auth"].(map[string]any)["scopes"], "the token may come as a header too")
 }
 
@@ -255,7 +256,7 @@ func TestARequestThatWaitedIsJudgedByTheTokensOfThatTime(t *testing.T) {
 			g.began() // so it waits for its turn
 			g.callers = c.next
 			g.restart()
-			close(g.agent.release)
+			close(g.agent.Release)
 			require.Equal(t, c.status, <-answered)
 		})
 	}

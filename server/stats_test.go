@@ -34,6 +34,6 @@ func TestStatsCountWhatIsThereAndWhatWas(t *testing.T) {
 	g.machine.set(AdmissionOpen)
 	require.Equal(t, http.StatusOK, <-answered)
 	require.Zero(t, g.Stats().Held)
-	require.NoError(t, w.ws.CloseNow())
+	require.NoError(t, w.Conn.CloseNow())
 	waitFor(t, func() bool { return g.Stats().WebSockets == 0 })
 }

@@ -147,6 +147,6 @@ func TestAResponseThatHasEndedCanBeDeleted(t *testing.T) {
 	err = client.Responses.Delete(t.Context(), id)
 	require.ErrorAs(t, err, &refused)
 	require.Equal(t, http.StatusConflict, refused.StatusCode)
-	close(g.agent.release)
+	close(g.agent.Release)
 	g.ended(id)
 }

@@ -145,7 +145,7 @@ func TestALiveReaderIsToldOfARestart(t *testing.T) {
 	require.Contains(t, rest, "event: shutdown\ndata: {\"reason\":\"gateway restarting\",\"restart_expected_ms\":1500}\n\nevent: error\n")
 	require.Contains(t, rest, `"code":"gateway_restarting"`)
 	require.Contains(t, rest, "/v1/turns/"+id+"/events?after=")
-	close(g.agent.release)
+	close(g.agent.Release)
 	require.Equal(t, "begun and done", g.ended(id).Output)
 }
 
@@ -159,7 +159,7 @@ func TestATurnIsCancelledAndRetried(t *testing.T) {
 		require.Equal(t, http.StatusOK, status)
 		require.Equal(t, "cancelled", decode(t, body)["status"])
 	}
-	close(g.agent.release)
+	close(g.agent.Release)
 	status, _, body := g.do("POST", "/v1/turns/"+id+"/retry", "")
 	require.Equal(t, http.StatusOK, status)
 	require.Equal(t, id, decode(t, body)["id"])

@@ -6,22 +6,24 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"gateway/internal/wire"
 )
 
 func TestStatusCountsTheSessions(t *testing.T) {
 	g := newGateway(t)
 	first := g.connect()
 	for i := range 7 {
-		first.call("agent", fmt.Sprintf(`{"message":"m","sessionKey":"s%d","idempotencyKey":"k"}`, i))
-		first.response("1")
+		first.Call("agent", fmt.Sprintf(`{"message":"m","sessionKey":"s%d","idempotencyKey":"k"}`, i))
+		first.Response("1")
 	}
-	first.call("agent", `{"message":"m","agentId":"other","idempotencyKey":"k"}`)
-	first.response("1")
+	first.Call("agent", `{"message":"m","agentId":"other","idempotencyKey":"k"}`)
+	first.Response("1")
 	g.hub.census.mu.Lock()
 	g.hub.census.of = nil // as if a second had passed
 	g.hub.census.mu.Unlock()
 
-	status := first.call("status", `{}`)["payload"].(map[string]any)
+	status := first.Call("status", `{}`)["payload"].(map[string]any)
 	sessions := status["sessions"].(map[string]any)
 	require.InDelta(t, 8, sessions["count"], 0)
 	require.Len(t, sessions["recent"], maxRecent)
@@ -40,10 +42,10 @@ func TestAllAreToldHowTheGatewayIs(t *testing.T) {
 	for range 3 { // as three ticks at once would
 		g.hub.tellHealth(g.backend)
 	}
-	for _, reader := range []*wire{w, other} {
-		require.Equal(t, true, reader.event("health", func(map[string]any) bool { return true })["ok"])
-		reader.call("health", `{}`)
-		for _, f := range reader.events {
+	for _, reader := range []*wire.Client{w, other} {
+		require.Equal(t, true, reader.Event("health", func(map[string]any) bool { return true })["ok"])
+		reader.Call("health", `{}`)
+		for _, f := range reader.Events {
 			require.NotEqual(t, "health", f["event"], "once is enough")
 		}
 	}

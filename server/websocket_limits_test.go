@@ -8,6 +8,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
 
+	"gateway/internal/wire"
 	"gateway/server/api"
 )
 
@@ -15,24 +16,24 @@ import (
 func TestRunsThatTakeLongLeaveRoomForOtherRequests(t *testing.T) {
 	g := newGateway(t)
 	w := g.connect()
-	w.call("agent", `{"message":"block","idempotencyKey":"long"}`)
+	w.Call("agent", `{"message":"block","idempotencyKey":"long"}`)
 	for i := 1; i < maxAwaited; i++ {
-		w.write(fmt.Sprintf(`{"type":"req","id":"w%d","method":"agent","params":{"message":"block","idempotencyKey":"long"}}`, i))
-		require.Equal(t, "accepted", w.response(fmt.Sprintf("w%d", i))["payload"].(map[string]any)["status"])
+		w.Write(fmt.Sprintf(`{"type":"req","id":"w%d","method":"agent","params":{"message":"block","idempotencyKey":"long"}}`, i))
+		require.Equal(t, "accepted", w.Response(fmt.Sprintf("w%d", i))["payload"].(map[string]any)["status"])
 	}
 	for method, params := range map[string]string{"agent": `{"message":"more","idempotencyKey":"more"}`, "agent.wait": `{"runId":"long"}`} {
-		e := errorOf(t, w.call(method, params))
+		e := wire.ErrorOf(t, w.Call(method, params))
 		require.Equal(t, "UNAVAILABLE", e["code"], method)
 		require.Contains(t, e["message"], "Try:", method)
 	}
-	require.Equal(t, true, w.call("health", `{}`)["ok"])
-	require.Equal(t, true, w.call("chat.history", `{}`)["ok"])
+	require.Equal(t, true, w.Call("health", `{}`)["ok"])
+	require.Equal(t, true, w.Call("chat.history", `{}`)["ok"])
 	status, _, body := g.do("GET", "/v1/turns", "")
 	require.Equal(t, 200, status)
 	require.NotContains(t, body, `"idempotency_key":"more"`, "what was refused was not accepted")
-	close(g.agent.release)
+	close(g.agent.Release)
 	for left := maxAwaited; left > 0; { // they come in any order
-		if f := w.read(); f["type"] == "res" {
+		if f := w.Read(); f["type"] == "res" {
 			require.Equal(t, "ok", f["payload"].(map[string]any)["status"])
 			left--
 		}
@@ -44,14 +45,14 @@ func TestRequestsThatComeFastAreAllAnswered(t *testing.T) {
 	w := g.connect()
 	const many = 10 * maxRequests
 	for i := range many {
-		w.write(fmt.Sprintf(`{"type":"req","id":"%d","method":"system-presence"}`, i))
+		w.Write(fmt.Sprintf(`{"type":"req","id":"%d","method":"system-presence"}`, i))
 	}
 	missing := map[string]bool{}
 	for i := range many {
 		missing[fmt.Sprint(i)] = true
 	}
 	for len(missing) > 0 {
-		f := w.read()
+		f := w.Read()
 		if f["type"] == "res" {
 			require.Equal(t, true, f["ok"], f)
 			delete(missing, f["id"].(string))
@@ -66,10 +67,10 @@ func TestAFrameAfterConnectMayBeLargeAndNoLarger(t *testing.T) {
 		const head, tail = `{"type":"req","id":"1","method":"health","params":{"x":"`, `"}}`
 		return head + strings.Repeat("x", size-len(head)-len(tail)) + tail
 	}
-	w.write(ask(maxFrame))
-	require.Equal(t, true, w.response("1")["ok"])
-	w.write(ask(maxFrame + 1))
-	require.Equal(t, websocket.StatusMessageTooBig, w.closed().Code)
+	w.Write(ask(maxFrame))
+	require.Equal(t, true, w.Response("1")["ok"])
+	w.Write(ask(maxFrame + 1))
+	require.Equal(t, websocket.StatusMessageTooBig, w.Closed().Code)
 }
 
 // It would be cut off as one that reads slowly, each time that it asks.
@@ -79,11 +80,11 @@ func TestAHistoryIsNoLargerThanAClientCanTake(t *testing.T) {
 	w := g.connect()
 	long := strings.Repeat("x", 1<<19)
 	for i := range 8 {
-		w.call("agent", fmt.Sprintf(`{"message":"%d %s","idempotencyKey":"k%d"}`, i, long, i))
-		require.Equal(t, "ok", w.response("1")["payload"].(map[string]any)["status"])
+		w.Call("agent", fmt.Sprintf(`{"message":"%d %s","idempotencyKey":"k%d"}`, i, long, i))
+		require.Equal(t, "ok", w.Response("1")["payload"].(map[string]any)["status"])
 	}
 	messages := func(limit int) []any {
-		return w.call("chat.history", fmt.Sprintf(`{"limit":%d}`, limit))["payload"].(map[string]any)["messages"].([]any)
+		return w.Call("chat.history", fmt.Sprintf(`{"limit":%d}`, limit))["payload"].(map[string]any)["messages"].([]any)
 	}
 	text := func(m any) string {
 		return m.(map[string]any)["content"].([]any)[0].(map[string]any)["text"].(string)

@@ -23,11 +23,11 @@ func TestFramesOfAnySizeArriveWholeAndInOrder(t *testing.T) {
 	defer all.Wait()
 	all.Go(func() {
 		for range 20 {
-			if err := w.ws.Ping(t.Context()); err != nil {
+			if err := w.Conn.Ping(t.Context()); err != nil {
 				t.Error(err)
 			}
 		}
-		w.write(`{"type":"req","id":"1","method":"health"}`)
+		w.Write(`{"type":"req","id":"1","method":"health"}`)
 	})
 	all.Go(func() {
 		for _, n := range sizes {
@@ -37,7 +37,7 @@ func TestFramesOfAnySizeArriveWholeAndInOrder(t *testing.T) {
 	answered := false
 	for _, n := range sizes {
 		for {
-			f := w.read() // counts the numbers
+			f := w.Read() // counts the numbers
 			answered = answered || f["id"] == "1"
 			if text, ok := f["payload"].(string); ok {
 				require.Len(t, text, n)
@@ -46,7 +46,7 @@ func TestFramesOfAnySizeArriveWholeAndInOrder(t *testing.T) {
 		}
 	}
 	if !answered {
-		w.response("1") // the pings have ended
+		w.Response("1") // the pings have ended
 	}
 }
 
@@ -56,12 +56,12 @@ func TestAResponseDoesNotOvertakeEvents(t *testing.T) {
 	w := g.connect()
 	for n := range 100 {
 		g.hub.tell("tick", map[string]int{"ts": n})
-		f := w.call("health", `{}`)
+		f := w.Call("health", `{}`)
 		require.Equal(t, true, f["ok"])
-		last := w.events[len(w.events)-1]
+		last := w.Events[len(w.Events)-1]
 		for last["event"] != "tick" {
-			w.events = w.events[:len(w.events)-1]
-			last = w.events[len(w.events)-1]
+			w.Events = w.Events[:len(w.Events)-1]
+			last = w.Events[len(w.Events)-1]
 		}
 		require.Equal(t, map[string]any{"ts": float64(n)}, last["payload"])
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
+
+	"gateway/internal/wire"
 )
 
 // audience is a client that keeps what it is told of a run, and drops what it has seen.
@@ -58,26 +60,26 @@ func textOf(chat map[string]any) string {
 }
 
 // until reads until the condition is met.
-func (w *wire) until(l *audience, met func() bool) {
-	w.t.Helper()
+func until(w *wire.Client, l *audience, met func() bool) {
+	w.T.Helper()
 	for !met() {
-		l.take(w.read())
+		l.take(w.Read())
 	}
 }
 
 // resume goes on with a run. What came of it before the answer is put aside.
-func (w *wire) resume(run string, after float64) map[string]any {
-	w.t.Helper()
-	f := w.call("chat.resume", fmt.Sprintf(`{"runId":%q,"afterSeq":%v}`, run, after))
-	require.Equal(w.t, true, f["ok"], f)
-	w.events = nil
+func resume(w *wire.Client, run string, after float64) map[string]any {
+	w.T.Helper()
+	f := w.Call("chat.resume", fmt.Sprintf(`{"runId":%q,"afterSeq":%v}`, run, after))
+	require.Equal(w.T, true, f["ok"], f)
+	w.Events = nil
 	return f["payload"].(map[string]any)
 }
 
 // toTheEnd reads until the run has ended.
-func (w *wire) toTheEnd(l *audience) {
-	w.t.Helper()
-	for !l.take(w.read()) {
+func toTheEnd(w *wire.Client, l *audience) {
+	w.T.Helper()
+	for !l.take(w.Read()) {
 	}
 }
 
@@ -85,51 +87,51 @@ func (w *wire) toTheEnd(l *audience) {
 func TestAClientGoesOnWithARunAfterARestart(t *testing.T) {
 	g := newGateway(t)
 	w := g.connect()
-	require.Equal(t, true, w.call("chat.send", `{"message":"talk","idempotencyKey":"long"}`)["ok"])
+	require.Equal(t, true, w.Call("chat.send", `{"message":"talk","idempotencyKey":"long"}`)["ok"])
 	var l audience
-	g.agent.say <- "one "
-	w.until(&l, func() bool { return l.text == "one " })
-	g.agent.say <- "two "
-	w.until(&l, func() bool { return l.text == "one two " })
+	g.agent.Say <- "one "
+	until(w, &l, func() bool { return l.text == "one " })
+	g.agent.Say <- "two "
+	until(w, &l, func() bool { return l.text == "one two " })
 	g.restart()
 	for {
-		f, err := w.tryRead()
+		f, err := w.TryRead()
 		if err != nil {
 			require.Equal(t, websocket.StatusServiceRestart, websocket.CloseStatus(err))
 			break
 		}
 		l.take(f)
 	}
-	g.agent.say <- "three " // said while nobody hears it
+	g.agent.Say <- "three " // said while nobody hears it
 	w = g.connect()
-	g.agent.say <- "four "
-	g.agent.say <- "five "
-	answer := w.resume("long", l.seen["chat"])
+	g.agent.Say <- "four "
+	g.agent.Say <- "five "
+	answer := resume(w, "long", l.seen["chat"])
 	require.Equal(t, "in_flight", answer["status"])
 	require.Equal(t, "agent:echo:main", answer["sessionKey"])
-	g.agent.say <- "six"
-	close(g.agent.say)
-	w.toTheEnd(&l)
+	g.agent.Say <- "six"
+	close(g.agent.Say)
+	toTheEnd(w, &l)
 	require.Equal(t, "three four five six", l.text, "the first attempt is void")
 	require.Equal(t, l.text, l.final)
 	require.Empty(t, l.wrong)
 
 	var all audience
 	again := g.connect()
-	answer = again.resume("long", 0)
+	answer = resume(again, "long", 0)
 	require.Equal(t, "ok", answer["status"])
-	again.toTheEnd(&all)
+	toTheEnd(again, &all)
 	require.Equal(t, all.moments, l.moments, "each event once")
 	require.Equal(t, all.final, l.final)
 	require.InDelta(t, answer["lastSeq"], all.seen["chat"], 0)
-	require.Equal(t, true, again.call("chat.resume", fmt.Sprintf(`{"runId":"long","afterSeq":%v}`, answer["lastSeq"]))["ok"], "nothing is left")
+	require.Equal(t, true, again.Call("chat.resume", fmt.Sprintf(`{"runId":"long","afterSeq":%v}`, answer["lastSeq"]))["ok"], "nothing is left")
 }
 
 // Clients go on with a run from wherever they are while everybody is told it, and each is told every part once.
 func TestARunIsResumedWhileItIsTold(t *testing.T) {
 	g := newGateway(t)
 	teller := g.connect()
-	require.Equal(t, true, teller.call("chat.send", `{"message":"talk","idempotencyKey":"busy"}`)["ok"])
+	require.Equal(t, true, teller.Call("chat.send", `{"message":"talk","idempotencyKey":"busy"}`)["ok"])
 	type place struct {
 		seq  float64
 		text string
@@ -142,20 +144,20 @@ func TestARunIsResumedWhileItIsTold(t *testing.T) {
 			resumed := false
 			for from := range places { // the first while the run is told, the others when it has ended
 				l := audience{seen: map[string]float64{"chat": from.seq, "agent": from.seq}, text: from.text}
-				f := w.call("chat.resume", fmt.Sprintf(`{"runId":"busy","afterSeq":%v}`, from.seq))
+				f := w.Call("chat.resume", fmt.Sprintf(`{"runId":"busy","afterSeq":%v}`, from.seq))
 				if f["ok"] != true {
 					t.Error(f)
 					return
 				}
-				for _, f := range w.events {
+				for _, f := range w.Events {
 					if p, ok := f["payload"].(map[string]any); ok && resumed && p["runId"] == "busy" {
 						t.Error("told again: ", p)
 					}
 				}
-				w.events, resumed = nil, true
+				w.Events, resumed = nil, true
 				last := from.seq
 				for ended := false; !ended; {
-					f := w.read()
+					f := w.Read()
 					if p, ok := f["payload"].(map[string]any); ok && p["runId"] == "busy" {
 						if p["seq"].(float64) < last || p["seq"].(float64) <= from.seq {
 							t.Errorf("%v after %v", p["seq"], last)
@@ -174,13 +176,13 @@ func TestARunIsResumedWhileItIsTold(t *testing.T) {
 	go func() {
 		defer close(said)
 		for i := range 300 {
-			g.agent.say <- fmt.Sprintf("%d ", i)
+			g.agent.Say <- fmt.Sprintf("%d ", i)
 		}
-		close(g.agent.say)
+		close(g.agent.Say)
 	}()
 	var l audience
 	for ended, told := false, ""; !ended; {
-		ended = l.take(teller.read())
+		ended = l.take(teller.Read())
 		if l.text != told {
 			told = l.text
 			places <- place{l.seen["chat"], l.text}
@@ -196,8 +198,8 @@ func TestARunIsResumedWhileItIsTold(t *testing.T) {
 func TestWhatCannotBeResumedIsRefused(t *testing.T) {
 	g := newGateway(t)
 	w := g.connect()
-	require.Equal(t, true, w.call("chat.send", `{"message":"talk","sessionKey":"a","idempotencyKey":"same"}`)["ok"])
-	require.Equal(t, true, w.call("chat.send", `{"message":"hello","sessionKey":"b","idempotencyKey":"same"}`)["ok"])
+	require.Equal(t, true, w.Call("chat.send", `{"message":"talk","sessionKey":"a","idempotencyKey":"same"}`)["ok"])
+	require.Equal(t, true, w.Call("chat.send", `{"message":"hello","sessionKey":"b","idempotencyKey":"same"}`)["ok"])
 	for params, why := range map[string]string{
 		`{}`:                                "runId is missing",
 		`{"runId":"none"}`:                  "no run \"none\"",
@@ -206,14 +208,14 @@ func TestWhatCannotBeResumedIsRefused(t *testing.T) {
 		`{"runId":"same","afterSeq":-1}`:    "afterSeq -1",
 		`{"runId":"same","from":1}`:         "from",
 	} {
-		require.Contains(t, errorOf(t, w.call("chat.resume", params))["message"], why, params)
+		require.Contains(t, wire.ErrorOf(t, w.Call("chat.resume", params))["message"], why, params)
 	}
-	first := w.call("chat.resume", `{"runId":"same","sessionKey":"a"}`)["payload"].(map[string]any)
+	first := w.Call("chat.resume", `{"runId":"same","sessionKey":"a"}`)["payload"].(map[string]any)
 	require.Equal(t, "agent:echo:a", first["sessionKey"])
 	require.Equal(t, "in_flight", first["status"])
-	require.Contains(t, errorOf(t, w.call("chat.resume", `{"runId":"same","sessionKey":"a"}`))["message"], "already")
-	require.Equal(t, "agent:echo:b", w.call("chat.resume", `{"runId":"same","sessionKey":"b"}`)["payload"].(map[string]any)["sessionKey"])
-	close(g.agent.say)
+	require.Contains(t, wire.ErrorOf(t, w.Call("chat.resume", `{"runId":"same","sessionKey":"a"}`))["message"], "already")
+	require.Equal(t, "agent:echo:b", w.Call("chat.resume", `{"runId":"same","sessionKey":"b"}`)["payload"].(map[string]any)["sessionKey"])
+	close(g.agent.Say)
 }
 
 // What is replayed waits for its client: one that resumes many runs at once is not cut off for it.

@@ -13,13 +13,13 @@ import (
 // A terminal that was open over a restart connects again and waits for the answer; it does not send again.
 func TestWhoConnectsAfterARestartHearsOfTheRunsFromBefore(t *testing.T) {
 	g := newGateway(t)
-	g.connect().call("chat.send", `{"message":"block","idempotencyKey":"before"}`)
+	g.connect().Call("chat.send", `{"message":"block","idempotencyKey":"before"}`)
 	g.began()
 	g.restart()
 	w := g.connect()
 	g.began()
-	close(g.agent.release)
-	final := w.event("chat", func(p map[string]any) bool { return p["state"] == "final" })
+	close(g.agent.Release)
+	final := w.Event("chat", func(p map[string]any) bool { return p["state"] == "final" })
 	require.Equal(t, "before", final["runId"])
 	require.Equal(t, "agent:echo:main", final["sessionKey"])
 	require.Equal(t, "begun and done", final["message"].(map[string]any)["content"].([]any)[0].(map[string]any)["text"])
@@ -28,7 +28,7 @@ func TestWhoConnectsAfterARestartHearsOfTheRunsFromBefore(t *testing.T) {
 // The queue and the server are closed side by side, and each has its own time.
 func TestClosingDoesNotWaitForTheQueue(t *testing.T) {
 	g := newGateway(t)
-	g.connect().call("chat.send", `{"message":"block","idempotencyKey":"open"}`)
+	g.connect().Call("chat.send", `{"message":"block","idempotencyKey":"open"}`)
 	g.began()
 	g.Retire(api.Notice{Reason: "gateway stopping"})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -47,7 +47,7 @@ func TestAStopIsAnnouncedAsOneThatDoesNotComeBack(t *testing.T) {
 	g := newGateway(t)
 	w := g.connect()
 	g.Retire(api.Notice{Reason: "gateway stopping"})
-	bye := w.event("shutdown", func(map[string]any) bool { return true })
+	bye := w.Event("shutdown", func(map[string]any) bool { return true })
 	require.Equal(t, map[string]any{"reason": "gateway stopping"}, bye)
-	require.Equal(t, "service restart", w.closed().Reason)
+	require.Equal(t, "service restart", w.Closed().Reason)
 }

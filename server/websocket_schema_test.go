@@ -8,12 +8,14 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"gateway/internal/wire"
 )
 
 func TestWhatThereIsNoneOfIsSaid(t *testing.T) {
 	w := newGateway(t).connect()
 	ok := func(method, params string) any {
-		f := w.call(method, params)
+		f := w.Call(method, params)
 		require.Equal(t, true, f["ok"], f)
 		return f["payload"]
 	}
@@ -22,8 +24,8 @@ func TestWhatThereIsNoneOfIsSaid(t *testing.T) {
 	require.Empty(t, ok("node.list", `{}`).(map[string]any)["nodes"])
 	require.Nil(t, ok("last-heartbeat", `{}`))
 	require.Empty(t, ok("channels.status", `{"probe":true,"timeoutMs":1}`).(map[string]any)["channels"])
-	require.Contains(t, errorOf(t, w.call("channels.status", `{"channel":"mail"}`))["message"], "unknown channel")
-	require.Contains(t, errorOf(t, w.call("gateway.identity.get", `{}`))["message"], "no identity")
+	require.Contains(t, wire.ErrorOf(t, w.Call("channels.status", `{"channel":"mail"}`))["message"], "unknown channel")
+	require.Contains(t, wire.ErrorOf(t, w.Call("gateway.identity.get", `{}`))["message"], "no identity")
 }
 
 func TestTheGatewaySaysWhoItIs(t *testing.T) {
@@ -34,5 +36,5 @@ func TestTheGatewaySaysWhoItIs(t *testing.T) {
 	id := sha256.Sum256(public)
 	require.Equal(t, map[string]any{
 		"deviceId": hex.EncodeToString(id[:]), "publicKey": base64.RawURLEncoding.EncodeToString(public),
-	}, g.connect().call("gateway.identity.get", `{}`)["payload"])
+	}, g.connect().Call("gateway.identity.get", `{}`)["payload"])
 }

@@ -17,25 +17,26 @@ import (
 	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
 
+	"gateway/internal/wire"
 	"gateway/queue"
 	"gateway/server/api"
 )
 
-func (g *gateway) dial(options *websocket.DialOptions) (w *wire, status int, err error) {
+func (g *gateway) dial(options *websocket.DialOptions) (w *wire.Client, status int, err error) {
 	g.t.Helper()
-	return dialWire(g.t, g.url, options)
+	return wire.Dial(g.t, g.url, options)
 }
 
-func (g *gateway) connect() *wire {
+func (g *gateway) connect() *wire.Client {
 	g.t.Helper()
-	return connectWire(g.t, g.url)
+	return wire.Connect(g.t, g.url)
 }
 
 func TestAClientIsGreetedWithAllThatTheProtocolPromises(t *testing.T) {
 	g := newGateway(t)
 	w, _, err := g.dial(nil)
 	require.NoError(t, err)
-	hello := w.call("connect", `{"minProtocol":3,"maxProtocol":4,"client":{"id":"cli","version":"2026.9.6","platform":"linux","deviceFamily":"Linux","mode":"cli","instanceId":"i"},"caps":[],"auth":{"token":"unneeded"},"role":"operator","scopes":["operator.read"],"locale":"en","userAgent":"x"}`)
+	hello := w.Call("connect", `{"minProtocol":3,"maxProtocol":4,"client":{"id":"cli","version":"2026.9.6","platform":"linux","deviceFamily":"Linux","mode":"cli","instanceId":"i"},"caps":[],"auth":{"token":"unneeded"},"role":"operator","scopes":["operator.read"],"locale":"en","userAgent":"x"}`)
 	require.Equal(t, true, hello["ok"], hello)
 	payload := hello["payload"].(map[string]any)
 	require.Equal(t, "hello-ok", payload["type"])
@@ -48,12 +49,12 @@ func TestAClientIsGreetedWithAllThatTheProtocolPromises(t *testing.T) {
 	}
 	features := payload["features"].(map[string]any)
 	for _, name := range features["methods"].([]any) {
-		f := w.call(name.(string), `{}`)
+		f := w.Call(name.(string), `{}`)
 		if f["ok"] == false {
-			require.NotContains(t, errorOf(t, f)["message"], "unknown method", name)
+			require.NotContains(t, wire.ErrorOf(t, f)["message"], "unknown method", name)
 		}
 	}
-	forbidden := errorOf(t, w.call("chat.send", `{"message":"x","idempotencyKey":"k"}`))
+	forbidden := wire.ErrorOf(t, w.Call("chat.send", `{"message":"x","idempotencyKey":"k"}`))
 	require.Equal(t, "FORBIDDEN", forbidden["code"])
 	require.Equal(t, "operator.write", forbidden["details"].(map[string]any)["missingScope"])
 }
@@ -61,7 +62,7 @@ func TestAClientIsGreetedWithAllThatTheProtocolPromises(t *testing.T) {
 func TestAFrameThatBreaksARuleGetsTheDocumentedError(t *testing.T) {
 	g := newGateway(t)
 	g.backend.Callers = tokenOf("secret")
-	connect := func(more string) string { return strings.Replace(plainConnect, `"role"`, more+`,"role"`, 1) }
+	connect := func(more string) string { return strings.Replace(wire.PlainConnect, `"role"`, more+`,"role"`, 1) }
 	for name, c := range map[string]struct {
 		first         string
 		code, message string
@@ -70,35 +71,35 @@ func TestAFrameThatBreaksARuleGetsTheDocumentedError(t *testing.T) {
 	}{
 		"not connect":         {`{"type":"req","id":"1","method":"health"}`, "INVALID_REQUEST", "first request must be connect", "", 1008},
 		"not a frame":         {`hello`, "INVALID_REQUEST", "first request must be connect", "", 1008},
-		"no token":            {connectFrame(plainConnect), "NOT_PAIRED", "device identity required", "DEVICE_IDENTITY_REQUIRED", 1008},
-		"wrong token":         {connectFrame(connect(`"auth":{"token":"guess"}`)), "INVALID_REQUEST", "token mismatch", "AUTH_TOKEN_MISMATCH", 1008},
-		"too new":             {connectFrame(strings.NewReplacer(`"minProtocol":4`, `"minProtocol":5`, `"maxProtocol":4`, `"maxProtocol":6`).Replace(plainConnect)), "INVALID_REQUEST", "protocol mismatch", "PROTOCOL_MISMATCH", 1002},
-		"too old":             {connectFrame(strings.NewReplacer(`"minProtocol":4`, `"minProtocol":1`, `"maxProtocol":4`, `"maxProtocol":2`).Replace(plainConnect)), "INVALID_REQUEST", "protocol mismatch", "PROTOCOL_MISMATCH", 1002},
-		"unknown property":    {connectFrame(connect(`"colour":"red"`)), "INVALID_REQUEST", "colour", "", 1008},
-		"unknown in client":   {connectFrame(strings.Replace(plainConnect, `"id":"cli"`, `"id":"cli","age":1`, 1)), "INVALID_REQUEST", "client.age", "", 1008},
-		"a client without id": {connectFrame(strings.Replace(plainConnect, `"id":"cli",`, ``, 1)), "INVALID_REQUEST", "client.id", "", 1008},
-		"a node":              {connectFrame(strings.Replace(plainConnect, `"role":"operator"`, `"role":"node"`, 1)), "INVALID_REQUEST", "role", "", 1008},
+		"no token":            {wire.ConnectFrame(wire.PlainConnect), "NOT_PAIRED", "device identity required", "DEVICE_IDENTITY_REQUIRED", 1008},
+		"wrong token":         {wire.ConnectFrame(connect(`"auth":{"token":"guess"}`)), "INVALID_REQUEST", "token mismatch", "AUTH_TOKEN_MISMATCH", 1008},
+		"too new":             {wire.ConnectFrame(strings.NewReplacer(`"minProtocol":4`, `"minProtocol":5`, `"maxProtocol":4`, `"maxProtocol":6`).Replace(wire.PlainConnect)), "INVALID_REQUEST", "protocol mismatch", "PROTOCOL_MISMATCH", 1002},
+		"too old":             {wire.ConnectFrame(strings.NewReplacer(`"minProtocol":4`, `"minProtocol":1`, `"maxProtocol":4`, `"maxProtocol":2`).Replace(wire.PlainConnect)), "INVALID_REQUEST", "protocol mismatch", "PROTOCOL_MISMATCH", 1002},
+		"unknown property":    {wire.ConnectFrame(connect(`"colour":"red"`)), "INVALID_REQUEST", "colour", "", 1008},
+		"unknown in client":   {wire.ConnectFrame(strings.Replace(wire.PlainConnect, `"id":"cli"`, `"id":"cli","age":1`, 1)), "INVALID_REQUEST", "client.age", "", 1008},
+		"a client without id": {wire.ConnectFrame(strings.Replace(wire.PlainConnect, `"id":"cli",`, ``, 1)), "INVALID_REQUEST", "client.id", "", 1008},
+		"a node":              {wire.ConnectFrame(strings.Replace(wire.PlainConnect, `"role":"operator"`, `"role":"node"`, 1)), "INVALID_REQUEST", "role", "", 1008},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, _, err := g.dial(nil)
 			require.NoError(t, err)
-			w.write(c.first)
-			f := w.read()
-			e := errorOf(t, f)
+			w.Write(c.first)
+			f := w.Read()
+			e := wire.ErrorOf(t, f)
 			require.Equal(t, c.code, e["code"])
 			require.Contains(t, e["message"], c.message)
 			require.NotContains(t, fmt.Sprint(e), "secret")
 			if c.detail != "" {
 				require.Equal(t, c.detail, e["details"].(map[string]any)["code"])
 			}
-			require.Equal(t, c.close, w.closed().Code)
+			require.Equal(t, c.close, w.Closed().Code)
 		})
 	}
 	w, _, err := g.dial(nil)
 	require.NoError(t, err)
-	require.Equal(t, true, w.call("connect", connect(`"auth":{"token":"secret"}`))["ok"])
+	require.Equal(t, true, w.Call("connect", connect(`"auth":{"token":"secret"}`))["ok"])
 	for name, c := range map[string]struct{ frame, id, message string }{
-		"connect again":  {connectFrame(plainConnect), "c", "connect is only valid as the first request"},
+		"connect again":  {wire.ConnectFrame(wire.PlainConnect), "c", "connect is only valid as the first request"},
 		"unknown method": {`{"type":"req","id":"x","method":"nope"}`, "x", "unknown method: nope"},
 		"no id":          {`{"type":"req","method":"health"}`, "invalid", "invalid request frame"},
 		"an event":       {`{"type":"event","event":"tick"}`, "invalid", "invalid request frame"},
@@ -110,20 +111,20 @@ func TestAFrameThatBreaksARuleGetsTheDocumentedError(t *testing.T) {
 		"another param":  {`{"type":"req","id":"x","method":"chat.send","params":{"message":"m","idempotencyKey":"k","attachments":[1]}}`, "x", "attachments"},
 		"no such agent":  {`{"type":"req","id":"x","method":"agent","params":{"message":"m","idempotencyKey":"k","agentId":"nobody"}}`, "x", "nobody"},
 	} {
-		w.write(c.frame)
-		e := errorOf(t, w.response(c.id))
+		w.Write(c.frame)
+		e := wire.ErrorOf(t, w.Response(c.id))
 		require.Equal(t, "INVALID_REQUEST", e["code"], name)
 		require.Contains(t, e["message"], c.message, name)
 	}
-	require.Equal(t, true, w.call("health", `{}`)["ok"], "it stayed open")
+	require.Equal(t, true, w.Call("health", `{}`)["ok"], "it stayed open")
 }
 
 func TestALargeFrameEndsTheConnection(t *testing.T) {
 	g := newGateway(t)
 	w, _, err := g.dial(nil)
 	require.NoError(t, err)
-	w.write(`{"type":"req","id":"1","method":"connect","params":{"userAgent":"` + strings.Repeat("x", maxFrameBefore) + `"}}`)
-	require.Equal(t, websocket.StatusMessageTooBig, w.closed().Code)
+	w.Write(`{"type":"req","id":"1","method":"connect","params":{"userAgent":"` + strings.Repeat("x", maxFrameBefore) + `"}}`)
+	require.Equal(t, websocket.StatusMessageTooBig, w.Closed().Code)
 }
 
 func TestAPageOfAnotherOriginIsRefused(t *testing.T) {
@@ -153,7 +154,7 @@ func TestADeviceThatSignsIsVerified(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w, _, err := g.dial(nil)
 			require.NoError(t, err)
-			nonce, at := w.nonce, time.Now().Add(c.at).UnixMilli()
+			nonce, at := w.Nonce, time.Now().Add(c.at).UnixMilli()
 			if c.nonce != "" {
 				nonce = c.nonce
 			}
@@ -164,13 +165,13 @@ func TestADeviceThatSignsIsVerified(t *testing.T) {
 			signed := fmt.Sprintf(`"device":{"id":%q,"publicKey":%q,"signature":%q,"signedAt":%d,"nonce":%q},"role"`,
 				hex.EncodeToString(id[:]), base64.RawURLEncoding.EncodeToString(public),
 				base64.RawURLEncoding.EncodeToString(ed25519.Sign(private, []byte(text))), at, nonce)
-			f := w.call("connect", strings.Replace(plainConnect, `"role"`, signed, 1))
+			f := w.Call("connect", strings.Replace(wire.PlainConnect, `"role"`, signed, 1))
 			if c.want == "" {
 				require.Equal(t, true, f["ok"], f)
 				return
 			}
-			require.Equal(t, c.want, errorOf(t, f)["message"])
-			require.Equal(t, websocket.StatusPolicyViolation, w.closed().Code)
+			require.Equal(t, c.want, wire.ErrorOf(t, f)["message"])
+			require.Equal(t, websocket.StatusPolicyViolation, w.Closed().Code)
 		})
 	}
 }
@@ -179,22 +180,22 @@ func TestAChatIsSentAnsweredAndKept(t *testing.T) {
 	g := newGateway(t)
 	w, other := g.connect(), g.connect()
 	params := `{"sessionKey":"main","message":"hello there","idempotencyKey":"run-1","deliver":false}`
-	require.Equal(t, map[string]any{"runId": "run-1", "status": "started"}, w.call("chat.send", params)["payload"])
-	for _, reader := range []*wire{w, other} {
-		final := reader.event("chat", func(p map[string]any) bool { return p["state"] == "final" })
+	require.Equal(t, map[string]any{"runId": "run-1", "status": "started"}, w.Call("chat.send", params)["payload"])
+	for _, reader := range []*wire.Client{w, other} {
+		final := reader.Event("chat", func(p map[string]any) bool { return p["state"] == "final" })
 		require.Equal(t, "run-1", final["runId"])
 		require.Equal(t, "agent:echo:main", final["sessionKey"])
 		require.Equal(t, "hello there", final["message"].(map[string]any)["content"].([]any)[0].(map[string]any)["text"])
 	}
-	require.Equal(t, "ok", w.call("chat.send", params)["payload"].(map[string]any)["status"], "the same key is the same run")
-	history := w.call("chat.history", `{"sessionKey":"agent:echo:main","limit":10}`)["payload"].(map[string]any)
+	require.Equal(t, "ok", w.Call("chat.send", params)["payload"].(map[string]any)["status"], "the same key is the same run")
+	history := w.Call("chat.history", `{"sessionKey":"agent:echo:main","limit":10}`)["payload"].(map[string]any)
 	require.Len(t, history["messages"], 2)
-	waited := w.call("agent.wait", `{"runId":"run-1","timeoutMs":1000}`)["payload"].(map[string]any)
+	waited := w.Call("agent.wait", `{"runId":"run-1","timeoutMs":1000}`)["payload"].(map[string]any)
 	require.Equal(t, "ok", waited["status"])
-	sessions := w.call("sessions.list", `{}`)["payload"].(map[string]any)
+	sessions := w.Call("sessions.list", `{}`)["payload"].(map[string]any)
 	require.Equal(t, "agent:echo:main", sessions["sessions"].([]any)[0].(map[string]any)["key"])
-	require.NotNil(t, w.call("sessions.describe", `{"key":"main"}`)["payload"].(map[string]any)["session"])
-	require.Nil(t, w.call("sessions.describe", `{"key":"none"}`)["payload"].(map[string]any)["session"])
+	require.NotNil(t, w.Call("sessions.describe", `{"key":"main"}`)["payload"].(map[string]any)["session"])
+	require.Nil(t, w.Call("sessions.describe", `{"key":"none"}`)["payload"].(map[string]any)["session"])
 	status, _, body := g.do("GET", "/v1/turns?session=agent:echo:main", "")
 	require.Equal(t, http.StatusOK, status)
 	require.Contains(t, body, "hello there", "HTTP has the same session")
@@ -203,44 +204,44 @@ func TestAChatIsSentAnsweredAndKept(t *testing.T) {
 func TestAnAgentsRunIsAnsweredTwice(t *testing.T) {
 	g := newGateway(t)
 	w := g.connect()
-	accepted := w.call("agent", `{"message":"hello","idempotencyKey":"run-2","deliver":false,"timeout":600}`)["payload"].(map[string]any)
+	accepted := w.Call("agent", `{"message":"hello","idempotencyKey":"run-2","deliver":false,"timeout":600}`)["payload"].(map[string]any)
 	require.Equal(t, "accepted", accepted["status"])
 	require.Equal(t, "run-2", accepted["runId"])
-	done := w.response("1")["payload"].(map[string]any)
+	done := w.Response("1")["payload"].(map[string]any)
 	require.Equal(t, "ok", done["status"])
 	require.Equal(t, "hello", done["result"].(map[string]any)["payloads"].([]any)[0].(map[string]any)["text"])
 
-	w.call("agent", `{"message":"fail","idempotencyKey":"run-3"}`)
-	require.Equal(t, "error", w.response("1")["payload"].(map[string]any)["status"])
-	w.call("agent", `{"message":"block","idempotencyKey":"run-4","timeout":0.02}`)
-	require.Equal(t, "AGENT_TIMEOUT", errorOf(t, w.response("1"))["code"])
-	require.Equal(t, "timeout", w.call("agent.wait", `{"runId":"run-4","timeoutMs":1}`)["payload"].(map[string]any)["status"])
-	aborted := w.call("chat.abort", `{"sessionKey":"main","runId":"run-4"}`)["payload"].(map[string]any)
+	w.Call("agent", `{"message":"fail","idempotencyKey":"run-3"}`)
+	require.Equal(t, "error", w.Response("1")["payload"].(map[string]any)["status"])
+	w.Call("agent", `{"message":"block","idempotencyKey":"run-4","timeout":0.02}`)
+	require.Equal(t, "AGENT_TIMEOUT", wire.ErrorOf(t, w.Response("1"))["code"])
+	require.Equal(t, "timeout", w.Call("agent.wait", `{"runId":"run-4","timeoutMs":1}`)["payload"].(map[string]any)["status"])
+	aborted := w.Call("chat.abort", `{"sessionKey":"main","runId":"run-4"}`)["payload"].(map[string]any)
 	require.Equal(t, []any{"run-4"}, aborted["runIds"])
-	w.event("chat", func(p map[string]any) bool { return p["state"] == "aborted" && p["runId"] == "run-4" })
-	require.Equal(t, false, w.call("chat.abort", `{"sessionKey":"main"}`)["payload"].(map[string]any)["aborted"])
+	w.Event("chat", func(p map[string]any) bool { return p["state"] == "aborted" && p["runId"] == "run-4" })
+	require.Equal(t, false, w.Call("chat.abort", `{"sessionKey":"main"}`)["payload"].(map[string]any)["aborted"])
 }
 
 func TestARestartEndsTheConnectionAndLosesNoRun(t *testing.T) {
 	g := newGateway(t)
 	w := g.connect()
-	require.Equal(t, "started", w.call("chat.send", `{"message":"block","idempotencyKey":"run-5"}`)["payload"].(map[string]any)["status"])
+	require.Equal(t, "started", w.Call("chat.send", `{"message":"block","idempotencyKey":"run-5"}`)["payload"].(map[string]any)["status"])
 	g.began()
-	preflight := w.call("gateway.restart.preflight", `{}`)["payload"].(map[string]any)
+	preflight := w.Call("gateway.restart.preflight", `{}`)["payload"].(map[string]any)
 	require.Equal(t, false, preflight["safe"])
-	asked := w.call("gateway.restart.request", `{"reason":"to see it"}`)["payload"].(map[string]any)
+	asked := w.Call("gateway.restart.request", `{"reason":"to see it"}`)["payload"].(map[string]any)
 	require.Equal(t, true, asked["ok"])
 	require.Equal(t, preflight, asked["preflight"])
 	require.InDelta(t, os.Getpid(), asked["restart"].(map[string]any)["pid"], 0)
 	g.restart()
-	bye := w.event("shutdown", func(map[string]any) bool { return true })
+	bye := w.Event("shutdown", func(map[string]any) bool { return true })
 	require.Equal(t, map[string]any{"reason": "gateway restarting", "restartExpectedMs": 1500.0}, bye)
-	require.Equal(t, websocket.StatusServiceRestart, w.closed().Code)
+	require.Equal(t, websocket.StatusServiceRestart, w.Closed().Code)
 
 	w = g.connect()
-	require.Equal(t, "in_flight", w.call("chat.send", `{"message":"block","idempotencyKey":"run-5"}`)["payload"].(map[string]any)["status"])
-	close(g.agent.release)
-	final := w.event("chat", func(p map[string]any) bool { return p["state"] == "final" })
+	require.Equal(t, "in_flight", w.Call("chat.send", `{"message":"block","idempotencyKey":"run-5"}`)["payload"].(map[string]any)["status"])
+	close(g.agent.Release)
+	final := w.Event("chat", func(p map[string]any) bool { return p["state"] == "final" })
 	require.Equal(t, "begun and done", final["message"].(map[string]any)["content"].([]any)[0].(map[string]any)["text"])
 	turns, err := g.backend.Queue.Turns(t.Context(), queue.Filter{})
 	require.NoError(t, err)
@@ -261,8 +262,8 @@ func TestAClientThatIsSlowToCloseHoldsUpNoRestart(t *testing.T) {
 	g.open()
 	g.Resume(parked)
 	g.machine.set(AdmissionOpen)
-	w.event("shutdown", func(map[string]any) bool { return true })
-	require.Equal(t, websocket.StatusServiceRestart, w.closed().Code)
+	w.Event("shutdown", func(map[string]any) bool { return true })
+	require.Equal(t, websocket.StatusServiceRestart, w.Closed().Code)
 }
 
 // It is what makes unmodified clients try again by themselves.
@@ -271,11 +272,11 @@ func TestAClientThatConnectsWhileTheGatewayRetiresIsToldToTryAgain(t *testing.T)
 	w, _, err := g.dial(nil)
 	require.NoError(t, err)
 	g.Retire(api.Notice{Reason: "gateway restarting"})
-	e := errorOf(t, w.call("connect", plainConnect))
+	e := wire.ErrorOf(t, w.Call("connect", wire.PlainConnect))
 	require.Equal(t, "UNAVAILABLE", e["code"])
 	require.Equal(t, "startup-sidecars", e["details"].(map[string]any)["reason"])
 	require.InDelta(t, 500, e["retryAfterMs"], 0)
-	require.Equal(t, websocket.StatusTryAgainLater, w.closed().Code)
+	require.Equal(t, websocket.StatusTryAgainLater, w.Closed().Code)
 }
 
 // A client that does not read is closed, and slows neither the agent nor anybody else.
@@ -298,9 +299,9 @@ func TestAClientThatDoesNotReadIsClosed(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatal("it was not closed")
 	}
-	require.Equal(t, true, g.connect().call("health", `{}`)["ok"])
+	require.Equal(t, true, g.connect().Call("health", `{}`)["ok"])
 	for {
-		if _, err := deaf.tryRead(); err != nil {
+		if _, err := deaf.TryRead(); err != nil {
 			require.False(t, errors.Is(err, context.DeadlineExceeded))
 			return
 		}
@@ -311,13 +312,13 @@ func TestAClientKnowsWhoElseIsThere(t *testing.T) {
 	g := newGateway(t)
 	first := g.connect()
 	second := g.connect()
-	first.event("presence", func(p map[string]any) bool { return len(p["presence"].([]any)) == 2 })
-	require.NoError(t, second.ws.Close(websocket.StatusNormalClosure, ""))
-	first.event("presence", func(p map[string]any) bool { return len(p["presence"].([]any)) == 1 })
+	first.Event("presence", func(p map[string]any) bool { return len(p["presence"].([]any)) == 2 })
+	require.NoError(t, second.Conn.Close(websocket.StatusNormalClosure, ""))
+	first.Event("presence", func(p map[string]any) bool { return len(p["presence"].([]any)) == 1 })
 }
 
 func FuzzFrame(f *testing.F) {
-	f.Add([]byte(`{"type":"req","id":"1","method":"connect","params":` + plainConnect + `}`))
+	f.Add([]byte(`{"type":"req","id":"1","method":"connect","params":` + wire.PlainConnect + `}`))
 	f.Add([]byte(`{"type":"req","id":"1","method":"health"}`))
 	f.Add([]byte(`{"type":"res","id":"1"}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -336,38 +337,38 @@ func FuzzFrame(f *testing.F) {
 func TestAClientIsToldOfItsSessionsAsItCallsThem(t *testing.T) {
 	g := newGateway(t)
 	w, other := g.connect(), g.connect()
-	final := func(w *wire, run, session, agent string) {
+	final := func(w *wire.Client, run, session, agent string) {
 		t.Helper()
-		p := w.event("chat", func(p map[string]any) bool { return p["state"] == "final" && p["runId"] == run })
+		p := w.Event("chat", func(p map[string]any) bool { return p["state"] == "final" && p["runId"] == run })
 		require.Equal(t, session, p["sessionKey"])
 		require.Equal(t, agent, p["agentId"])
 	}
-	agents := w.call("agents.list", `{}`)["payload"].(map[string]any)["agents"].([]any)
+	agents := w.Call("agents.list", `{}`)["payload"].(map[string]any)["agents"].([]any)
 	require.Equal(t, map[string]any{"id": "main", "name": "echo"}, agents[len(agents)-1])
-	history := w.call("chat.history", `{"sessionKey":"agent:main:desk"}`)["payload"].(map[string]any)
+	history := w.Call("chat.history", `{"sessionKey":"agent:main:desk"}`)["payload"].(map[string]any)
 	require.Equal(t, "agent:main:desk", history["sessionKey"])
 	require.Equal(t, "agent:echo:desk", history["sessionId"])
 	send := `{"sessionKey":"agent:main:desk","sessionId":"agent:echo:desk","message":"hello","idempotencyKey":%q}`
-	require.Equal(t, true, w.call("chat.send", fmt.Sprintf(send, "1"))["ok"])
+	require.Equal(t, true, w.Call("chat.send", fmt.Sprintf(send, "1"))["ok"])
 	final(w, "1", "agent:main:desk", "main")
 	final(other, "1", "agent:echo:desk", "echo")
-	require.Equal(t, true, other.call("chat.send", `{"sessionKey":"agent:other:desk","message":"hello","idempotencyKey":"2"}`)["ok"])
+	require.Equal(t, true, other.Call("chat.send", `{"sessionKey":"agent:other:desk","message":"hello","idempotencyKey":"2"}`)["ok"])
 	final(w, "2", "agent:other:desk", "other")
 
-	answer := w.call("agent", `{"message":"hello","sessionKey":"agent:main:desk","sessionId":"desk","agentId":"main","idempotencyKey":"3"}`)["payload"].(map[string]any)
+	answer := w.Call("agent", `{"message":"hello","sessionKey":"agent:main:desk","sessionId":"desk","agentId":"main","idempotencyKey":"3"}`)["payload"].(map[string]any)
 	require.Equal(t, []any{"agent:main:desk", "main"}, []any{answer["sessionKey"], answer["agentId"]})
-	answer = w.response("1")["payload"].(map[string]any)
+	answer = w.Response("1")["payload"].(map[string]any)
 	require.Equal(t, []any{"agent:main:desk", "main"}, []any{answer["sessionKey"], answer["agentId"]})
-	answer = w.call("chat.resume", `{"runId":"1"}`)["payload"].(map[string]any)
+	answer = w.Call("chat.resume", `{"runId":"1"}`)["payload"].(map[string]any)
 	require.Equal(t, []any{"agent:main:desk", "main"}, []any{answer["sessionKey"], answer["agentId"]})
 	final(w, "1", "agent:main:desk", "main")
 	for _, agent := range []string{"main", "echo"} {
-		sessions := w.call("sessions.list", `{"agentId":"`+agent+`"}`)["payload"].(map[string]any)["sessions"].([]any)
+		sessions := w.Call("sessions.list", `{"agentId":"`+agent+`"}`)["payload"].(map[string]any)["sessions"].([]any)
 		require.Len(t, sessions, 1)
 		require.Equal(t, "agent:main:desk", sessions[0].(map[string]any)["key"])
 	}
 
-	one := w.call("sessions.describe", `{"key":"agent:echo:desk"}`)["payload"].(map[string]any)["session"].(map[string]any)
+	one := w.Call("sessions.describe", `{"key":"agent:echo:desk"}`)["payload"].(map[string]any)["session"].(map[string]any)
 	require.Equal(t, []any{"agent:echo:desk", "echo"}, []any{one["key"], one["agentId"]}, "it has used the other name")
 	status, _, body := g.do("GET", "/v1/turns?session=agent:echo:desk", "")
 	require.Equal(t, http.StatusOK, status)

@@ -1,4 +1,5 @@
-package server
+// Package puppet is an agent that tests move by hand.
+package puppet
 
 import (
 	"context"
@@ -14,15 +15,16 @@ import (
 	"gateway/queue"
 )
 
-// agent answers as its input says: "fail" fails, "call" calls a tool, "block" says "begun " and waits to be released, "talk"
+// Agent answers as its input says: "fail" fails, "call" calls a tool, "block" says "begun " and waits to be released, "talk"
 // says what it is told to say, until that ends, everything else comes back word by word.
-type agent struct {
-	release chan struct{}
-	say     chan string
+type Agent struct {
+	Release chan struct{}   // closed to end "block"
+	Say     chan string     // closed to end "talk"
 	seen    chan queue.Turn // the turns that began, if anybody looks
 }
 
-func (a *agent) Run(ctx context.Context, w queue.Work) error {
+// Run implements [queue.Runner].
+func (a *Agent) Run(ctx context.Context, w queue.Work) error {
 	select {
 	case a.seen <- w.Turn:
 	default:
@@ -39,7 +41,7 @@ func (a *agent) Run(ctx context.Context, w queue.Work) error {
 			return err
 		}
 		select {
-		case <-a.release:
+		case <-a.Release:
 			return w.Emit("and done")
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -47,7 +49,7 @@ func (a *agent) Run(ctx context.Context, w queue.Work) error {
 	}
 	for w.Turn.Input == "talk" {
 		select {
-		case word, more := <-a.say:
+		case word, more := <-a.Say:
 			if !more {
 				return nil
 			}
@@ -66,8 +68,8 @@ func (a *agent) Run(ctx context.Context, w queue.Work) error {
 	return nil
 }
 
-// began waits for the agent to have a turn.
-func (a *agent) began(t *testing.T) queue.Turn {
+// Began waits for the agent to have a turn.
+func (a *Agent) Began(t *testing.T) queue.Turn {
 	t.Helper()
 	select {
 	case t := <-a.seen:
@@ -78,13 +80,14 @@ func (a *agent) began(t *testing.T) queue.Turn {
 	}
 }
 
-func newAgent() *agent {
-	return &agent{release: make(chan struct{}), say: make(chan string), seen: make(chan queue.Turn, 16)}
+// New returns an agent that nobody has moved yet.
+func New() *Agent {
+	return &Agent{Release: make(chan struct{}), Say: make(chan string), seen: make(chan queue.Turn, 16)}
 }
 
-// openQueue opens the store at a path, of two lanes, main and cron, whose turns the agent runs. Its turns wait until it is
+// OpenQueue opens the store at a path, of two lanes, main and cron, whose turns the agent runs. Its turns wait until it is
 // resumed.
-func openQueue(t *testing.T, store string, a *agent) *queue.Queue {
+func OpenQueue(t *testing.T, store string, a *Agent) *queue.Queue {
 	t.Helper()
 	q, err := queue.Open(t.Context(), store, queue.Config{
 		Runner: a, Lanes: map[string]int{"main": 4, "cron": 1}, MaxAttempts: 3, OnInterrupt: queue.RetryTurn,

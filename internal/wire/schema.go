@@ -1,4 +1,4 @@
-package server
+package wire
 
 import (
 	"bytes"
@@ -16,9 +16,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// wireSchema is OpenClaw's own description of its protocol, which the frames of all tests are held to where it is
+// schema is OpenClaw's own description of its protocol, which the frames of all tests are held to where it is
 // installed.
-var wireSchema = sync.OnceValue(func() *jsonschema.Compiler {
+var schema = sync.OnceValue(func() *jsonschema.Compiler {
 	_, here, _, _ := runtime.Caller(0)
 	text, err := os.ReadFile(filepath.Join(filepath.Dir(here), "../../cmd/gateway/testdata/openclaw/node_modules/@openclaw/gateway-protocol/protocol.schema.json"))
 	if errors.Is(err, fs.ErrNotExist) && os.Getenv("CI") == "" {
@@ -38,7 +38,7 @@ var wireSchema = sync.OnceValue(func() *jsonschema.Compiler {
 		}
 		return anything{}, nil // what only JavaScript knows is in none of the frames here
 	})
-	if err := c.AddResource(wireSchemaURL, document); err != nil {
+	if err := c.AddResource(schemaURL, document); err != nil {
 		panic(err)
 	}
 	return c
@@ -50,31 +50,31 @@ func (anything) MatchString(string) bool { return true }
 
 func (anything) String() string { return "" }
 
-const wireSchemaURL = "https://openclaw.ai/protocol.schema.json"
+const schemaURL = "https://openclaw.ai/protocol.schema.json"
 
 var (
-	wireEvents = map[string]string{
+	eventSchemas = map[string]string{
 		"agent": "AgentEvent", "chat": "ChatEvent", "tick": "TickEvent", "shutdown": "ShutdownEvent",
 	}
-	wireResults = map[string]string{
+	resultSchemas = map[string]string{
 		"connect": "HelloOk", "agents.list": "AgentsListResult", "channels.status": "ChannelsStatusResult",
 	}
-	wireLock sync.Mutex // a compiler keeps what it has compiled
+	schemaLock sync.Mutex // a compiler keeps what it has compiled
 )
 
 // checkFrame holds a frame that the server sent to the protocol; method is what it answers, if that is known.
 func checkFrame(t *testing.T, text []byte, method string) {
 	t.Helper()
-	if wireSchema() == nil {
+	if schema() == nil {
 		return
 	}
 	decoded, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 	require.NoError(t, err)
 	f := decoded.(map[string]any)
 	hold := func(name string, to any) {
-		wireLock.Lock()
-		defer wireLock.Unlock()
-		schema, err := wireSchema().Compile(wireSchemaURL + "#/definitions/" + name)
+		schemaLock.Lock()
+		defer schemaLock.Unlock()
+		schema, err := schema().Compile(schemaURL + "#/definitions/" + name)
 		require.NoError(t, err)
 		require.NoError(t, schema.Validate(to), "%s", text)
 	}
@@ -87,7 +87,7 @@ func checkFrame(t *testing.T, text []byte, method string) {
 			delete(payload, "agentId")
 			delete(payload, "sessionKey")
 		}
-		if name := wireEvents[event]; name != "" {
+		if name := eventSchemas[event]; name != "" {
 			hold(name, payload)
 		}
 		if event == "presence" {
@@ -97,7 +97,7 @@ func checkFrame(t *testing.T, text []byte, method string) {
 		}
 	case "res":
 		hold("ResponseFrame", f)
-		if name := wireResults[method]; name != "" && f["ok"] == true {
+		if name := resultSchemas[method]; name != "" && f["ok"] == true {
 			if method == "connect" {
 				auth := f["payload"].(map[string]any)["auth"].(map[string]any)
 				require.Contains(t, []any{"none", "token"}, auth["method"])
