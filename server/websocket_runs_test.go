@@ -1,9 +1,7 @@
 package server
 
 import (
-	"context"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -23,24 +21,6 @@ func TestWhoConnectsAfterARestartHearsOfTheRunsFromBefore(t *testing.T) {
 	require.Equal(t, "before", final["runId"])
 	require.Equal(t, "agent:echo:main", final["sessionKey"])
 	require.Equal(t, "begun and done", final["message"].(map[string]any)["content"].([]any)[0].(map[string]any)["text"])
-}
-
-// The queue and the server are closed side by side, and each has its own time.
-func TestClosingDoesNotWaitForTheQueue(t *testing.T) {
-	g := newGateway(t)
-	g.connect().Call("chat.send", `{"message":"block","idempotencyKey":"open"}`)
-	g.began()
-	g.Retire(api.Notice{Reason: "gateway stopping"})
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	closed := make(chan error, 1)
-	go func() { closed <- g.Close(ctx) }()
-	select {
-	case err := <-closed:
-		require.NoError(t, err)
-	case <-time.After(patience):
-		require.Fail(t, "it waits for a run")
-	}
 }
 
 func TestAStopIsAnnouncedAsOneThatDoesNotComeBack(t *testing.T) {
