@@ -140,7 +140,7 @@ func benchSocket(ctx context.Context, address string) (*websocket.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	ws.SetReadLimit(maxFrame)
+	ws.SetReadLimit(wire.MaxFrame)
 	if _, _, err := ws.Read(ctx); err != nil {
 		return nil, err
 	}
