@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"gateway/server/api"
+	"gateway/server/openclaw"
 )
 
 // The page is a client like any other: it has nothing but the public API. So it needs no token to be shown, and shows
@@ -82,15 +83,24 @@ func isPage(r *http.Request) bool {
 		(r.URL.Path == "/" || strings.HasPrefix(r.URL.Path, "/page/"))
 }
 
+// upgradable is a connection as the WebSocket on it sees it.
+type upgradable struct{ *conn }
+
+// BecomeSocket implements [openclaw.Conn].
+func (c upgradable) BecomeSocket() { c.becomeSocket() }
+
+// Part implements [openclaw.Conn].
+func (c upgradable) Part() { c.part() }
+
 // home is the page, or a WebSocket.
 func (s *Server) home(w http.ResponseWriter, r *http.Request) error {
 	if isUpgrade(r) {
 		s.gated(func(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
-			from := origin{host: hostOf(r), trusted: trusted(r.Context())}
+			from := openclaw.Origin{Host: hostOf(r), Trusted: trusted(r.Context())}
 			if c := connOf(r.Context()); c != nil {
-				from.under = c
+				from.Under = upgradable{c}
 			}
-			return s.hub.openSocket(w, r, b, from)
+			return s.hub.Open(w, r, b, from)
 		})(w, r)
 		return nil
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"gateway/server/api"
+	"gateway/server/openclaw"
 )
 
 const (
@@ -54,7 +55,7 @@ type Server struct {
 	crossOrigin *http.CrossOriginProtection
 	gate        *gate
 	roster      *roster
-	hub         *hub
+	hub         *openclaw.Hub
 	feed        *overview
 
 	bouncer *bouncer
@@ -77,7 +78,7 @@ type Server struct {
 // New returns a server that serves nothing yet.
 func New(opts Options) *Server {
 	s := &Server{opts: opts, roster: newRoster(), crossOrigin: http.NewCrossOriginProtection(), retirement: api.NewRetirement()}
-	s.hub = newHub(hubOptions{state: s.stateAndBoot, restart: s.restart, version: opts.Version, retirement: s.retirement, log: opts.Log})
+	s.hub = openclaw.New(openclaw.Options{State: s.stateAndBoot, Restart: s.restart, Version: opts.Version, Retirement: s.retirement, Log: opts.Log})
 	s.gate = newGate(opts.Lifecycle, func() bool { return s.relay.Load() != nil })
 	s.feed = newOverview(opts.Lifecycle, func() *api.Backend { b, _, _, _ := s.gate.look(); return b }, opts.Log)
 	s.tls = s.newTLS()
@@ -161,7 +162,7 @@ func (s *Server) Resume(carried []Parked) {
 // queue is closed.
 func (s *Server) Retire(n api.Notice) {
 	s.retirement.Begin(n)
-	s.hub.retire()
+	s.hub.Retire()
 }
 
 // Park stops accepting and takes every connection that is not being answered from net/http: idle ones,
@@ -253,7 +254,7 @@ func (s *Server) Close(ctx context.Context) error {
 			_ = c.Close()
 		}
 	}
-	s.hub.close(ctx)  // net/http does not know of them any more
+	s.hub.Close(ctx)  // net/http does not know of them any more
 	s.partings.Wait() // a moment each
 	err := s.http.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {

@@ -24,7 +24,7 @@ func (s *Server) Stats() Stats {
 	s.roster.mu.Lock()
 	stats.Connections = s.roster.remote
 	s.roster.mu.Unlock()
-	stats.WebSockets = s.hub.greeted()
+	stats.WebSockets = s.hub.Clients()
 	s.bouncer.mu.Lock()
 	stats.SentAway = maps.Clone(s.bouncer.sent)
 	s.bouncer.mu.Unlock()

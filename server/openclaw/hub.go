@@ -1,4 +1,4 @@
-package server
+package openclaw
 
 import (
 	"container/list"
@@ -14,20 +14,20 @@ import (
 	"gateway/server/api"
 )
 
-// hubOptions is what a hub needs for the whole life of the process image.
-type hubOptions struct {
-	// state is where the lifecycle is, and the name of this run of the program.
-	state func() (state, bootID string)
-	// restart asks the lifecycle for a restart and returns what it decided.
-	restart    func(ctx context.Context, actor, reason string) (outcome, state, message string, err error)
-	version    string
-	retirement *api.Retirement
-	log        zerolog.Logger
+// Options is what a hub needs for the whole life of the process image.
+type Options struct {
+	// State is where the lifecycle is, and the name of this run of the program.
+	State func() (state, bootID string)
+	// Restart asks the lifecycle for a restart and returns what it decided.
+	Restart    func(ctx context.Context, actor, reason string) (outcome, state, message string, err error)
+	Version    string
+	Retirement *api.Retirement
+	Log        zerolog.Logger
 }
 
-// hub knows the connections of this process, and the runs that are told to them.
-type hub struct {
-	opts    hubOptions
+// Hub knows the connections of this process, and the runs that are told to them.
+type Hub struct {
+	opts    Options
 	began   time.Time
 	ctx     context.Context // ends what is told
 	cancel  context.CancelFunc
@@ -54,13 +54,13 @@ type hub struct {
 	toldAt         time.Time     // when all were told the health
 }
 
-func newHub(opts hubOptions) *hub {
-	h := &hub{opts: opts, began: time.Now(), all: map[*socket]bool{}, runs: map[followed]bool{}, lately: map[string]string{}, changed: make(chan struct{})}
+func New(opts Options) *Hub {
+	h := &Hub{opts: opts, began: time.Now(), all: map[*socket]bool{}, runs: map[followed]bool{}, lately: map[string]string{}, changed: make(chan struct{})}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	return h
 }
 
-func (h *hub) enter(c *socket) bool {
+func (h *Hub) enter(c *socket) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed || len(h.all) >= maxSockets || h.strangers >= maxStrangers {
@@ -72,7 +72,7 @@ func (h *hub) enter(c *socket) bool {
 }
 
 // joined greets the client and tells it everything from then on.
-func (h *hub) joined(c *socket, greet func()) {
+func (h *Hub) joined(c *socket, greet func()) {
 	h.mu.Lock()
 	greet()
 	h.all[c], h.readers = true, nil
@@ -83,7 +83,7 @@ func (h *hub) joined(c *socket, greet func()) {
 	h.tellPresence()
 }
 
-func (h *hub) leave(c *socket) {
+func (h *Hub) leave(c *socket) {
 	h.mu.Lock()
 	was, there := h.all[c]
 	if !there {
@@ -106,7 +106,7 @@ func (h *hub) leave(c *socket) {
 }
 
 // connected are the clients that may read.
-func (h *hub) connected() []*socket {
+func (h *Hub) connected() []*socket {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.readers == nil {
@@ -125,7 +125,7 @@ func (h *hub) connected() []*socket {
 const gatherTime = 5 * time.Millisecond
 
 // tell sends an event to everybody who may read. It is encoded once for all.
-func (h *hub) tell(name string, payload any) {
+func (h *Hub) tell(name string, payload any) {
 	all := h.connected()
 	if len(all) == 0 {
 		return
@@ -142,7 +142,7 @@ func (h *hub) tell(name string, payload any) {
 
 // tellRun sends an event of a run to everybody who may read, under the names that each knows session and agent by. It is
 // encoded once for all who know them by the same.
-func (h *hub) tellRun(r run, name string, payload map[string]any) {
+func (h *Hub) tellRun(r run, name string, payload map[string]any) {
 	all := h.connected()
 	if len(all) == 0 {
 		return
@@ -168,14 +168,14 @@ func (h *hub) tellRun(r run, name string, payload map[string]any) {
 func (c *socket) encode(name string, payload any) []byte {
 	text, err := json.Marshal(frame{Type: "event", Event: name, Payload: payload})
 	if err != nil {
-		c.hub.opts.log.Error().Err(err).Str("event", name).Msg("an event could not be encoded; please report it")
+		c.hub.opts.Log.Error().Err(err).Str("event", name).Msg("an event could not be encoded; please report it")
 		return nil
 	}
 	return text[:len(text)-1]
 }
 
 // gather has what is in line for all written, now or in a moment.
-func (h *hub) gather() {
+func (h *Hub) gather() {
 	h.mu.Lock()
 	if h.gathering {
 		h.mu.Unlock()
@@ -191,7 +191,7 @@ func (h *hub) gather() {
 	}
 }
 
-func (h *hub) wakeAll() {
+func (h *Hub) wakeAll() {
 	h.mu.Lock()
 	h.gathering, h.wokeAt = false, time.Now()
 	h.mu.Unlock()
@@ -200,15 +200,15 @@ func (h *hub) wakeAll() {
 	}
 }
 
-// greeted is how many clients are connected.
-func (h *hub) greeted() int {
+// Clients is how many clients are connected.
+func (h *Hub) Clients() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.all) - h.strangers
 }
 
-// retire has goodbye said to all.
-func (h *hub) retire() {
+// Retire has goodbye said to all.
+func (h *Hub) Retire() {
 	h.mu.Lock()
 	all := slices.Collect(maps.Keys(h.all))
 	h.mu.Unlock()
@@ -217,7 +217,7 @@ func (h *hub) retire() {
 	}
 }
 
-func (h *hub) wakeLocked() {
+func (h *Hub) wakeLocked() {
 	close(h.changed)
 	h.changed = make(chan struct{})
 }
@@ -229,7 +229,7 @@ const (
 	presencePerClient = time.Millisecond
 )
 
-func (h *hub) tellPresence() {
+func (h *Hub) tellPresence() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.telling || h.closed {
@@ -247,7 +247,7 @@ func (h *hub) tellPresence() {
 // rememberedRuns bounds each of the two maps of runs.
 const rememberedRuns = 5000
 
-func (h *hub) remember(run, turn string) {
+func (h *Hub) remember(run, turn string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.lately) >= rememberedRuns {
@@ -257,7 +257,7 @@ func (h *hub) remember(run, turn string) {
 }
 
 // turnOf is the turn of a run that was asked for here; empty when it is not known.
-func (h *hub) turnOf(run string) string {
+func (h *Hub) turnOf(run string) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if turn, ok := h.lately[run]; ok {
@@ -267,14 +267,14 @@ func (h *hub) turnOf(run string) string {
 }
 
 // quiet waits until no run is told any more, for at most a moment.
-func (h *hub) quiet(ctx context.Context) {
+func (h *Hub) quiet(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, api.LastEvents)
 	defer cancel()
 	h.until(ctx, func() bool { return len(h.runs) == 0 })
 }
 
 // until waits until the condition, which is asked with the lock held, is met by the end of a connection or of a run.
-func (h *hub) until(ctx context.Context, met func() bool) {
+func (h *Hub) until(ctx context.Context, met func() bool) {
 	for {
 		h.mu.Lock()
 		done, changed := met(), h.changed
@@ -290,9 +290,9 @@ func (h *hub) until(ctx context.Context, met func() bool) {
 	}
 }
 
-// close waits until all connections have ended; when ctx ends first they are cut. Runs are told until their queue
+// Close waits until all connections have ended; when ctx ends first they are cut. Runs are told until their queue
 // closes, or until ctx ends.
-func (h *hub) close(ctx context.Context) {
+func (h *Hub) Close(ctx context.Context) {
 	defer context.AfterFunc(ctx, h.cancel)()
 	defer h.follows.Wait()
 	h.mu.Lock()

@@ -1,4 +1,4 @@
-package server
+package openclaw
 
 import (
 	"cmp"
@@ -83,7 +83,7 @@ func inOrder(name string) bool { return name == "agent" || name == "chat.send" }
 func (c *socket) answer(f frame) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.hub.opts.log.Error().Interface("panic", p).Str("method", api.Clip(f.Method)).Stack().Msg("a method panicked; please report it")
+			c.hub.opts.Log.Error().Interface("panic", p).Str("method", api.Clip(f.Method)).Stack().Msg("a method panicked; please report it")
 			c.respond(f.ID, nil, &frameError{Code: codeUnavailable, Message: "internal error"})
 		}
 	}()
@@ -136,7 +136,7 @@ func (c *socket) asFrameError(err error) *frameError {
 		out.Code, out.Retryable, out.RetryAfterMS = codeUnavailable, e.RetryAfter > 0, e.RetryAfter.Milliseconds()
 	}
 	if e.Status >= 500 {
-		e.LogFault(&c.hub.opts.log, c.request, err)
+		e.LogFault(&c.hub.opts.Log, c.request, err)
 	}
 	return out
 }
@@ -303,7 +303,7 @@ func (c *socket) restartRequest(ctx context.Context, _ string, params api.Fields
 		return nil, badFrame(fmt.Sprintf("reason must be at most %d printable characters. Try: a shorter one", api.MaxReason))
 	}
 	preflight := c.preflight()
-	outcome, state, message, err := c.hub.opts.restart(ctx, "websocket "+c.peer.caller.Prefix()+c.peer.ID, reason)
+	outcome, state, message, err := c.hub.opts.Restart(ctx, "websocket "+c.peer.caller.Prefix()+c.peer.ID, reason)
 	if err != nil {
 		return nil, fmt.Errorf("server: requesting a restart: %w", err)
 	}

@@ -1,4 +1,4 @@
-package server
+package openclaw
 
 import (
 	"crypto/ed25519"
@@ -111,7 +111,7 @@ func (c *socket) handshake(silent *time.Timer) bool {
 		return false
 	}
 	select {
-	case <-c.hub.opts.retirement.Begun():
+	case <-c.hub.opts.Retirement.Begun():
 		c.refuse(f.ID, websocket.StatusTryAgainLater, &frameError{
 			Code: codeUnavailable, Message: "the gateway restarts", Details: map[string]any{"reason": "startup-sidecars"},
 			Retryable: true, RetryAfterMS: 500,
@@ -201,7 +201,7 @@ func parseConnect(raw []byte) (p connectParams, err error) {
 func (c *socket) authenticate(p *connectParams) *frameError {
 	who := api.Master
 	p.peer.method = "none"
-	if !c.from.trusted && len(c.b.Callers) > 0 {
+	if !c.from.Trusted && len(c.b.Callers) > 0 {
 		p.peer.method = "token"
 		if p.token == "" {
 			who = c.b.Bearer(c.request)
@@ -225,7 +225,7 @@ func (c *socket) authenticate(p *connectParams) *frameError {
 	}
 	p.peer.grant(p.scopes, who)
 	p.peer.since = time.Now()
-	p.peer.host = c.from.host
+	p.peer.host = c.from.Host
 	return nil
 }
 
@@ -265,10 +265,10 @@ func (d *device) check(p *connectParams, nonce string, now time.Time) string {
 
 // hello is the answer to connect.
 func (c *socket) hello() map[string]any {
-	_, bootID := c.hub.opts.state()
+	_, bootID := c.hub.opts.State()
 	return map[string]any{
 		"type": "hello-ok", "protocol": protocol,
-		"server":   map[string]any{"version": c.hub.opts.version, "connId": c.id, "bootId": bootID},
+		"server":   map[string]any{"version": c.hub.opts.Version, "connId": c.id, "bootId": bootID},
 		"features": map[string]any{"methods": slices.Sorted(maps.Keys(methods)), "events": socketEvents},
 		"snapshot": map[string]any{
 			"presence": c.hub.presence(), "health": c.hub.health(c.b), "stateVersion": map[string]int{"presence": c.hub.presenceVersion(), "health": 0},
@@ -283,7 +283,7 @@ func (c *socket) hello() map[string]any {
 const maxPresence = 20
 
 // presence lists the clients that are connected, the newest first.
-func (h *hub) presence() []map[string]any {
+func (h *Hub) presence() []map[string]any {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	all := []map[string]any{}
@@ -306,7 +306,7 @@ func (h *hub) presence() []map[string]any {
 	return all
 }
 
-func (h *hub) presenceVersion() int {
+func (h *Hub) presenceVersion() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.version

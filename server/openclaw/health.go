@@ -1,4 +1,4 @@
-package server
+package openclaw
 
 import (
 	"context"
@@ -63,7 +63,7 @@ func ofAgent(sessions []queue.Session, name string) []queue.Session {
 }
 
 // health is cheap, because every client is greeted with it: the sessions are left to status and sessions.list.
-func (h *hub) health(b *api.Backend) map[string]any {
+func (h *Hub) health(b *api.Backend) map[string]any {
 	began := time.Now()
 	agents := []map[string]any{}
 	none := map[string]any{"path": "", "count": 0, "recent": []any{}} // they are in no file that a client could read
@@ -79,7 +79,7 @@ func (h *hub) health(b *api.Backend) map[string]any {
 }
 
 // tellHealth tells all clients how the gateway is, unless they were told a moment ago.
-func (h *hub) tellHealth(b *api.Backend) {
+func (h *Hub) tellHealth(b *api.Backend) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed || time.Since(h.toldAt) < healthInterval {
@@ -107,9 +107,9 @@ func (c *socket) status(ctx context.Context, _ string, _ api.Fields) (any, error
 	sessions := recent(listed)
 	sessions["byAgent"] = byAgent
 	st := c.b.Queue.Stats()
-	state, _ := c.hub.opts.state()
+	state, _ := c.hub.opts.State()
 	return map[string]any{
-		"runtimeVersion": c.hub.opts.version, "state": state,
+		"runtimeVersion": c.hub.opts.Version, "state": state,
 		"tasks": map[string]any{
 			"total": st.Running + st.Queued, "active": st.Running, "byStatus": map[string]int{"running": st.Running, "queued": st.Queued},
 		},

@@ -1,4 +1,4 @@
-package server
+package openclaw
 
 import (
 	"context"
@@ -48,7 +48,7 @@ func TestAClientIsGreetedWithAllThatTheProtocolPromises(t *testing.T) {
 
 func TestAFrameThatBreaksARuleGetsTheDocumentedError(t *testing.T) {
 	g := newGateway(t)
-	g.backend.Callers = tokenOf("secret")
+	g.backend.Callers = []api.Caller{api.NewCaller("", "secret", api.Admin)}
 	connect := func(more string) string { return strings.Replace(wire.PlainConnect, `"role"`, more+`,"role"`, 1) }
 	for name, c := range map[string]struct {
 		first         string

@@ -1,4 +1,4 @@
-package server
+package openclaw
 
 import (
 	"fmt"
@@ -53,7 +53,7 @@ func TestAllAreToldHowTheGatewayIs(t *testing.T) {
 
 // Who has shown no token yet takes no place from those who have.
 func TestStrangersHaveFewerPlaces(t *testing.T) {
-	h := newHub(hubOptions{})
+	h := New(Options{})
 	defer h.cancel()
 	var last *socket
 	for range maxStrangers {
@@ -73,7 +73,7 @@ func TestStrangersHaveFewerPlaces(t *testing.T) {
 
 // With thousands of clients, each that comes would otherwise be told to all with a list of all.
 func TestPresenceListsTheNewestClients(t *testing.T) {
-	h := newHub(hubOptions{})
+	h := New(Options{})
 	defer h.cancel()
 	h.telling = true // it tells nobody
 	began := time.Now()

@@ -1,4 +1,8 @@
-package server
+// Package openclaw is the WebSocket protocol of OpenClaw's gateway; docs/websocket.md says which part of it.
+//
+// The invariant: a client is told each event of a run once and in order, and a client that does not read is closed and
+// slows nobody.
+package openclaw
 
 import (
 	"container/list"
@@ -17,9 +21,8 @@ import (
 	"gateway/server/api"
 )
 
-// The WebSocket protocol is that of OpenClaw's gateway; docs/websocket.md says which part of it. Each connection has
-// one goroutine that reads, one that writes while there is something to write, and one for each request that is being
-// answered; all end with it.
+// Each connection has one goroutine that reads, one that writes while there is something to write, and one for each
+// request that is being answered; all end with it.
 
 const (
 	maxFrameBefore = 64 << 10 // bytes of a frame before connect
@@ -74,10 +77,10 @@ func badFrame(message string) *frameError { return &frameError{Code: codeInvalid
 
 // socket is one WebSocket connection of one generation.
 type socket struct {
-	hub     *hub
+	hub     *Hub
 	b       *api.Backend
 	ws      *websocket.Conn
-	from    origin
+	from    Origin
 	request *http.Request
 	id      string
 	nonce   string // of the challenge
@@ -113,29 +116,29 @@ type socket struct {
 	replaying sync.Mutex // so that what is replayed waits for its client one event at a time
 }
 
-// origin is where a connection comes from.
-type origin struct {
-	// host is how presence names it.
-	host string
-	// trusted: it came by the control socket, whose file mode is its authentication.
-	trusted bool
-	// under is the connection under the WebSocket; nil when it cannot be carried over a restart.
-	under carrier
+// Origin is where a connection comes from.
+type Origin struct {
+	// Host is how presence names it.
+	Host string
+	// Trusted: it came by the control socket, whose file mode is its authentication.
+	Trusted bool
+	// Under is the connection under the WebSocket; nil when it cannot be carried over a restart.
+	Under Conn
 }
 
-// carrier is a connection that can be carried over a restart.
-type carrier interface {
-	// becomeSocket is called once the upgrade was answered: no request is left on it that the successor could answer.
-	becomeSocket()
-	// part is called before the last frame, after which the client only has to close the connection.
-	part()
+// Conn is a connection that can be carried over a restart.
+type Conn interface {
+	// BecomeSocket is called once the upgrade was answered: no request is left on it that the successor could answer.
+	BecomeSocket()
+	// Part is called before the last frame, after which the client only has to close the connection.
+	Part()
 }
 
 // anySocket stands for the request that a connection began as, once nothing of it is needed any more.
 var anySocket = &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/"}}
 
-// openSocket upgrades the connection and serves it until it ends.
-func (h *hub) openSocket(w http.ResponseWriter, r *http.Request, b *api.Backend, from origin) error {
+// Open upgrades the connection and serves it until it ends.
+func (h *Hub) Open(w http.ResponseWriter, r *http.Request, b *api.Backend, from Origin) error {
 	c := &socket{
 		hub: h, b: b, from: from, request: r, id: rand.Text(), nonce: newNonce(), greeted: make(chan struct{}),
 		calls: make(chan struct{}, maxRequests), awaits: make(chan struct{}, maxAwaited),
@@ -153,8 +156,8 @@ func (h *hub) openSocket(w http.ResponseWriter, r *http.Request, b *api.Backend,
 		h.leave(c)
 		return nil //nolint:nilerr // it has answered
 	}
-	if c.from.under != nil {
-		c.from.under.becomeSocket()
+	if c.from.Under != nil {
+		c.from.Under.BecomeSocket()
 	}
 	c.ws = ws
 	go c.serve() // not here, where net/http would keep its buffers for as long as this takes
@@ -179,7 +182,7 @@ func (c *socket) start() {
 	c.tick = time.AfterFunc(tickInterval, c.tickNow)
 	c.mu.Unlock()
 	select {
-	case <-c.hub.opts.retirement.Begun():
+	case <-c.hub.opts.Retirement.Begun():
 		c.leave()
 	default:
 	}
@@ -203,7 +206,7 @@ func (c *socket) greet() bool {
 // recovering ends a connection whose goroutine panicked, and logs the stack.
 func (c *socket) recovering() {
 	if p := recover(); p != nil {
-		c.hub.opts.log.Error().Interface("panic", p).Stack().Msg("a connection panicked; please report it")
+		c.hub.opts.Log.Error().Interface("panic", p).Stack().Msg("a connection panicked; please report it")
 	}
 }
 
@@ -286,7 +289,7 @@ func (c *socket) event(name string, payload any) {
 func (c *socket) send(f frame) {
 	text, err := json.Marshal(f)
 	if err != nil {
-		c.hub.opts.log.Error().Err(err).Str("event", f.Event).Msg("a frame could not be encoded; please report it")
+		c.hub.opts.Log.Error().Err(err).Str("event", f.Event).Msg("a frame could not be encoded; please report it")
 		return
 	}
 	numbered := f.Type == "event" && f.Event != "connect.challenge"
@@ -330,7 +333,7 @@ func (c *socket) sayGoodbye() {
 		return
 	}
 	c.hub.quiet(c.ctx) // what ended in the drain is told before the goodbye
-	n := c.hub.opts.retirement.Notice()
+	n := c.hub.opts.Retirement.Notice()
 	bye := map[string]any{"reason": n.Reason}
 	if n.RestartExpectedMS != nil {
 		bye["restartExpectedMs"] = *n.RestartExpectedMS
@@ -346,8 +349,8 @@ func (c *socket) close(code websocket.StatusCode, reason string) {
 	c.flush()
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	if c.from.under != nil {
-		c.from.under.part()
+	if c.from.Under != nil {
+		c.from.Under.Part()
 	}
 	_ = c.ws.Close(code, reason)
 	c.cancel()

@@ -1,4 +1,4 @@
-package server
+package openclaw
 
 import (
 	"bufio"
@@ -216,7 +216,7 @@ func (c *socket) settled() (wait func()) {
 		c.wakeLocked()
 	}
 	time.AfterFunc(settleTime, func() { c.pong(payload) }) // also when nobody waits, or the client never answers
-	retiring := c.hub.opts.retirement.Begun()
+	retiring := c.hub.opts.Retirement.Begun()
 	return func() {
 		select {
 		case <-pong:

@@ -1,4 +1,4 @@
-package server
+package openclaw
 
 import (
 	"cmp"
@@ -296,7 +296,7 @@ type followed struct {
 }
 
 // beginLocked notes that a turn is told, unless it is already or too many are.
-func (h *hub) beginLocked(key followed) bool {
+func (h *Hub) beginLocked(key followed) bool {
 	if h.runs[key] || h.closed || len(h.runs) >= maxFollowed {
 		return false
 	}
@@ -304,7 +304,7 @@ func (h *hub) beginLocked(key followed) bool {
 	return true
 }
 
-func (h *hub) end(key followed) {
+func (h *Hub) end(key followed) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.runs, key)
@@ -313,7 +313,7 @@ func (h *hub) end(key followed) {
 
 // follow tells what happens to the run from now on to everybody who may read, until it ends or the gateway retires. It
 // begins once ready returns; nil is at once.
-func (h *hub) follow(b *api.Backend, r run, ready func()) {
+func (h *Hub) follow(b *api.Backend, r run, ready func()) {
 	key := followed{b: b, turn: r.turn.ID}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -332,7 +332,7 @@ func (h *hub) follow(b *api.Backend, r run, ready func()) {
 
 // takeUp follows the runs that an earlier generation left unfinished, before the first client is greeted: what ends
 // earlier it finds in the history, what ends later it is told.
-func (h *hub) takeUp(ctx context.Context, b *api.Backend) {
+func (h *Hub) takeUp(ctx context.Context, b *api.Backend) {
 	h.taking.Lock()
 	defer h.taking.Unlock()
 	if h.takenUp == b {

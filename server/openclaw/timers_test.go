@@ -1,4 +1,4 @@
-package server
+package openclaw
 
 import (
 	"bufio"
@@ -37,7 +37,7 @@ func piped(t *testing.T) (*socket, *bufio.ReadWriter, net.Conn) {
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 	require.NoError(t, err)
 	r.Header = http.Header{"Upgrade": {"websocket"}, "Connection": {"Upgrade"}, "Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}}
-	h := newHub(hubOptions{retirement: api.NewRetirement(), log: zerolog.Nop()})
+	h := New(Options{Retirement: api.NewRetirement(), Log: zerolog.Nop()})
 	c := &socket{
 		hub: h, request: r, nonce: "n", greeted: make(chan struct{}),
 		calls: make(chan struct{}, 1), awaits: make(chan struct{}, 1),
