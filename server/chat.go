@@ -129,7 +129,7 @@ func chatDocument(t queue.Turn, object string, choices ...chatChoice) chatComple
 	return chatCompletion{ID: "chatcmpl-" + t.ID, Object: object, Created: t.CreatedAt.Unix(), Model: t.Agent, Choices: choices}
 }
 
-func (s *Server) createChat(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+func (o *openAI) createChat(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	body, err := api.ReadObject(w, r, b.BodyLimit())
 	if err != nil {
 		return err
@@ -143,7 +143,7 @@ func (s *Server) createChat(w http.ResponseWriter, r *http.Request, b *api.Backe
 		return err
 	}
 	if q.stream {
-		return s.streamChat(w, r, b, t, q.includeUsage)
+		return o.streamChat(w, r, b, t, q.includeUsage)
 	}
 	if t, err = b.Queue.Wait(r.Context(), t.ID); err != nil {
 		return err
@@ -180,12 +180,12 @@ func unanswered(id string, cancelled bool, reason string) *api.Error {
 // streamChat sends the answer as chunks. What is on disk already goes out as one piece, so that a text
 // that an interruption made void is not shown when a request is repeated. A live one cannot be taken
 // back: chunks have no way to say so, and the stream ends with an error.
-func (s *Server) streamChat(w http.ResponseWriter, r *http.Request, b *api.Backend, t queue.Turn, usage bool) error {
+func (o *openAI) streamChat(w http.ResponseWriter, r *http.Request, b *api.Backend, t queue.Turn, usage bool) error {
 	out := &chatStream{Stream: api.NewStream(w), turn: t, usage: usage}
-	for u, err := range api.Follow(r.Context(), s.retirement, b.Queue, t.ID, 0) {
+	for u, err := range api.Follow(r.Context(), o.retirement, b.Queue, t.ID, 0) {
 		switch {
 		case err != nil && out.Open:
-			e, _ := api.CutShort(&s.opts.Log, r, err, "the same request with the same Idempotency-Key, or GET /v1/turns/"+t.ID)
+			e, _ := api.CutShort(&o.log, r, err, "the same request with the same Idempotency-Key, or GET /v1/turns/"+t.ID)
 			return errors.Join(out.fail(e), out.End())
 		case err != nil:
 			return err

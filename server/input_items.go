@@ -33,7 +33,7 @@ type (
 
 // listInputItems returns what the client sent as the response's input, the newest first unless order=asc, in
 // pages as OpenAI's clients turn them.
-func (s *Server) listInputItems(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+func (o *openAI) listInputItems(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	t, err := api.TurnOf(r, b)
 	if err != nil {
 		return err

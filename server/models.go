@@ -16,7 +16,7 @@ type model struct {
 
 func modelOf(agent string) model { return model{ID: agent, Object: "model", OwnedBy: "gateway"} }
 
-func (s *Server) listModels(w http.ResponseWriter, _ *http.Request, b *api.Backend) error {
+func (o *openAI) listModels(w http.ResponseWriter, _ *http.Request, b *api.Backend) error {
 	list := struct {
 		Object string  `json:"object"`
 		Data   []model `json:"data"`
@@ -27,7 +27,7 @@ func (s *Server) listModels(w http.ResponseWriter, _ *http.Request, b *api.Backe
 	return api.Reply(w, http.StatusOK, list)
 }
 
-func (s *Server) showModel(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+func (o *openAI) showModel(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	agent, err := agentFor(b, r.PathValue("model"))
 	if err != nil {
 		return err

@@ -236,7 +236,7 @@ func (t *transcript) place() partPlace {
 }
 
 // streamResponse sends the events with a number greater than after; -1 for all.
-func (s *Server) streamResponse(w http.ResponseWriter, r *http.Request, b *api.Backend, t queue.Turn, after int64) error {
+func (o *openAI) streamResponse(w http.ResponseWriter, r *http.Request, b *api.Backend, t queue.Turn, after int64) error {
 	out := api.NewStream(w)
 	log := newTranscript(t)
 	w.Header().Set(api.TurnHeader, t.ID)
@@ -254,10 +254,10 @@ func (s *Server) streamResponse(w http.ResponseWriter, r *http.Request, b *api.B
 		return nil
 	}
 	waiting := []responseEvent{log.created()} // for the first byte
-	for u, err := range api.Follow(r.Context(), s.retirement, b.Queue, t.ID, 0) {
+	for u, err := range api.Follow(r.Context(), o.retirement, b.Queue, t.ID, 0) {
 		switch {
 		case err != nil && out.Open:
-			return errors.Join(s.cutResponse(r, out, err, t.ID, last), out.End())
+			return errors.Join(o.cutResponse(r, out, err, t.ID, last), out.End())
 		case err != nil:
 			return err
 		case u.Event != nil:
@@ -285,8 +285,8 @@ func (s *Server) streamResponse(w http.ResponseWriter, r *http.Request, b *api.B
 
 // cutResponse tells why the stream ends early and how to go on. Both events carry the number of the last
 // one before them, so that a client that resumes after the last number it saw misses none.
-func (s *Server) cutResponse(r *http.Request, out *api.Stream, err error, id string, last int64) error {
-	e, stop := api.CutShort(&s.opts.Log, r, err, fmt.Sprintf("GET /v1/responses/%s?stream=true&starting_after=%d", id, last))
+func (o *openAI) cutResponse(r *http.Request, out *api.Stream, err error, id string, last int64) error {
+	e, stop := api.CutShort(&o.log, r, err, fmt.Sprintf("GET /v1/responses/%s?stream=true&starting_after=%d", id, last))
 	if stop != nil {
 		if err := out.Send("shutdown", "", shutdownEvent{eventHead{"shutdown", last}, stop.Notice}); err != nil {
 			return err

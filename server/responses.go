@@ -132,7 +132,7 @@ func conversationName(raw json.RawMessage) (string, error) {
 	return name, nil
 }
 
-func (s *Server) createResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+func (o *openAI) createResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	body, err := api.ReadObject(w, r, b.BodyLimit())
 	if err != nil {
 		return err
@@ -157,7 +157,7 @@ func (s *Server) createResponse(w http.ResponseWriter, r *http.Request, b *api.B
 	}
 	switch {
 	case q.stream:
-		return s.streamResponse(w, r, b, t, -1)
+		return o.streamResponse(w, r, b, t, -1)
 	case !q.context.Background:
 		if t, err = b.Queue.Wait(r.Context(), t.ID); err != nil {
 			return err
@@ -168,7 +168,7 @@ func (s *Server) createResponse(w http.ResponseWriter, r *http.Request, b *api.B
 
 // showResponse returns the response, or its events after starting_after as a stream. OpenAI's Go client
 // asks for the stream in the body of the GET, others in the query.
-func (s *Server) showResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+func (o *openAI) showResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	t, err := api.TurnOf(r, b)
 	if err != nil {
 		return err
@@ -198,7 +198,7 @@ func (s *Server) showResponse(w http.ResponseWriter, r *http.Request, b *api.Bac
 		}
 	}
 	if stream {
-		return s.streamResponse(w, r, b, t, after)
+		return o.streamResponse(w, r, b, t, after)
 	}
 	if after >= 0 {
 		return api.Invalid("starting_after", "invalid_value", "starting_after is only possible together with stream=true. Try: both, or neither")
@@ -206,7 +206,7 @@ func (s *Server) showResponse(w http.ResponseWriter, r *http.Request, b *api.Bac
 	return api.Reply(w, http.StatusOK, responseOf(t))
 }
 
-func (s *Server) cancelResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+func (o *openAI) cancelResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	t, err := api.CancelTurn(r, b)
 	if err != nil {
 		return err
@@ -215,7 +215,7 @@ func (s *Server) cancelResponse(w http.ResponseWriter, r *http.Request, b *api.B
 }
 
 // deleteResponse forgets a response that has ended.
-func (s *Server) deleteResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+func (o *openAI) deleteResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	t, err := api.DeleteTurn(r, b)
 	if err != nil {
 		return err

@@ -27,14 +27,14 @@ type route[H any] struct {
 func (s *Server) routes() routes {
 	return routes{
 		gated: map[string]route[api.Handler]{
-			"GET /v1/models":                     {api.Read, s.listModels},
-			"GET /v1/models/{model}":             {api.Read, s.showModel},
-			"POST /v1/chat/completions":          {api.Write, s.createChat},
-			"POST /v1/responses":                 {api.Write, s.createResponse},
-			"GET /v1/responses/{id}":             {api.Read, s.showResponse},
-			"DELETE /v1/responses/{id}":          {api.Write, s.deleteResponse},
-			"POST /v1/responses/{id}/cancel":     {api.Write, s.cancelResponse},
-			"GET /v1/responses/{id}/input_items": {api.Read, s.listInputItems},
+			"GET /v1/models":                     {api.Read, s.openAI.listModels},
+			"GET /v1/models/{model}":             {api.Read, s.openAI.showModel},
+			"POST /v1/chat/completions":          {api.Write, s.openAI.createChat},
+			"POST /v1/responses":                 {api.Write, s.openAI.createResponse},
+			"GET /v1/responses/{id}":             {api.Read, s.openAI.showResponse},
+			"DELETE /v1/responses/{id}":          {api.Write, s.openAI.deleteResponse},
+			"POST /v1/responses/{id}/cancel":     {api.Write, s.openAI.cancelResponse},
+			"GET /v1/responses/{id}/input_items": {api.Read, s.openAI.listInputItems},
 			"GET /v1/turns":                      {api.Read, s.listTurns},
 			"GET /v1/turns/{id}":                 {api.Read, s.showTurn},
 			"DELETE /v1/turns/{id}":              {api.Write, s.deleteTurn},
