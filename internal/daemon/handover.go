@@ -11,7 +11,7 @@ import (
 // Arrival is how a process came to be the gateway. The zero value is a fresh start.
 type Arrival struct {
 	// Inherited is all that the gateway before this one leaves to this process; nil for nothing.
-	Inherited *handoff.Handover
+	Inherited *handoff.Inherited
 	// Predecessor is the process of the gateway before this one as long as it may go on without this process; nil when
 	// it is this process itself, or when there is none.
 	Predecessor *handoff.Predecessor
@@ -32,7 +32,7 @@ func (a Arrival) role() role {
 type handover struct {
 	came        role                      // what this process began as
 	role        atomic.Pointer[role]      // what it is now
-	inherited   *handoff.Handover         // nil once the first start has taken it over
+	inherited   *handoff.Inherited        // nil once the first start has taken it over
 	predecessor *handoff.Predecessor      // nil once it has nothing more to hand over
 	forwarded   sync.WaitGroup            // the predecessor's last connections
 	next        *preparation              // who is asked, or has promised, to take over from this process; nil for nobody

@@ -2,9 +2,7 @@ package daemon
 
 import (
 	"context"
-	"fmt"
 	"net"
-	"os"
 	"sync/atomic"
 
 	"gateway/fsm"
@@ -55,8 +53,8 @@ func (d *Daemon) listen(ctx context.Context, _ fsm.Entry) error {
 }
 
 // inheritListeners takes over what the gateway before this one had open.
-func (d *Daemon) inheritListeners(h *handoff.Handover) error {
-	socket, err := inheritedListener[*net.UnixListener](h.Socket, "control socket")
+func (d *Daemon) inheritListeners(h *handoff.Inherited) error {
+	socket, err := h.Socket()
 	if err != nil {
 		return err
 	}
@@ -64,7 +62,7 @@ func (d *Daemon) inheritListeners(h *handoff.Handover) error {
 	if err := d.tenure.keep(func() { d.ingress.socket = socket }, func() { _ = socket.Close() }); err != nil {
 		return err
 	}
-	tcp, err := inheritedListener[*net.TCPListener](h.Listener, "listener")
+	tcp, err := h.Listener()
 	if err != nil {
 		return err
 	}
@@ -134,8 +132,15 @@ func (d *Daemon) serve(_ context.Context, e fsm.Entry) error {
 	if h == nil {
 		return nil
 	}
-	carried := d.inheritedConns(h.Conns)
-	return d.tenure.keep(func() { in.carried, h.Conns = append(in.carried, carried...), nil }, func() { drop(carried) })
+	conns, err := h.Conns()
+	if err != nil {
+		d.log.Warn().Err(err).Msg("carried connections are lost")
+	}
+	parked := make([]server.Parked, len(conns))
+	for i, c := range conns {
+		parked[i] = server.Parked(c)
+	}
+	return d.tenure.keep(func() { in.carried = append(in.carried, parked...) }, func() { drop(parked) })
 }
 
 // serveOn serves a listener until it is closed or fails.
@@ -163,25 +168,10 @@ func (d *Daemon) listeningOn() string {
 }
 
 // takeForwarded serves connections whose answers have just ended in the predecessor.
-func (d *Daemon) takeForwarded(conns []handoff.HeldConn) {
-	for _, p := range d.inheritedConns(conns) {
-		d.ingress.front.Adopt(p)
+func (d *Daemon) takeForwarded(conns []handoff.Carried) {
+	for _, c := range conns {
+		d.ingress.front.Adopt(server.Parked(c))
 	}
-}
-
-// inheritedConns makes connections of descriptors.
-func (d *Daemon) inheritedConns(all []handoff.HeldConn) (conns []server.Parked) {
-	for _, held := range all {
-		f := os.NewFile(uintptr(held.FD), "held connection")
-		nc, err := net.FileConn(f)
-		_ = f.Close()
-		if err != nil {
-			d.log.Warn().Err(err).Msg("a held connection is lost")
-			continue
-		}
-		conns = append(conns, server.Parked{Conn: nc, Local: held.Local, TLS: held.TLS, Parted: held.Parted, Read: held.Read})
-	}
-	return conns
 }
 
 // drop closes this process's copies of connections that are somebody else's now.
@@ -189,18 +179,4 @@ func drop(conns []server.Parked) {
 	for _, p := range conns {
 		_ = p.Conn.Close()
 	}
-}
-
-func inheritedListener[L net.Listener](fd int, name string) (l L, err error) {
-	f := os.NewFile(uintptr(fd), name)
-	defer func() { _ = f.Close() }()
-	found, err := net.FileListener(f)
-	if err != nil {
-		return l, fmt.Errorf("the inherited %s cannot be used: %w", name, err)
-	}
-	l, ok := found.(L)
-	if !ok {
-		return l, fmt.Errorf("the inherited %s is a %T", name, found)
-	}
-	return l, nil
 }

@@ -25,7 +25,7 @@ func (d *Daemon) takeOverEarly() {
 	if h == nil {
 		return
 	}
-	l, err := d.system.adopt(d.config().StateDir, h.LockFile())
+	l, err := d.system.adopt(d.config().StateDir, h.Lock())
 	if err != nil {
 		d.folder.lockErr = err
 		return

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"net"
-	"syscall"
 	"time"
 
 	"gateway/fsm"
 	"gateway/internal/advice"
-	"gateway/internal/handoff"
 	"gateway/internal/statedir"
 	"gateway/server"
 )
@@ -84,18 +82,7 @@ func (d *Daemon) linger() {
 }
 
 func (d *Daemon) forward(s successor, parked []server.Parked) {
-	var conns []handoff.HeldConn
-	var kept []int
-	defer func() { handoff.Drop(kept...) }()
-	for _, p := range parked {
-		if c, ok := p.Conn.(syscall.Conn); ok {
-			if fd, err := d.system.duplicate(c); err == nil {
-				kept = append(kept, fd)
-				conns = append(conns, handoff.HeldConn{FD: fd, Local: p.Local, TLS: p.TLS, Parted: p.Parted, Read: p.Read})
-			}
-		}
-	}
-	if err := s.Forward(conns); err != nil {
+	if err := s.Forward(carried(parked)); err != nil {
 		d.log.Warn().Err(err).Int("connections", len(parked)).Msg("the successor takes no more connections")
 		d.ingress.front.Refuse(parked)
 		return

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +12,7 @@ import (
 	"gateway/internal/failpoint"
 	"gateway/internal/handoff"
 	"gateway/internal/statedir"
+	"gateway/server"
 )
 
 // respawn hands over to the successor or the next image of this process, or declines.
@@ -59,11 +59,10 @@ func (d *Daemon) handToSuccessor(ctx context.Context, e fsm.Entry) fsm.Outcome {
 		return fsm.Outcome{}
 	}
 	d.folder.journal.Load().Add(map[string]any{"intent": "spawn", "boot_id": d.bootID, "time": time.Now(), "path": d.executable, "pid": s.pid()})
-	doc, kept, err := d.document(d.system.duplicate)
-	defer func() { handoff.Drop(kept...) }()
+	everything, err := d.everything()
 	if err == nil {
 		d.shed()
-		err = s.Go(ctx, doc)
+		err = s.Go(ctx, everything)
 		d.shed() // again: some were needed to wait
 	}
 	if err == nil {
@@ -93,52 +92,42 @@ func (d *Daemon) park(ctx context.Context, patience time.Duration) error {
 // replaceImage returns only when it failed.
 func (d *Daemon) replaceImage() error {
 	d.folder.journal.Load().Close()
-	syscall.ForkLock.RLock() // a child that is started now would inherit what is kept
-	defer syscall.ForkLock.RUnlock()
-	doc, kept, err := d.document(d.system.keep)
-	defer func() {
-		handoff.Drop(kept...)
-		d.folder.journal.Store(statedir.OpenJournal(d.config().StateDir))
-	}()
+	defer func() { d.folder.journal.Store(statedir.OpenJournal(d.config().StateDir)) }()
+	everything, err := d.everything()
 	if err != nil {
 		return err
 	}
 	failpoint.At("respawn.exec")
-	return d.system.replace(d.executable, d.Argv, doc)
+	return d.system.replace(d.executable, d.Argv, everything)
 }
 
-// document lists what goes over, as descriptors that keep has made and the caller drops. On an error nobody
-// is left behind: this process goes on with all of them.
-func (d *Daemon) document(keep func(syscall.Conn) (int, error)) (doc handoff.Handover, kept []int, err error) {
-	var failed error
-	add := func(c syscall.Conn) int {
-		fd, err := keep(c)
-		if err != nil {
-			failed = cmp.Or(failed, err) // one says it for all
-			return -1
-		}
-		kept = append(kept, fd)
-		return fd
-	}
+// everything is what goes over. This process still has all of it when the hand-over fails.
+func (d *Daemon) everything() (handoff.Handover, error) {
 	hops := d.machine.Hops(0)
 	history, err := json.Marshal(hops[max(0, len(hops)-hopsHandedOver):])
 	if err != nil {
-		return doc, nil, err
+		return handoff.Handover{}, err
 	}
-	doc = handoff.Handover{
-		BootID: d.bootID, StateDir: d.config().StateDir, ListenAddress: d.ingress.listens, Activated: d.ingress.activated.Load(), History: history,
-		Lock: add(d.folder.lock), Listener: add(d.ingress.listener.(syscall.Conn)), Socket: add(d.ingress.socket.(syscall.Conn)),
+	return handoff.Handover{
+		About: handoff.About{
+			BootID: d.bootID, StateDir: d.config().StateDir, History: history,
+			ListenAddress: d.ingress.listens, Activated: d.ingress.activated.Load(),
+		},
+		Lock: d.folder.lock, Listener: d.ingress.listener.(syscall.Conn), Socket: d.ingress.socket.(syscall.Conn),
+		Conns: carried(d.ingress.carried),
+	}, nil
+}
+
+func carried(parked []server.Parked) []handoff.Carried {
+	conns := make([]handoff.Carried, len(parked))
+	for i, p := range parked {
+		conns[i] = handoff.Carried(p)
 	}
-	for _, p := range d.ingress.carried {
-		if c, ok := p.Conn.(syscall.Conn); ok {
-			doc.Conns = append(doc.Conns, handoff.HeldConn{FD: add(c), Local: p.Local, TLS: p.TLS, Parted: p.Parted, Read: p.Read})
-		}
-	}
-	return doc, kept, failed
+	return conns
 }
 
 // historyOf reads what the image before this one did, and adds that it has handed over.
-func historyOf(h *handoff.Handover) ([]fsm.Hop, error) {
+func historyOf(h *handoff.Inherited) ([]fsm.Hop, error) {
 	if h == nil {
 		return nil, nil
 	}

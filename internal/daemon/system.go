@@ -36,9 +36,7 @@ type system struct {
 	ask   func(ctx context.Context, path string, argv []string, q handoff.Question) (version string, warnings []string, err error)
 	spawn func(ctx context.Context, path string, argv []string, q handoff.Question) (successor, error)
 	// replace replaces the image of this process. It returns only when that failed.
-	replace func(path string, argv []string, doc handoff.Handover) error
-	// keep makes a descriptor for the next image, duplicate one for a successor.
-	keep, duplicate func(syscall.Conn) (int, error)
+	replace func(path string, argv []string, h handoff.Handover) error
 }
 
 type signals interface {
@@ -90,7 +88,7 @@ type successor interface {
 	pid() int
 	Go(context.Context, handoff.Handover) error
 	Serve() error
-	Forward([]handoff.HeldConn) error
+	Forward([]handoff.Carried) error
 	Leave()
 	Dismiss()
 }
@@ -124,9 +122,7 @@ func realSystem() system {
 			}
 			return spawned{s}, nil
 		},
-		replace:   handoff.Exec,
-		keep:      handoff.Keep,
-		duplicate: handoff.Duplicate,
+		replace: handoff.Exec,
 	}
 }
 

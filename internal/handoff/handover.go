@@ -8,8 +8,8 @@ package handoff
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -19,45 +19,86 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// handoverEnv names the descriptor of the hand-over document in the new image.
-	handoverEnv = "GATEWAY_HANDOVER"
-	// handoverLimit bounds the document, in bytes. It is above what clients can have said and not been answered: the
-	// bodies and heads of all connections, in base64. A document that is too large is a restart that fails.
-	handoverLimit = 1 << 30
-)
+// handoverEnv names the descriptor of the hand-over document in the new image.
+const handoverEnv = "GATEWAY_HANDOVER"
 
-// Handover is what a gateway leaves to the one that replaces it: the next image of this process, or a
-// successor.
-type Handover struct {
+// About describes the gateway that hands over.
+type About struct {
 	// BootID is that of the gateway that hands over.
 	BootID string `json:"boot_id"`
-	// StateDir is whose lock is handed on.
+	// StateDir is the state folder whose lock is passed.
 	StateDir string `json:"state_dir"`
-	// Lock, Listener and Socket are descriptors, -1 for none; the listener's address is as configured.
-	Lock          int    `json:"lock"`
-	Listener      int    `json:"listener"`
+	// ListenAddress is the address of the listener, as configured.
 	ListenAddress string `json:"listen_address"`
 	// Activated reports whether the listener belongs to the supervisor.
 	Activated bool `json:"activated,omitempty"`
-	Socket    int  `json:"socket"`
-	// Conns are client connections that wait for an answer.
-	Conns []HeldConn `json:"conns"`
 	// History is opaque to this package.
 	History json.RawMessage `json:"history"`
 }
 
-// HeldConn is a connection that is carried over: what was read from it and not answered, and its
-// descriptor.
-type HeldConn struct {
-	FD int `json:"fd"`
+// Handover is everything that a gateway passes to the one that replaces it: the next image of this process, or a
+// successor. It is made of what the gateway has open, and stays the gateway's: what is passed are duplicates.
+type Handover struct {
+	About
+	// Lock, Listener and Socket are nil for none.
+	Lock, Listener, Socket syscall.Conn
+	// Conns are client connections that wait for an answer.
+	Conns []Carried
+}
+
+// Carried is a client connection that is carried over a restart.
+type Carried struct {
+	Conn net.Conn
 	// Local reports whether it came through the control socket.
-	Local bool `json:"local"`
-	// TLS reports whether the client expects TLS; nothing was answered yet, so whoever serves it begins.
-	TLS bool `json:"tls,omitempty"`
+	Local bool
+	// TLS reports whether the client expects TLS; nothing was answered yet, so the next gateway begins it.
+	TLS bool
 	// Parted reports whether nothing but the client's own close is waited for.
-	Parted bool   `json:"parted,omitempty"`
-	Read   []byte `json:"read"`
+	Parted bool
+	// Read is what was read from it and not answered.
+	Read []byte
+}
+
+// Inherited is everything that this process got from its predecessor. The caller owns what the methods return, and
+// calls each once.
+type Inherited struct {
+	About
+	doc *document
+}
+
+// Lock is the open file that carries the instance lock.
+func (i *Inherited) Lock() *os.File { return os.NewFile(uintptr(i.doc.Lock), "instance lock") }
+
+// Listener is the TCP listener.
+func (i *Inherited) Listener() (*net.TCPListener, error) {
+	return inheritedListener[*net.TCPListener](i.doc.Listener, "listener")
+}
+
+// Socket is the listener of the control socket.
+func (i *Inherited) Socket() (*net.UnixListener, error) {
+	return inheritedListener[*net.UnixListener](i.doc.Socket, "control socket")
+}
+
+// Conns are the connections that wait for an answer. The error joins those of connections that cannot be used; the
+// others are returned all the same.
+func (i *Inherited) Conns() ([]Carried, error) {
+	conns, err := i.doc.open()
+	i.doc.Conns = nil
+	return conns, err
+}
+
+func inheritedListener[L net.Listener](fd int, name string) (l L, err error) {
+	f := os.NewFile(uintptr(fd), name)
+	defer func() { _ = f.Close() }()
+	any, err := net.FileListener(f)
+	if err != nil {
+		return l, fmt.Errorf("the inherited %s cannot be used: %w", name, err)
+	}
+	l, ok := any.(L)
+	if !ok {
+		return l, fmt.Errorf("the inherited %s is a %T", name, any)
+	}
+	return l, nil
 }
 
 // Executable is the path that this process was started with, made absolute without following links, so
@@ -83,20 +124,27 @@ func Executable(argv0 string) (string, error) {
 	return path, nil
 }
 
-// Exec replaces the image of this process: same process id, the descriptors of the document kept. It
-// returns only when that failed; the caller's own descriptors are as they were. The document's descriptors
-// must come from [Keep].
-func Exec(path string, argv []string, doc Handover) error {
+// Exec replaces the image of this process: same process id, and the duplicates of everything passed stay open. It
+// returns only when that failed; then the caller has what it had. No child can be started meanwhile, since it would
+// inherit the duplicates.
+func Exec(path string, argv []string, h Handover) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	doc, err := h.document(unix.F_DUPFD)
+	if err != nil {
+		return err
+	}
+	defer doc.drop()
 	f, err := doc.file()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
-	fd, err := Keep(f)
+	fd, err := duplicate(f, unix.F_DUPFD)
 	if err != nil {
 		return err
 	}
-	defer Drop(fd)
+	defer drop(fd)
 	env := append(without(os.Environ(), handoverEnv), handoverEnv+"="+strconv.Itoa(fd))
 	var files unix.Rlimit // syscall.Exec lowers it to what the process was started with
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
@@ -105,9 +153,9 @@ func Exec(path string, argv []string, doc Handover) error {
 	return fmt.Errorf("handoff: replacing the image by %s: %w", path, syscall.Exec(path, argv, env))
 }
 
-// Inherit returns what the image before this one left, or nil when there was none. The descriptors are
-// close-on-exec from here on and the environment no longer names them.
-func Inherit() (*Handover, error) {
+// Inherit returns what the image before this one passed, or nil when there was none. From here on the descriptors are
+// close-on-exec, and the environment no longer names the document.
+func Inherit() (*Inherited, error) {
 	value, ok := os.LookupEnv(handoverEnv)
 	if !ok {
 		return nil, nil
@@ -118,63 +166,14 @@ func Inherit() (*Handover, error) {
 		return nil, fmt.Errorf("handoff: hand-over: %s=%q is not a descriptor", handoverEnv, value)
 	}
 	unix.CloseOnExec(fd)
-	doc, err := readHandover(os.NewFile(uintptr(fd), "hand-over"))
+	doc, err := readDocument(os.NewFile(uintptr(fd), "hand-over"))
 	if err != nil {
 		return nil, err
 	}
 	for _, fd := range doc.descriptors() {
 		unix.CloseOnExec(fd)
 	}
-	return doc, nil
-}
-
-// descriptors lists what is handed over, in the order in which it travels.
-func (h *Handover) descriptors() []int {
-	var fds []int
-	for _, fd := range []int{h.Lock, h.Listener, h.Socket} {
-		if fd >= 0 {
-			fds = append(fds, fd)
-		}
-	}
-	for _, c := range h.Conns {
-		fds = append(fds, c.FD)
-	}
-	return fds
-}
-
-// Keep duplicates the descriptor of a file, listener or connection so that it survives Exec. Drop closes
-// the duplicate when Exec failed. Nothing may be started between the two: a child would inherit it.
-func Keep(c syscall.Conn) (int, error) { return duplicate(c, unix.F_DUPFD) }
-
-// Duplicate is Keep for a hand-over to another process: the duplicate does not survive Exec.
-func Duplicate(c syscall.Conn) (int, error) { return duplicate(c, unix.F_DUPFD_CLOEXEC) }
-
-func duplicate(c syscall.Conn, how int) (int, error) {
-	dup := -1
-	var dupErr error
-	err := control(c, func(fd int) { dup, dupErr = unix.FcntlInt(uintptr(fd), how, 3) })
-	if err := errors.Join(err, dupErr); err != nil {
-		return -1, fmt.Errorf("handoff: keeping a descriptor: %w", err)
-	}
-	return dup, nil
-}
-
-// Drop closes descriptors that Keep returned.
-func Drop(fds ...int) {
-	for _, fd := range fds {
-		if fd >= 0 {
-			_ = unix.Close(fd)
-		}
-	}
-}
-
-// control runs f on the descriptor without changing its mode, as (*os.File).Fd would.
-func control(c syscall.Conn, f func(fd int)) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	return raw.Control(func(fd uintptr) { f(int(fd)) })
+	return &Inherited{About: doc.About, doc: doc}, nil
 }
 
 func without(env []string, names ...string) []string {
@@ -183,6 +182,3 @@ func without(env []string, names ...string) []string {
 		return slices.Contains(names, name)
 	})
 }
-
-// LockFile is the inherited guard of the instance lock, for the state folder to adopt.
-func (h *Handover) LockFile() *os.File { return os.NewFile(uintptr(h.Lock), "instance lock") }

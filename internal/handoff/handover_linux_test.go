@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -115,27 +114,22 @@ func imageMain() {
 		fail(err)
 		held, err := ln.Accept()
 		fail(err)
-		keep := func(c syscall.Conn) int {
-			fd, err := Keep(c)
-			fail(err)
-			return fd
-		}
 		fmt.Println(os.Getpid(), ln.Addr())
 		path, err := Executable(os.Args[0])
 		fail(err)
 		fail(Exec(path, os.Args, Handover{
-			BootID: "one", StateDir: dir, Lock: keep(lock), Listener: keep(ln.(*net.TCPListener)), Socket: -1,
-			Conns: []HeldConn{{FD: keep(held.(*net.TCPConn)), Read: []byte("read before")}},
+			About: About{BootID: "one", StateDir: dir}, Lock: lock, Listener: ln.(*net.TCPListener),
+			Conns: []Carried{{Conn: held, Read: []byte("read before")}},
 		}))
 	}
-	lock, err := statedir.Adopt(dir, doc.LockFile())
+	lock, err := statedir.Adopt(dir, doc.Lock())
 	fail(err)
 	_, rival := statedir.Acquire(dir)
-	ln, err := net.FileListener(os.NewFile(uintptr(doc.Listener), "listener"))
+	ln, err := doc.Listener()
 	fail(err)
-	held, err := net.FileConn(os.NewFile(uintptr(doc.Conns[0].FD), "held"))
+	carried, err := doc.Conns()
 	fail(err)
-	_, err = fmt.Fprintf(held, "%s, answered by %d\n", doc.Conns[0].Read, os.Getpid())
+	_, err = fmt.Fprintf(carried[0].Conn, "%s, answered by %d\n", carried[0].Read, os.Getpid())
 	fail(err)
 	fmt.Println(os.Getpid(), ln.Addr(), doc.BootID, rival != nil)
 	_, again := os.LookupEnv(handoverEnv)
@@ -193,7 +187,7 @@ func relayMain() {
 		lock, err = statedir.Acquire(dir)
 		fmt.Println("begun")
 	} else {
-		lock, err = statedir.Adopt(dir, doc.LockFile())
+		lock, err = statedir.Adopt(dir, doc.Lock())
 	}
 	fail(err)
 	if asked != nil {
@@ -209,15 +203,11 @@ func relayMain() {
 	}
 	next := []string{os.Args[0], dir, strconv.Itoa(left - 1)}
 	if left%2 == 0 { // by exec and by spawn in turn
-		fd, err := Keep(lock)
-		fail(err)
-		fail(Exec(os.Args[0], next, Handover{Lock: fd, Listener: -1, Socket: -1}))
+		fail(Exec(os.Args[0], next, Handover{Lock: lock}))
 	}
 	s, err := Spawn(context.Background(), os.Args[0], next, Question{StateDir: dir, Stay: true})
 	fail(err)
-	fd, err := Duplicate(lock)
-	fail(err)
-	fail(s.Go(context.Background(), Handover{Lock: fd, Listener: -1, Socket: -1}))
+	fail(s.Go(context.Background(), Handover{Lock: lock}))
 	fail(s.Serve())
 	fail(lock.Leave())
 }
@@ -295,15 +285,12 @@ func TestExecThatFailsLeavesTheCallerAsItWas(t *testing.T) {
 	dir := t.TempDir()
 	lock, err := statedir.Acquire(dir)
 	require.NoError(t, err)
-	fd, err := Keep(lock)
-	require.NoError(t, err)
 	var before, after unix.Rlimit
 	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &before))
-	err = Exec(filepath.Join(t.TempDir(), "gone"), []string{"gateway"}, Handover{Lock: fd})
+	err = Exec(filepath.Join(t.TempDir(), "gone"), []string{"gateway"}, Handover{Lock: lock})
 	require.ErrorIs(t, err, os.ErrNotExist)
 	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &after))
 	require.Equal(t, before, after, "the limit of open files is what it was")
-	Drop(fd)
 	_, err = statedir.Acquire(dir)
 	var held *statedir.HeldError
 	require.ErrorAs(t, err, &held, "the lock is still held")

@@ -177,7 +177,7 @@ func (l *link) wake() { _ = l.c.SetReadDeadline(time.Unix(1, 0)) }
 
 // close closes this end, and what came over it and nobody took.
 func (l *link) close() {
-	Drop(l.files...)
+	drop(l.files...)
 	l.files = nil
 	_ = l.c.Close()
 }

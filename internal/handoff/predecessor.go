@@ -67,7 +67,7 @@ func (p *Predecessor) Answer(version string, warnings []string, err error) error
 
 // AwaitGo waits for everything that is handed over. [ErrDismissed] says that it does not come: this process
 // holds nothing and ends.
-func (p *Predecessor) AwaitGo() (*Handover, error) {
+func (p *Predecessor) AwaitGo() (*Inherited, error) {
 	m, files, err := p.link.receive()
 	switch {
 	case errors.Is(err, io.EOF):
@@ -75,47 +75,15 @@ func (p *Predecessor) AwaitGo() (*Handover, error) {
 	case err != nil:
 		return nil, err
 	case m.Say != sayGo:
-		Drop(files...)
+		drop(files...)
 		return nil, fmt.Errorf("handoff: hand-over: the predecessor says %q instead of %q", m.Say, sayGo)
 	}
 	failpoint.At("successor.go")
-	return received(files)
-}
-
-// received reads a document whose descriptors came over the link, the first of which is the document's own.
-func received(files []int) (*Handover, error) {
-	if len(files) == 0 {
-		return nil, errors.New("handoff: hand-over: no document")
-	}
-	doc, err := readHandover(os.NewFile(uintptr(files[0]), "hand-over"))
-	if err == nil {
-		err = doc.renumber(files[1:])
-	}
+	doc, err := received(files)
 	if err != nil {
-		Drop(files[1:]...)
 		return nil, err
 	}
-	return doc, nil
-}
-
-// renumber puts the descriptors' numbers in this process into the document, in the order of descriptors.
-func (h *Handover) renumber(files []int) error {
-	var places []*int
-	for _, fd := range []*int{&h.Lock, &h.Listener, &h.Socket} {
-		if *fd >= 0 {
-			places = append(places, fd)
-		}
-	}
-	for i := range h.Conns {
-		places = append(places, &h.Conns[i].FD)
-	}
-	if len(files) != len(places) {
-		return fmt.Errorf("handoff: hand-over: %d descriptors for %d places", len(files), len(places))
-	}
-	for i, fd := range places {
-		*fd = files[i]
-	}
-	return nil
+	return &Inherited{About: doc.About, doc: doc}, nil
 }
 
 // Ready says that this process holds all and has opened the store, and waits until it may serve: the
@@ -130,7 +98,7 @@ func (p *Predecessor) Ready(ctx context.Context) error {
 	defer stop()
 	// After CloseRead nothing more can be said to us, and what was said before is still read.
 	m, files, err := p.link.receive()
-	Drop(files...)
+	drop(files...)
 	switch {
 	case err == nil && m.Say == sayServe:
 		failpoint.At("successor.serve")
@@ -151,18 +119,19 @@ func (p *Predecessor) Failed(reason string) {
 
 // Forwarded calls take with the connections that the predecessor hands over after the rest, until it has
 // ended or Close is called.
-func (p *Predecessor) Forwarded(take func([]HeldConn)) {
+func (p *Predecessor) Forwarded(take func([]Carried)) {
 	for {
 		m, files, err := p.link.receive()
 		if err != nil {
 			return
 		}
 		if m.Say != sayMore {
-			Drop(files...)
+			drop(files...)
 			continue
 		}
 		if doc, err := received(files); err == nil {
-			take(doc.Conns)
+			conns, _ := doc.open() // the client of a connection that cannot be used sees its end
+			take(conns)
 		}
 	}
 }

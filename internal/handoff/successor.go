@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -108,7 +107,7 @@ func Spawn(ctx context.Context, path string, argv []string, q Question) (*Succes
 	}()
 	failpoint.At("predecessor.asked")
 	m, files, err := s.hear(ctx)
-	Drop(files...)
+	drop(files...)
 	switch {
 	case err == nil && m.Say == sayPrepared:
 		s.Version, s.Warnings = m.Version, m.Warnings
@@ -149,10 +148,15 @@ func (s *Successor) early(say string) error {
 	}
 }
 
-// Go hands over everything that the document lists and waits until the successor is ready: it holds all,
-// has opened the store, and serves nothing yet. When Go fails, or ctx ends, [Successor.Kill] takes it back:
-// nothing was served, and the descriptors of the document are still the caller's.
-func (s *Successor) Go(ctx context.Context, doc Handover) error {
+// Go passes everything and waits until the successor is ready: it holds all, has opened the store, and serves nothing
+// yet. When Go fails, or ctx ends, [Successor.Kill] undoes it: nothing was served, and the caller still has everything
+// open.
+func (s *Successor) Go(ctx context.Context, h Handover) error {
+	doc, err := h.document(unix.F_DUPFD_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer doc.drop()
 	f, err := doc.file()
 	if err != nil {
 		return err
@@ -167,7 +171,7 @@ func (s *Successor) Go(ctx context.Context, doc Handover) error {
 	}
 	failpoint.At("predecessor.gone")
 	m, files, err := s.hear(ctx)
-	Drop(files...)
+	drop(files...)
 	switch {
 	case err == nil && m.Say == sayReady:
 		failpoint.At("predecessor.ready")
@@ -192,8 +196,12 @@ func (s *Successor) Serve() error {
 }
 
 // Forward hands over further connections, after Serve.
-func (s *Successor) Forward(conns []HeldConn) error {
-	doc := Handover{Lock: -1, Listener: -1, Socket: -1, Conns: conns}
+func (s *Successor) Forward(conns []Carried) error {
+	doc, err := (&Handover{Conns: conns}).document(unix.F_DUPFD_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer doc.drop()
 	f, err := doc.file()
 	if err != nil {
 		return err
@@ -274,37 +282,4 @@ func lookPath(name string) (string, error) {
 		return "", err
 	}
 	return filepath.Abs(path)
-}
-
-// file writes the document to an anonymous file.
-func (h *Handover) file() (*os.File, error) {
-	b, err := json.Marshal(h)
-	if err != nil {
-		return nil, fmt.Errorf("handoff: hand-over: %w", err)
-	}
-	if len(b) > handoverLimit {
-		return nil, fmt.Errorf("handoff: hand-over: the document is larger than %d bytes", handoverLimit)
-	}
-	f, err := memoryFile()
-	if err != nil {
-		return nil, fmt.Errorf("handoff: hand-over: %w", err)
-	}
-	if _, err := f.Write(b); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("handoff: hand-over: %w", err)
-	}
-	return f, nil
-}
-
-// readHandover reads a document and closes the file.
-func readHandover(f *os.File) (*Handover, error) {
-	defer func() { _ = f.Close() }()
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, fmt.Errorf("handoff: hand-over: %w", err)
-	}
-	var doc Handover
-	if err := json.NewDecoder(io.LimitReader(f, handoverLimit)).Decode(&doc); err != nil {
-		return nil, fmt.Errorf("handoff: hand-over: %w", err)
-	}
-	return &doc, nil
 }

@@ -1,9 +1,7 @@
 package handoff
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -49,7 +47,7 @@ func successorMain(role string) {
 		p.Failed("the store is damaged")
 		os.Exit(1)
 	}
-	lock, err := statedir.Adopt(doc.StateDir, doc.LockFile())
+	lock, err := statedir.Adopt(doc.StateDir, doc.Lock())
 	if err != nil {
 		os.Exit(5)
 	}
@@ -60,35 +58,47 @@ func successorMain(role string) {
 	if err := lock.Claim(); err != nil {
 		os.Exit(3)
 	}
-	answer := func(conns []HeldConn) {
-		for _, held := range conns {
-			f := os.NewFile(uintptr(held.FD), "held")
-			_, _ = fmt.Fprintf(f, "%s, answered by %s\n", held.Read, role)
-			_ = f.Close()
+	answer := func(conns []Carried) {
+		for _, c := range conns {
+			_, _ = fmt.Fprintf(c.Conn, "%s, answered by %s\n", c.Read, role)
+			_ = c.Conn.Close()
 		}
 	}
-	answer(doc.Conns)
+	conns, err := doc.Conns()
+	if err != nil {
+		os.Exit(2)
+	}
+	answer(conns)
 	p.Forwarded(answer)
 	_ = lock.Release()
 }
 
-// pairs returns n connections: our ends, and what is handed over of the others.
-func pairs(t *testing.T, n int, read string) (ours []net.Conn, held []HeldConn) {
+// pairs returns n connections: the clients' ends, and the others as they are carried.
+func pairs(t *testing.T, n int, read string) (clients []net.Conn, carried []Carried) {
 	t.Helper()
 	for i := range n {
 		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 		require.NoError(t, err)
-		unix.CloseOnExec(fds[0])
-		unix.CloseOnExec(fds[1])
-		f := os.NewFile(uintptr(fds[0]), "ours")
-		c, err := net.FileConn(f)
-		require.NoError(t, err)
-		require.NoError(t, f.Close())
-		t.Cleanup(func() { _ = c.Close() })
-		ours = append(ours, c)
-		held = append(held, HeldConn{FD: fds[1], Read: fmt.Appendf(nil, "%s %d", read, i)})
+		var ends [2]net.Conn
+		for i, fd := range fds {
+			unix.CloseOnExec(fd)
+			f := os.NewFile(uintptr(fd), "end")
+			ends[i], err = net.FileConn(f)
+			require.NoError(t, err)
+			require.NoError(t, f.Close())
+			t.Cleanup(func() { _ = ends[i].Close() })
+		}
+		clients = append(clients, ends[0])
+		carried = append(carried, Carried{Conn: ends[1], Read: fmt.Appendf(nil, "%s %d", read, i)})
 	}
-	return ours, held
+	return clients, carried
+}
+
+func closeAll(t *testing.T, carried []Carried) {
+	t.Helper()
+	for _, c := range carried {
+		require.NoError(t, c.Conn.Close())
+	}
 }
 
 func spawn(t *testing.T, role string) (*Successor, *statedir.Lock, Handover, []net.Conn) {
@@ -101,25 +111,21 @@ func spawn(t *testing.T, role string) (*Successor, *statedir.Lock, Handover, []n
 	s, err := Spawn(t.Context(), os.Args[0], []string{"gateway", "run"}, Question{StateDir: dir, Stay: true})
 	require.NoError(t, err)
 	require.Equal(t, "v2", s.Version)
-	fd, err := Duplicate(lock)
-	require.NoError(t, err)
-	ours, held := pairs(t, 450, "request") // more than go with one write
-	return s, lock, Handover{BootID: "one", StateDir: dir, Lock: fd, Listener: -1, Socket: -1, Conns: held}, ours
+	clients, carried := pairs(t, 450, "request") // more than go with one write
+	return s, lock, Handover{About: About{BootID: "one", StateDir: dir}, Lock: lock, Conns: carried}, clients
 }
 
 func TestASuccessorTakesOverTheLockAndEveryConnection(t *testing.T) {
 	s, lock, doc, ours := spawn(t, "takes over")
 	require.NoError(t, s.Go(t.Context(), doc))
-	Drop(doc.descriptors()...)
+	closeAll(t, doc.Conns)
 	require.NoError(t, s.Serve())
 	require.NoError(t, lock.Leave())
 	_, err := statedir.Acquire(doc.StateDir)
 	require.Error(t, err, "the successor has it")
-	late, held := pairs(t, 3, "late")
-	require.NoError(t, s.Forward(held))
-	for _, h := range held {
-		Drop(h.FD)
-	}
+	late, carried := pairs(t, 3, "late")
+	require.NoError(t, s.Forward(carried))
+	closeAll(t, carried)
 	for i, c := range append(ours, late...) {
 		b, err := io.ReadAll(c)
 		require.NoError(t, err)
@@ -155,10 +161,9 @@ func TestASuccessorThatEndsOrHangsIsTakenBack(t *testing.T) {
 			require.ErrorContains(t, err, want)
 			s.Dismiss()
 			<-s.ended
-			held := doc.Conns[7] // still ours, and nothing was read from it or said to it
-			_, err = unix.Write(held.FD, []byte("answered here"))
+			_, err = doc.Conns[7].Conn.Write([]byte("answered here")) // the successor has neither read nor written
 			require.NoError(t, err)
-			Drop(doc.descriptors()...)
+			closeAll(t, doc.Conns)
 			b, err := io.ReadAll(ours[7])
 			require.NoError(t, err)
 			require.Equal(t, "answered here", string(b))
@@ -169,8 +174,7 @@ func TestASuccessorThatEndsOrHangsIsTakenBack(t *testing.T) {
 }
 
 func TestASuccessorThatIsNotNeededEndsByItself(t *testing.T) {
-	s, lock, doc, _ := spawn(t, "takes over")
-	Drop(doc.descriptors()...)
+	s, lock, _, _ := spawn(t, "takes over")
 	s.Dismiss()
 	require.NoError(t, s.err, "it was not killed")
 	require.NoError(t, lock.Release())
@@ -179,7 +183,7 @@ func TestASuccessorThatIsNotNeededEndsByItself(t *testing.T) {
 func TestASuccessorGoesOnWhenThePredecessorDies(t *testing.T) {
 	s, lock, doc, ours := spawn(t, "takes over")
 	require.NoError(t, s.Go(t.Context(), doc))
-	Drop(doc.descriptors()...)
+	closeAll(t, doc.Conns)
 	require.NoError(t, lock.Leave()) // as the death of a process does
 	s.Leave()
 	b, err := io.ReadAll(ours[3])
@@ -242,18 +246,4 @@ func FuzzLink(f *testing.F) {
 			require.Len(t, files, m.Files)
 		}
 	})
-}
-
-// What 10,000 clients have said may come to more than 64 MiB, and must not keep a gateway from being restarted.
-func TestAHandoverTakesAllThatClientsMayHaveSaid(t *testing.T) {
-	doc := Handover{BootID: "b", Lock: -1, Listener: -1, Socket: -1, History: json.RawMessage("[]")}
-	for range 10 {
-		doc.Conns = append(doc.Conns, HeldConn{FD: -1, Read: bytes.Repeat([]byte("x"), 8<<20)})
-	}
-	f, err := doc.file()
-	require.NoError(t, err)
-	got, err := readHandover(f)
-	require.NoError(t, err)
-	require.Len(t, got.Conns, 10)
-	require.Len(t, got.Conns[9].Read, 8<<20)
 }
