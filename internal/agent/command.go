@@ -1,11 +1,9 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -66,7 +64,7 @@ func (c *command) run(ctx context.Context, w queue.Work) error {
 		return context.Cause(ctx)
 	}
 	out := &textWriter{emit: w.Emit}
-	stderr := &tail{limit: stderrTail}
+	stderr := &child.Tail{Limit: stderrTail}
 	pipe, err := newOutput(out)
 	if err != nil {
 		return fmt.Errorf("starting %s: %w. Try: see whether too many files are open", c.argv[0], err)
@@ -188,22 +186,3 @@ func failure(program string, err error, stderr string) error {
 	}
 	return failed
 }
-
-// tail keeps the last bytes written to it.
-type tail struct {
-	limit int
-	buf   bytes.Buffer
-}
-
-// Write implements io.Writer; it never fails.
-func (t *tail) Write(p []byte) (int, error) {
-	t.buf.Write(p)
-	if over := t.buf.Len() - t.limit; over > 0 {
-		t.buf.Next(over)
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string { return strings.ToValidUTF8(t.buf.String(), "\uFFFD") }
-
-var _ io.Writer = (*tail)(nil)
