@@ -101,29 +101,6 @@ func inheritedListener[L net.Listener](fd int, name string) (l L, err error) {
 	return l, nil
 }
 
-// Executable is the path that this process was started with, made absolute without following links, so
-// that a restart runs what the link points to by then. The kernel's own answer names the old file, or
-// "(deleted)" after an upgrade.
-func Executable(argv0 string) (string, error) {
-	if strings.ContainsRune(argv0, os.PathSeparator) {
-		if !strings.HasPrefix(argv0, string(os.PathSeparator)) {
-			wd, err := os.Getwd()
-			if err != nil {
-				return "", fmt.Errorf("handoff: path of the executable: %w", err)
-			}
-			argv0 = wd + string(os.PathSeparator) + argv0
-		}
-		return argv0, nil
-	}
-	path, err := lookPath(argv0)
-	if err != nil {
-		if path, err = os.Executable(); err != nil {
-			return "", fmt.Errorf("handoff: path of the executable: %w", err)
-		}
-	}
-	return path, nil
-}
-
 // Exec replaces the image of this process: same process id, and the duplicates of everything passed stay open. It
 // returns only when that failed; then the caller has what it had. No child can be started meanwhile, since it would
 // inherit the duplicates.
@@ -163,7 +140,7 @@ func Inherit() (*Inherited, error) {
 	_ = os.Unsetenv(handoverEnv)
 	fd, err := strconv.Atoi(value)
 	if err != nil || fd < 3 {
-		return nil, fmt.Errorf("handoff: hand-over: %s=%q is not a descriptor", handoverEnv, value)
+		return nil, fmt.Errorf("handoff: %s=%q is not a descriptor", handoverEnv, value)
 	}
 	unix.CloseOnExec(fd)
 	doc, err := readDocument(os.NewFile(uintptr(fd), "hand-over"))

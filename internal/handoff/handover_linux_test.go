@@ -63,7 +63,7 @@ func candidateMain(role string) {
 	}
 }
 
-func TestPrepareTellsWhyASuccessorCannotTakeOver(t *testing.T) {
+func TestPrepareReportsWhyASuccessorCannotTakeOver(t *testing.T) {
 	t.Setenv("X", "1")
 	for role, want := range map[string]string{
 		"refuses": "refuses to take over: listen: no such address",

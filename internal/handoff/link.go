@@ -15,16 +15,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a gateway and its successor say to each other, in this order. Each may end the conversation at any
-// moment by dying, which the other reads as the end of the link.
+// The messages between a gateway and its successor, in this order. When one of the two processes dies, the other reads
+// the end of the link.
 const (
-	sayPrepared = "prepared" // successor: I run, I am this program, I accept the configuration on disk
-	sayRefused  = "refused"  // successor: I cannot take over, and why
-	sayGo       = "go"       // predecessor: all is closed; here are the lock, the listeners and the connections
-	sayReady    = "ready"    // successor: the store is open and recovered; I serve when you say so
-	sayFailed   = "failed"   // successor: I could not start, and why
-	sayServe    = "serve"    // predecessor: it is yours. The point of no return
-	sayMore     = "more"     // predecessor: another connection, whose answer has just ended here
+	sayPrepared = "prepared" // from the successor: it runs, it is this program, it accepts the configuration on disk
+	sayRefused  = "refused"  // from the successor: it cannot take over, and why
+	sayGo       = "go"       // from the predecessor: all is closed; the lock, the listeners and the connections
+	sayReady    = "ready"    // from the successor: the store is open and recovered; it waits for serve
+	sayFailed   = "failed"   // from the successor: it could not start, and why
+	sayServe    = "serve"    // from the predecessor: the successor serves. The point of no return
+	sayMore     = "more"     // from the predecessor: connections whose answers have just ended there
 )
 
 const (
@@ -50,7 +50,7 @@ type message struct {
 type link struct {
 	c     *net.UnixConn
 	read  []byte // received, and not yet a whole line
-	files []int  // received, and not yet taken by a message
+	files []int  // received, and not yet part of a message
 }
 
 // newLink returns one end, and the other as a file for a child.
@@ -73,7 +73,7 @@ func newLink() (ours *link, theirs *os.File, err error) {
 	return ours, theirs, nil
 }
 
-// openLink takes over a descriptor.
+// openLink makes a link of a descriptor, which then belongs to the link.
 func openLink(fd int) (*link, error) {
 	f := os.NewFile(uintptr(fd), "link")
 	defer func() { _ = f.Close() }()
@@ -93,7 +93,7 @@ func (l *link) send(m message, files ...int) error {
 	m.Files = len(files)
 	line, err := json.Marshal(m)
 	if err != nil {
-		return fmt.Errorf("handoff: saying %s: %w", m.Say, err)
+		return fmt.Errorf("handoff: sending %s: %w", m.Say, err)
 	}
 	line = append(line, '\n')
 	for {
@@ -107,7 +107,7 @@ func (l *link) send(m message, files ...int) error {
 			_, err = l.c.Write(line[n:])
 		}
 		if err != nil {
-			return fmt.Errorf("handoff: saying %s: %w", m.Say, err)
+			return fmt.Errorf("handoff: sending %s: %w", m.Say, err)
 		}
 		if files = files[len(now):]; len(files) == 0 {
 			return nil
@@ -116,8 +116,8 @@ func (l *link) send(m message, files ...int) error {
 	}
 }
 
-// receive returns the next message and its descriptors, which are close-on-exec. io.EOF says that the other
-// side is gone.
+// receive returns the next message and its descriptors, which are close-on-exec. It returns io.EOF when the other
+// process has closed its end, or died.
 func (l *link) receive() (m message, files []int, err error) {
 	for known := false; ; {
 		if line, rest, whole := bytes.Cut(l.read, []byte{'\n'}); !known && whole {
@@ -172,10 +172,10 @@ func (l *link) more() error {
 	return fmt.Errorf("handoff: link between gateways: %w", err)
 }
 
-// wake makes a receive that waits return with a time-out; later ones too.
+// wake makes a waiting receive return with a time-out, and every later one.
 func (l *link) wake() { _ = l.c.SetReadDeadline(time.Unix(1, 0)) }
 
-// close closes this end, and what came over it and nobody took.
+// close closes this end, and the descriptors that came over it and belong to no message.
 func (l *link) close() {
 	drop(l.files...)
 	l.files = nil

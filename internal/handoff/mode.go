@@ -19,9 +19,9 @@ const (
 	ModeSupervisor Mode = "supervisor"
 )
 
-// Surroundings are what decides how a restart can hand over.
+// Surroundings decide how a restart can hand over. The zero value is a process that nobody supervises.
 type Surroundings struct {
-	// Supervisor names who watches over this process; empty for nobody that is known.
+	// Supervisor names what supervises this process; empty when nothing known does.
 	Supervisor string
 	// Follows: the supervisor can be told the process id of a successor.
 	Follows bool

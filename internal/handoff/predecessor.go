@@ -12,24 +12,25 @@ import (
 	"gateway/internal/failpoint"
 )
 
-// Predecessor is the gateway that started this process in order to hand over to it, as seen from here.
+// Predecessor is the gateway that started this process in order to hand over to it, as this process sees it. [Asked]
+// makes one.
 type Predecessor struct {
 	Question
 	link *link
 	once sync.Once
 }
 
-// ErrDismissed says that the predecessor does not need this process.
-var ErrDismissed = errors.New("handoff: the predecessor goes on without this process")
+// ErrDismissed is returned when the predecessor does not need this process.
+var ErrDismissed = errors.New("handoff: the predecessor does not need this process")
 
-// IsAsked reports whether a gateway asks this process whether it could take over; see [Asked].
+// IsAsked reports whether a gateway has started this process to ask whether it could take over; see [Asked].
 func IsAsked() bool {
 	_, ok := os.LookupEnv(questionEnv)
 	return ok
 }
 
-// Asked returns the gateway that asks this process whether it could take over; nil when none does. The
-// environment no longer names it.
+// Asked returns the gateway that has started this process to ask whether it could take over; nil when none has. From
+// here on the environment no longer holds the question.
 func Asked() (*Predecessor, error) {
 	value, ok := os.LookupEnv(questionEnv)
 	if !ok {
@@ -48,7 +49,8 @@ func Asked() (*Predecessor, error) {
 	return p, nil
 }
 
-// Answer says whether this process could take over; err says why not. Of very long warnings the last are left out.
+// Answer answers whether this process could take over; err is why not. Warnings that do not fit into a message are left
+// out.
 func (p *Predecessor) Answer(version string, warnings []string, err error) error {
 	if err != nil {
 		return p.link.send(message{Say: sayRefused, Error: clip(err.Error())})
@@ -65,8 +67,7 @@ func (p *Predecessor) Answer(version string, warnings []string, err error) error
 	return sent
 }
 
-// AwaitGo waits for everything that is handed over. [ErrDismissed] says that it does not come: this process
-// holds nothing and ends.
+// AwaitGo waits for everything that is passed. On [ErrDismissed] nothing is passed: this process holds nothing and ends.
 func (p *Predecessor) AwaitGo() (*Inherited, error) {
 	m, files, err := p.link.receive()
 	switch {
@@ -76,7 +77,7 @@ func (p *Predecessor) AwaitGo() (*Inherited, error) {
 		return nil, err
 	case m.Say != sayGo:
 		drop(files...)
-		return nil, fmt.Errorf("handoff: hand-over: the predecessor says %q instead of %q", m.Say, sayGo)
+		return nil, fmt.Errorf("handoff: the predecessor sent %q instead of %q", m.Say, sayGo)
 	}
 	failpoint.At("successor.go")
 	doc, err := received(files)
@@ -86,17 +87,17 @@ func (p *Predecessor) AwaitGo() (*Inherited, error) {
 	return &Inherited{About: doc.About, doc: doc}, nil
 }
 
-// Ready says that this process holds all and has opened the store, and waits until it may serve: the
-// predecessor said so, or is dead. An error says that it may not, because ctx has ended; then the
-// predecessor finds nobody to say it to, and goes on itself.
+// Ready reports to the predecessor that this process holds everything and has opened the store, and waits until it may
+// serve: the predecessor sent serve, or is dead. When ctx ends first, Ready returns an error, this process may not
+// serve, and the predecessor, whose serve no longer arrives, goes on itself.
 func (p *Predecessor) Ready(ctx context.Context) error {
 	if err := p.link.send(message{Say: sayReady}); err != nil {
-		return nil // it is dead, and all is here
+		return nil // the predecessor is dead, and everything is here
 	}
 	failpoint.At("successor.ready")
 	stop := context.AfterFunc(ctx, func() { _ = p.link.c.CloseRead() })
 	defer stop()
-	// After CloseRead nothing more can be said to us, and what was said before is still read.
+	// After CloseRead nothing more arrives, and what has arrived is still read.
 	m, files, err := p.link.receive()
 	drop(files...)
 	switch {
@@ -104,22 +105,22 @@ func (p *Predecessor) Ready(ctx context.Context) error {
 		failpoint.At("successor.serve")
 		return nil
 	case err == nil:
-		return fmt.Errorf("handoff: hand-over: the predecessor says %q instead of %q", m.Say, sayServe)
+		return fmt.Errorf("handoff: the predecessor sent %q instead of %q", m.Say, sayServe)
 	case ctx.Err() != nil:
-		return fmt.Errorf("handoff: hand-over: the predecessor did not let go: %w", context.Cause(ctx))
+		return fmt.Errorf("handoff: the predecessor did not send %q: %w", sayServe, context.Cause(ctx))
 	default:
-		return nil // it is dead
+		return nil // the predecessor is dead
 	}
 }
 
-// Failed says why this process cannot take over.
+// Failed reports to the predecessor why this process cannot take over.
 func (p *Predecessor) Failed(reason string) {
-	_ = p.link.send(message{Say: sayFailed, Error: clip(reason)}) // it may be dead, or not wait any more
+	_ = p.link.send(message{Say: sayFailed, Error: clip(reason)}) // the predecessor may be dead, or no longer wait
 }
 
-// Forwarded calls take with the connections that the predecessor hands over after the rest, until it has
-// ended or Close is called.
-func (p *Predecessor) Forwarded(take func([]Carried)) {
+// Forwarded calls serve with the connections that the predecessor passes after the rest, until the predecessor has ended
+// or Close is called.
+func (p *Predecessor) Forwarded(serve func([]Carried)) {
 	for {
 		m, files, err := p.link.receive()
 		if err != nil {
@@ -131,18 +132,18 @@ func (p *Predecessor) Forwarded(take func([]Carried)) {
 		}
 		if doc, err := received(files); err == nil {
 			conns, _ := doc.open() // the client of a connection that cannot be used sees its end
-			take(conns)
+			serve(conns)
 		}
 	}
 }
 
-// Close ends the conversation. A Forwarded that waits returns.
+// Close closes the link. A waiting Forwarded returns.
 func (p *Predecessor) Close() { p.once.Do(func() { _ = p.link.c.Close() }) }
 
-// clipLimit is how many bytes of text are said in one message: JSON may write one byte as six.
+// clipLimit is how many bytes of text go into one message: JSON may write one byte as six.
 const clipLimit = messageLimit / 8
 
-// clip bounds what is said over the link.
+// clip bounds the text of a message.
 func clip(s string) string {
 	if len(s) > clipLimit {
 		return s[:clipLimit] + "…"

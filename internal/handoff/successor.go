@@ -1,14 +1,12 @@
 package handoff
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -22,11 +20,11 @@ import (
 )
 
 const (
-	// questionEnv carries the Question as JSON to a process that is asked whether it could take over. Its
+	// questionEnv carries the Question as JSON to a process that is asked whether it could take over. The process's
 	// end of the link is descriptor linkFD.
 	questionEnv = "GATEWAY_HANDOVER_QUESTION"
 	linkFD      = 3
-	// dismissTime is how long a successor that is not needed has to end by itself.
+	// dismissTime is how long a successor that is not needed has until it is killed.
 	dismissTime = 200 * time.Millisecond
 	// forwardTime is how long Forward waits for a successor that does not read.
 	forwardTime = time.Second
@@ -34,39 +32,39 @@ const (
 	tailLimit = 2048
 )
 
-// Question is what a successor must know to say whether it could take over.
+// Question is what a successor must know to answer whether it could take over.
 type Question struct {
 	StateDir      string `json:"state_dir"`
 	ListenAddress string `json:"listen_address"`
-	// Activated reports whether the listener belongs to the supervisor, and stays.
+	// Activated reports whether the listener belongs to the supervisor, and stays open whoever serves.
 	Activated bool `json:"activated,omitempty"`
-	// Stay: once prepared, it stays and waits for Go. Otherwise only the answer is wanted.
+	// Stay: once prepared, the successor stays and waits for Go. Otherwise it ends after its answer.
 	Stay bool `json:"stay,omitempty"`
-	// Warn: it is also wanted what is valid but cannot work, which takes a look at the machine.
+	// Warn: the answer includes warnings about what is valid but cannot work on this machine.
 	Warn bool `json:"warn,omitempty"`
 }
 
-// Successor is another process of this program that has said that it is prepared to take over. Until Go it
-// holds nothing of ours, so it may die or hang at no cost.
+// Successor is another process of this program that is prepared to take over. Until Go it holds nothing of this
+// process, so its death costs nothing. [Spawn] makes one.
 type Successor struct {
 	// Version is the successor's.
 	Version string
-	// Warnings are those that it was asked for, each with what to try.
+	// Warnings are the answer to Question.Warn, each with what to try.
 	Warnings []string
 	PID      int
 
 	link   *link
 	ended  chan struct{} // closed when the process has ended and was waited for
 	err    error         // how it ended; valid once ended is closed
-	stderr *tail         // nil when it writes to our own
+	stderr *child.Tail   // nil when it shares that of this process
 	kill   func()
 	once   sync.Once
-	gone   bool // Go has begun: the end of the link would mean that we are dead
+	gone   bool // Go has begun: to the successor, the end of the link would mean that this process is dead
 }
 
-// Spawn starts the executable beside this process and returns once it has said that it is prepared: that
-// the file runs, is this program, and accepts the configuration on disk. The error says why it could not,
-// for whoever asked for the restart. When ctx ends before that, the process is killed.
+// Spawn starts the executable beside this process and returns once it is prepared: the file runs, is this program, and
+// accepts the configuration on disk. Otherwise the error is the reason, for whoever asked for the restart. When ctx ends
+// first, the process is killed.
 func Spawn(ctx context.Context, path string, argv []string, q Question) (*Successor, error) {
 	about, err := json.Marshal(q)
 	if err != nil {
@@ -82,10 +80,10 @@ func Spawn(ctx context.Context, path string, argv []string, q Question) (*Succes
 	cmd.Env = append(without(os.Environ(), handoverEnv, questionEnv, "WATCHDOG_PID"), questionEnv+"="+string(about))
 	cmd.ExtraFiles = []*os.File{theirs} // becomes linkFD
 	group := 0
-	if q.Stay { // its output is ours from now on, and it stays in our process group: who kills all kills it too
+	if q.Stay { // it shares the output of this process, and its process group: whoever kills the group kills both
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	} else {
-		s.stderr = &tail{}
+		s.stderr = &child.Tail{Limit: tailLimit}
 		cmd.Stderr = s.stderr
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	}
@@ -114,37 +112,40 @@ func Spawn(ctx context.Context, path string, argv []string, q Question) (*Succes
 		failpoint.At("predecessor.prepared")
 		return s, nil
 	case ctx.Err() != nil:
-		err = fmt.Errorf("the successor did not say that it is prepared: %w", context.Cause(ctx))
+		err = fmt.Errorf("the successor was not prepared: %w", context.Cause(ctx))
 	case err == nil && m.Say == sayRefused:
 		err = fmt.Errorf("the successor refuses to take over: %s", m.Error)
 	default:
 		err = s.early("prepared")
 		if s.stderr != nil {
 			s.Dismiss()
-			err = fmt.Errorf("%w; is %s this program?%s", err, path, s.stderr.quote())
+			err = fmt.Errorf("%w; is %s this program?", err, path)
+			if text := strings.TrimSpace(s.stderr.String()); text != "" {
+				err = fmt.Errorf("%w\n%s", err, text)
+			}
 		}
 	}
 	s.Kill()
 	return nil, err
 }
 
-// hear waits for the next message; when ctx ends it returns with an error.
+// hear waits for the next message. It returns an error when ctx ends first.
 func (s *Successor) hear(ctx context.Context) (message, []int, error) {
 	stop := context.AfterFunc(ctx, s.link.wake)
 	defer stop()
 	return s.link.receive()
 }
 
-// early says that the successor ended, or closed its end of the link, before it had said something.
-func (s *Successor) early(say string) error {
+// early is the error of a successor that ended, or closed its end of the link, before it was as far as stage.
+func (s *Successor) early(stage string) error {
 	select {
 	case <-s.ended:
 		if s.err != nil {
-			return fmt.Errorf("the successor ended before it was %s: %w", say, s.err)
+			return fmt.Errorf("the successor ended before it was %s: %w", stage, s.err)
 		}
-		return fmt.Errorf("the successor ended before it was %s", say)
+		return fmt.Errorf("the successor ended before it was %s", stage)
 	case <-time.After(dismissTime):
-		return fmt.Errorf("the successor let go of us before it was %s", say)
+		return fmt.Errorf("the successor closed its end of the link before it was %s", stage)
 	}
 }
 
@@ -167,7 +168,7 @@ func (s *Successor) Go(ctx context.Context, h Handover) error {
 	s.gone = true
 	files := slices.Concat([]int{int(f.Fd())}, doc.descriptors())
 	if err := s.link.send(message{Say: sayGo}, files...); err != nil {
-		return fmt.Errorf("the successor does not take over: %w", err)
+		return fmt.Errorf("the hand-over could not be sent to the successor: %w", err)
 	}
 	failpoint.At("predecessor.gone")
 	m, files, err := s.hear(ctx)
@@ -185,8 +186,8 @@ func (s *Successor) Go(ctx context.Context, h Handover) error {
 	}
 }
 
-// Serve is the point of no return: from here on all belongs to the successor. An error says that it was
-// gone already, and nothing has changed.
+// Serve is the point of no return: from here on everything belongs to the successor. An error means that the successor
+// had ended, and nothing has changed.
 func (s *Successor) Serve() error {
 	if err := s.link.send(message{Say: sayServe}); err != nil {
 		return errors.Join(s.early("told to serve"), err)
@@ -195,7 +196,7 @@ func (s *Successor) Serve() error {
 	return nil
 }
 
-// Forward hands over further connections, after Serve.
+// Forward passes more connections, after Serve. On an error the successor has none of them.
 func (s *Successor) Forward(conns []Carried) error {
 	doc, err := (&Handover{Conns: conns}).document(unix.F_DUPFD_CLOEXEC)
 	if err != nil {
@@ -211,11 +212,10 @@ func (s *Successor) Forward(conns []Carried) error {
 	return s.link.send(message{Say: sayMore}, slices.Concat([]int{int(f.Fd())}, doc.descriptors())...)
 }
 
-// Leave ends the conversation after Serve: the successor goes on alone.
+// Leave closes the link after Serve: the successor goes on alone.
 func (s *Successor) Leave() { s.once.Do(s.link.close) }
 
-// Dismiss ends a successor that is not needed and waits until it is gone. One that holds nothing yet may end
-// by itself.
+// Dismiss ends a successor that is not needed and waits for its end. Before Go it may end by itself.
 func (s *Successor) Dismiss() {
 	if !s.gone {
 		s.Leave()
@@ -227,11 +227,11 @@ func (s *Successor) Dismiss() {
 	s.Kill()
 }
 
-// Kill ends the successor and waits until it is gone, whatever it does. The link stays open meanwhile: its
-// end would tell the successor that it is alone now.
+// Kill kills the successor and waits for its end. The link stays open meanwhile: at the end of the link, the successor
+// would serve alone.
 func (s *Successor) Kill() {
 	select {
-	case <-s.ended: // its number may be another's by now
+	case <-s.ended: // another process may have its number by now
 	default:
 		s.kill()
 		<-s.ended
@@ -239,7 +239,7 @@ func (s *Successor) Kill() {
 	s.Leave()
 }
 
-// Prepare asks the executable whether it could take over, and ends it again.
+// Prepare asks the executable whether it could take over, and ends the process that answers.
 func Prepare(ctx context.Context, path string, argv []string, q Question) (version string, warnings []string, err error) {
 	q.Stay = false
 	s, err := Spawn(ctx, path, argv, q)
@@ -248,38 +248,4 @@ func Prepare(ctx context.Context, path string, argv []string, q Question) (versi
 	}
 	s.Dismiss()
 	return s.Version, s.Warnings, nil
-}
-
-// tail keeps the last bytes written to it.
-type tail struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf.Write(p)
-	if over := t.buf.Len() - tailLimit; over > 0 {
-		t.buf.Next(over)
-	}
-	return len(p), nil
-}
-
-func (t *tail) quote() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	s := strings.TrimSpace(t.buf.String())
-	if s == "" {
-		return ""
-	}
-	return "\n" + s
-}
-
-func lookPath(name string) (string, error) {
-	path, err := exec.LookPath(name)
-	if err != nil {
-		return "", err
-	}
-	return filepath.Abs(path)
 }
