@@ -28,7 +28,7 @@ func (d *Daemon) holdOff(ctx context.Context, e fsm.Entry) error {
 		hold := min(f.Hold(), d.config().Lifecycle.StartTimeout/2)
 		d.log.Warn().Int("failed", f.Count).Time("last", f.Last).Str("reason", f.Reason).Dur("wait_ms", hold).
 			Msg("the last starts have failed")
-		d.outside.supervisor.Tell(fmt.Sprintf("STATUS=%s: %d starts have failed; the last one: %s", fsm.Starting, f.Count, statusLine(f.Reason)))
+		d.outside.supervisor.Notify(fmt.Sprintf("STATUS=%s: %d starts have failed; the last one: %s", fsm.Starting, f.Count, statusLine(f.Reason)))
 		if hold > 0 {
 			waits := f
 			waits.Until = now.Add(hold)

@@ -43,7 +43,7 @@ func (d *Daemon) signalled(sig os.Signal) {
 			d.machine.Notify(fsm.Request{Event: fsm.Restart, Actor: name, Reason: "lifecycle.allow_signal_restart"})
 			return
 		}
-		if actor, ok := d.outside.permit.Take(); ok {
+		if actor, ok := d.outside.permit.Use(); ok {
 			d.machine.Notify(fsm.Request{Event: fsm.Restart, Actor: name, Reason: "authorised by " + actor})
 			return
 		}

@@ -28,16 +28,16 @@ func (d *Daemon) tellSupervisor(h fsm.Hop) {
 	}
 	switch s := d.handover.handedTo(); {
 	case h.Event == fsm.Respawned && s != nil: // said by the main process, in one message: systemd listens to no other
-		d.outside.supervisor.Tell(sdnotify.SdNotifyReady, fmt.Sprintf("MAINPID=%d", s.pid()), "STATUS="+string(fsm.Running))
+		d.outside.supervisor.Notify(sdnotify.SdNotifyReady, fmt.Sprintf("MAINPID=%d", s.pid()), "STATUS="+string(fsm.Running))
 	case h.To == fsm.Running:
-		d.outside.supervisor.Tell(sdnotify.SdNotifyReady, status)
+		d.outside.supervisor.Notify(sdnotify.SdNotifyReady, status)
 	case h.To == fsm.Draining:
 		wait := d.config().Lifecycle.DrainTimeout + d.config().Lifecycle.ShutdownTimeout + d.config().Lifecycle.RespawnTimeout + extendSlack
-		d.outside.supervisor.Tell(append(process.Reloading(), fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", wait.Microseconds()), status)...)
+		d.outside.supervisor.Notify(append(process.Reloading(), fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", wait.Microseconds()), status)...)
 	case h.To == fsm.ShuttingDown && (h.Event == fsm.Stop || h.Event == fsm.ServerFailed):
-		d.outside.supervisor.Tell(sdnotify.SdNotifyStopping, status)
+		d.outside.supervisor.Notify(sdnotify.SdNotifyStopping, status)
 	default:
-		d.outside.supervisor.Tell(status)
+		d.outside.supervisor.Notify(status)
 	}
 }
 
@@ -58,11 +58,11 @@ func (d *Daemon) attendSupervisor(ctx context.Context) {
 		case <-tick.C:
 			asked, cancel := context.WithTimeout(ctx, every)
 			if d.machine.Ping(asked) == nil {
-				d.outside.supervisor.Tell(sdnotify.SdNotifyWatchdog)
+				d.outside.supervisor.Notify(sdnotify.SdNotifyWatchdog)
 			}
 			cancel()
 			if at := d.machine.Snapshot().Deadline; !at.IsZero() {
-				d.outside.supervisor.Tell(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (time.Until(at) + extendSlack).Microseconds()))
+				d.outside.supervisor.Notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (time.Until(at) + extendSlack).Microseconds()))
 			}
 		case <-ctx.Done():
 			return

@@ -8,9 +8,9 @@ import (
 // authorizationLife is how long a grant waits for its signal.
 const authorizationLife = 5 * time.Second
 
-// Authorization is the permission for one restart by SIGUSR1. Anyone who may signal the process may send
-// SIGUSR1, a supervisor or a script by mistake too, so it counts only when somebody with access to the API
-// has just said so. The zero value grants nothing.
+// Authorization is the permission for one restart by SIGUSR1. Any process that may signal this one can send SIGUSR1, a
+// supervisor or a script by mistake too. So the signal counts only when somebody with access to the API has just granted
+// it. The zero value grants nothing.
 type Authorization struct {
 	mu    sync.Mutex
 	actor string
@@ -24,8 +24,8 @@ func (a *Authorization) Grant(actor string) {
 	a.actor, a.until = actor, time.Now().Add(authorizationLife)
 }
 
-// Take uses the grant up and says who gave it.
-func (a *Authorization) Take() (actor string, ok bool) {
+// Use consumes the grant and returns who gave it.
+func (a *Authorization) Use() (actor string, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !time.Now().Before(a.until) {

@@ -22,17 +22,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestAnAuthorizationIsUsedOnceAndLivesFiveSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var a Authorization
-		_, ok := a.Take()
+		_, ok := a.Use()
 		require.False(t, ok, "the zero value grants nothing")
 		a.Grant("local")
-		actor, ok := a.Take()
+		actor, ok := a.Use()
 		require.True(t, ok)
 		require.Equal(t, "local", actor)
-		_, ok = a.Take()
+		_, ok = a.Use()
 		require.False(t, ok)
 		a.Grant("local")
 		time.Sleep(5 * time.Second)
-		_, ok = a.Take()
+		_, ok = a.Use()
 		require.False(t, ok)
 	})
 }
@@ -92,7 +92,7 @@ func TestASupervisorThatDoesNotReadHoldsNobody(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", path)
 	s := NewSupervisor()
 	for range 1000 {
-		s.Tell("STATUS=" + strings.Repeat("x", 1000))
+		s.Notify("STATUS=" + strings.Repeat("x", 1000))
 	}
 	s.Flush()
 	require.NoError(t, deaf.Close()) // and its writer goes with it

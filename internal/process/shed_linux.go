@@ -10,21 +10,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Shed gives back the pages of the program's file that are mapped into this process: most were needed for the start
-// only, and those that are needed again are mapped again at the next touch, as a rule from the page cache. So there is
-// room for the other generation, which has pages of its own when it is another program.
+// Shed releases the pages of the program's file that are mapped into this process. Most were needed for the start only.
+// A page that is needed again is mapped again at the next touch, as a rule from the page cache. So there is room for the
+// successor, which has pages of its own when it is another program. Shed may be called at any time, and again.
 func Shed() error {
 	ownFile.Lock()
 	defer ownFile.Unlock()
 	if ownFile.spans == nil {
 		var err error
 		if ownFile.spans, err = findOwnFile(); err != nil {
-			return fmt.Errorf("process: giving pages back: %w", err)
+			return fmt.Errorf("process: releasing pages: %w", err)
 		}
 	}
 	for _, s := range ownFile.spans {
 		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, s.start, s.length, unix.MADV_DONTNEED); errno != 0 {
-			return fmt.Errorf("process: giving pages back: %w", errno)
+			return fmt.Errorf("process: releasing pages: %w", errno)
 		}
 	}
 	return nil
@@ -33,15 +33,15 @@ func Shed() error {
 // span is a part of the address space.
 type span struct{ start, length uintptr }
 
-// ownFile is found once, for it takes half a millisecond while requests may wait. What the kernel and the loader have
-// mapped of the program before main stays where it is. (Libraries come and go, so they are left alone.)
+// ownFile is found once, since that takes half a millisecond while requests may wait. What the kernel and the loader have
+// mapped of the program before main stays where it is. Libraries come and go, so they are not included.
 var ownFile struct {
 	sync.Mutex
 	spans []span
 }
 
-// findOwnFile lists the parts of the program's file that are mapped as they are: none can be written to, and none was,
-// as by a loader that relocates it, which would be nowhere else. A breakpoint or uprobe that is set later is lost.
+// findOwnFile lists the parts of the program's file that are mapped unchanged. None is writable, and none was changed by
+// a loader that relocates it: such changes would exist nowhere else. A breakpoint or uprobe that is set later is lost.
 func findOwnFile() (spans []span, err error) {
 	path, err := os.Readlink("/proc/self/exe") // spelt as in the map, also once the file has been replaced
 	if err != nil {

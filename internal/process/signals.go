@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	// signalBuffer is how many signals of one kind may wait; further ones of that kind say nothing new.
+	// signalBuffer is how many signals of one kind may wait; more of that kind change nothing.
 	signalBuffer = 8
 	// quiesceTime is how long Quiesce waits for the delivery of a signal that was caught before.
 	quiesceTime = 200 * time.Millisecond
 )
 
-// Signals hands the signals that arrive to one function. Each kind has a queue and a goroutine of its own:
-// a reload that takes its time cannot hold up a stop, nor crowd it out.
+// Signals passes the signals that arrive to one function. Each kind has a queue and a goroutine of its own: a slow reload
+// can neither delay a stop nor crowd it out. [Listen] makes one.
 type Signals struct {
 	kinds []*kind
 }
@@ -34,7 +34,7 @@ type kind struct {
 	once   sync.Once
 }
 
-// Listen starts to hand signals to deliver, which is called from several goroutines.
+// Listen starts to call deliver with the signals that arrive, from several goroutines.
 func Listen(deliver func(os.Signal), sigs ...os.Signal) *Signals {
 	s := &Signals{}
 	for _, sig := range sigs {
@@ -66,10 +66,10 @@ func (k *kind) loop(deliver func(os.Signal)) {
 	}
 }
 
-// Quiesce prepares for the replacement of the process image. Every signal caught so far has been handed
-// on when it returns, unless its delivery takes long. From then on SIGTERM and SIGINT end the process at
-// once, so that a stop in the last moment is still a stop, and SIGHUP and SIGUSR1, whose default action is
-// to kill, are ignored until the new image listens. restore goes back to listening.
+// Quiesce prepares for the replacement of the process image. When it returns, every signal caught so far has been
+// delivered, unless its delivery takes long. From then on SIGTERM and SIGINT end the process at once, so that a stop in
+// the last moment is still a stop. SIGHUP and SIGUSR1, whose default action is to kill, are ignored until the new image
+// listens. Restore listens again.
 func (s *Signals) Quiesce() (restore func()) {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGUSR1)
 	for _, k := range s.kinds {
@@ -94,7 +94,7 @@ func (s *Signals) Quiesce() (restore func()) {
 	}
 }
 
-// Close stops listening and waits for the goroutines.
+// Close stops listening and waits for the goroutines. It may be called again.
 func (s *Signals) Close() {
 	for _, k := range s.kinds {
 		k.once.Do(func() {

@@ -13,16 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// flushTime is how long the end of the process waits for a reader or a disk that does not answer.
+// flushTime is how long Flush waits for a supervisor that does not read.
 const flushTime = time.Second
 
 // supervisorBuffer is how many messages may wait for a supervisor that does not read.
 const supervisorBuffer = 64
 
-// Supervisor is systemd, or whoever speaks its notification protocol. Messages are best effort and never
-// delay the caller. Without a supervisor every method does nothing.
+// Supervisor is systemd, or another program with its notification protocol. Messages are best effort and never delay the
+// caller. Without a supervisor every method does nothing. [NewSupervisor] makes one.
 type Supervisor struct {
-	// Watchdog is how long the supervisor goes without a sign of life before it acts; 0 for never.
+	// Watchdog is how long the supervisor waits for a sign of life before it acts; 0 for ever.
 	Watchdog time.Duration
 
 	messages chan string
@@ -30,8 +30,8 @@ type Supervisor struct {
 	once     sync.Once
 }
 
-// NewSupervisor looks for a supervisor in the environment: NOTIFY_SOCKET and WATCHDOG_USEC. Both stay
-// there, for the image that may replace this one.
+// NewSupervisor looks for a supervisor in the environment: NOTIFY_SOCKET and WATCHDOG_USEC. Both stay there for the image
+// that may replace this one.
 func NewSupervisor() *Supervisor {
 	s := &Supervisor{messages: make(chan string, supervisorBuffer), ended: make(chan struct{})}
 	if os.Getenv("NOTIFY_SOCKET") == "" {
@@ -55,18 +55,18 @@ func NewSupervisor() *Supervisor {
 // Present reports whether there is a supervisor that listens.
 func (s *Supervisor) Present() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
 
-// Tell sends assignments such as READY=1, all in one message.
-func (s *Supervisor) Tell(assignments ...string) {
+// Notify sends assignments such as READY=1, all in one message.
+func (s *Supervisor) Notify(assignments ...string) {
 	if s.messages == nil {
 		return
 	}
 	select {
 	case s.messages <- strings.Join(assignments, "\n"):
-	default: // it does not read; the next message says more than the lost one
+	default: // it does not read; the next message is newer than the lost one
 	}
 }
 
-// Flush sends what waits, and ends. Later messages are not sent.
+// Flush sends the messages that wait, for at most a second. Later messages are not sent.
 func (s *Supervisor) Flush() {
 	s.once.Do(func() {
 		if s.messages != nil {
@@ -80,7 +80,7 @@ func (s *Supervisor) Flush() {
 	})
 }
 
-// Reloading is the message that a reload has begun. systemd wants the time by its own clock.
+// Reloading is the message that a reload has begun, with the time by the clock that systemd expects.
 func Reloading() []string {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
