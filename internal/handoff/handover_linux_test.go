@@ -215,6 +215,9 @@ func relayMain() {
 // GATEWAY_TEST_HANDOVERS makes it longer.
 func TestAContenderNeverGetsTheLockDuringHandOvers(t *testing.T) {
 	n := 100
+	if testing.Short() {
+		n = 20
+	}
 	if s := os.Getenv("GATEWAY_TEST_HANDOVERS"); s != "" {
 		var err error
 		n, err = strconv.Atoi(s)
