@@ -179,7 +179,7 @@ func dieAt(t *testing.T, mode, moment, survivor string) {
 // drain.
 func TestASuccessorThatHangsIsCalledOff(t *testing.T) {
 	for _, mode := range []string{"exec", "spawn"} {
-		h := newHouse(t, "lifecycle: { drain_timeout: 400ms, respawn: "+mode+" }"+slowAgents)
+		h := newHouse(t, "lifecycle: { drain_timeout: 4s, respawn: "+mode+" }"+slowAgents)
 		own := filepath.Join(h.dir, "own-gateway")
 		require.NoError(t, os.Symlink(binary(t), own))
 		h.program = own
@@ -192,7 +192,7 @@ func TestASuccessorThatHangsIsCalledOff(t *testing.T) {
 		out, stderr, code := h.gateway("restart")
 		require.Equal(t, 1, code, out)
 		require.Contains(t, stderr, "called off")
-		require.Contains(t, stderr, "no answer within 300ms")
+		require.Contains(t, stderr, "no answer within 3s")
 		after := h.waitState("Running")
 		require.Equal(t, before.BootID, after.BootID)
 		require.Zero(t, after.Generation)
