@@ -32,6 +32,12 @@ const (
 	stderrTail = 2 << 10
 )
 
+// EndLeftovers knows the programs of a turn by these variables, and gateway restart the turn that asks.
+const (
+	stateDirVariable = "GATEWAY_STATE_DIR="
+	turnVariable     = "GATEWAY_TURN_ID="
+)
+
 // private are the beginnings of the variables that are the gateway's own: its settings and secrets, and what
 // its supervisor told it.
 var private = []string{"GATEWAY_", "NOTIFY_SOCKET=", "WATCHDOG_", "LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES="}
@@ -141,8 +147,8 @@ func (c *command) environment(t queue.Turn) []string {
 		env = append(env, k+"="+v)
 	}
 	return append(env,
-		"GATEWAY_STATE_DIR="+c.stateDir,
-		"GATEWAY_TURN_ID="+t.ID, "GATEWAY_TURN_ATTEMPT="+strconv.Itoa(t.Attempt), "GATEWAY_TURN_RUN="+strconv.Itoa(t.Runs),
+		stateDirVariable+c.stateDir,
+		turnVariable+t.ID, "GATEWAY_TURN_ATTEMPT="+strconv.Itoa(t.Attempt), "GATEWAY_TURN_RUN="+strconv.Itoa(t.Runs),
 		"GATEWAY_SESSION="+t.Session, "GATEWAY_LANE="+t.Lane,
 	)
 }

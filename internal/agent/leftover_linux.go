@@ -63,8 +63,8 @@ func ofATurn(p procfs.Proc, stateDir string) bool {
 	}
 	turn, ours := false, false
 	for _, kv := range env {
-		turn = turn || strings.HasPrefix(kv, "GATEWAY_TURN_ID=")
-		ours = ours || kv == "GATEWAY_STATE_DIR="+stateDir
+		turn = turn || strings.HasPrefix(kv, turnVariable)
+		ours = ours || kv == stateDirVariable+stateDir
 	}
 	return turn && ours
 }
