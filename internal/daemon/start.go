@@ -56,7 +56,7 @@ func (d *Daemon) start(ctx context.Context, e fsm.Entry) fsm.Outcome {
 // startFailed tells what a person must mend from what may pass by itself.
 func (d *Daemon) startFailed(err error, restarted bool) fsm.Outcome {
 	held, heldByOther := errors.AsType[*statedir.HeldError](err)
-	_, noFolder := errors.AsType[*statedir.StateDirError](err)
+	_, noFolder := errors.AsType[*statedir.UnusableError](err)
 	code, try := fsm.ExitFailed, "read the reason above; the state folder is "+d.config().StateDir
 	switch {
 	case heldByOther:

@@ -272,7 +272,7 @@ func (x *examination) gateway(ctx context.Context) {
 		x.add("gateway", Error, "none answers, but something holds the lock of the state folder", "see what: fuser -v "+filepath.Join(x.dir, statedir.LockFile))
 	case absent:
 		what := "none runs, and the lock is free"
-		if owner, err := statedir.ReadOwner(x.dir); err == nil && statedir.Left(x.dir) {
+		if owner, err := statedir.ReadOwner(x.dir); err == nil && statedir.Crashed(x.dir) {
 			what += fmt.Sprintf("; it was left by process %d, which died, and the next start takes over", owner.PID)
 		}
 		x.add("gateway", OK, what, "")

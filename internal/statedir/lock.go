@@ -44,16 +44,16 @@ func (e *HeldError) Error() string {
 		e.Dir, e.Owner.PID, at, e.Owner.Since.Format(time.RFC3339))
 }
 
-// StateDirError is returned when the state folder cannot be used: it cannot be made, or is not writable.
-type StateDirError struct {
+// UnusableError is returned when the state folder cannot be used: it cannot be made, or is not writable.
+type UnusableError struct {
 	Dir string
 	Err error
 }
 
-func (e *StateDirError) Error() string {
+func (e *UnusableError) Error() string {
 	return fmt.Sprintf("the state folder %s cannot be used: %v", e.Dir, e.Err)
 }
-func (e *StateDirError) Unwrap() error { return e.Err }
+func (e *UnusableError) Unwrap() error { return e.Err }
 
 // Lock is the instance lock: an flock, under which nightlyone/lockfile names the owner. The flock decides. A lockfile
 // alone lets two starters replace a stale file at once, and a reused process number passes for a living owner. The zero
@@ -74,7 +74,7 @@ const asks = 3
 
 // Acquire locks the state folder, an absolute path, and creates the folder with mode 0700 when it is missing. When
 // another gateway holds the lock, the error is a [HeldError], within some 20 ms. When the owner is dead, Acquire waits
-// for its remnants, at most two seconds. An unusable folder is a [StateDirError].
+// for its remnants, at most two seconds. An unusable folder is a [UnusableError].
 func Acquire(dir string) (*Lock, error) {
 	deadline := time.Now().Add(remnantWait)
 	for asked := 1; ; asked++ {
@@ -88,13 +88,13 @@ func Acquire(dir string) (*Lock, error) {
 
 func tryAcquire(dir string) (*Lock, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, &StateDirError{dir, err}
+		return nil, &UnusableError{dir, err}
 	}
 	path := filepath.Join(dir, LockFile)
 	for {
 		guard, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
-			return nil, &StateDirError{dir, err}
+			return nil, &UnusableError{dir, err}
 		}
 		if err := flock(guard); err != nil {
 			_ = guard.Close()
@@ -112,7 +112,7 @@ func tryAcquire(dir string) (*Lock, error) {
 		if err := l.Claim(); err != nil {
 			_ = guard.Close()
 			if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
-				err = &StateDirError{dir, err}
+				err = &UnusableError{dir, err}
 			}
 			return nil, err
 		}

@@ -26,8 +26,8 @@ func Owned(dir string) bool {
 	return errors.Is(unix.Flock(int(guard.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
-// Left reports whether the lockfile of a state folder exists although nobody holds the lock: its gateway crashed.
-func Left(dir string) bool {
+// Crashed reports whether the lockfile of a state folder exists although nobody holds the lock: its gateway crashed.
+func Crashed(dir string) bool {
 	_, err := os.Stat(filepath.Join(dir, PIDFile))
 	return err == nil && !Owned(dir)
 }
