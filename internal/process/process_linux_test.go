@@ -3,6 +3,7 @@ package process
 import (
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -83,6 +84,17 @@ func TestASlowReloadCrowdsOutNoStop(t *testing.T) {
 		t.Fatal("the stop was lost behind the reloads")
 	}
 	s.Quiesce()()
+}
+
+// The goroutine of a kind may see the flush before the signal, and then deliver the signal as part of the flush.
+func TestADeliveryInAFlushDoesNotHoldTheImageBack(t *testing.T) {
+	k := &kind{sig: syscall.SIGHUP, caught: make(chan os.Signal, 1), flush: make(chan chan struct{}), ended: make(chan struct{})}
+	flushed := make(chan chan struct{}, 1)
+	go func() { flushed <- <-k.flush }()
+	restore := (&Signals{kinds: []*kind{k}}).Quiesce()
+	restore()
+	signal.Stop(k.caught)
+	require.NotNil(t, <-flushed, "the flush has begun, and has not ended")
 }
 
 func TestASupervisorThatDoesNotReadHoldsNobody(t *testing.T) {

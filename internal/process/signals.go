@@ -81,9 +81,15 @@ func (s *Signals) Quiesce() (restore func()) {
 		flushed := make(chan struct{})
 		select {
 		case k.flush <- flushed:
-			<-flushed
 		case <-k.ended:
+			continue
 		case <-deadline.C:
+			deadline.Reset(0)
+			continue
+		}
+		select {
+		case <-flushed:
+		case <-deadline.C: // a delivery that the flush has begun takes long
 			deadline.Reset(0)
 		}
 	}
