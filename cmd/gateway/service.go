@@ -264,7 +264,8 @@ func newServiceStatusCommand(f *serviceFlags) *cobra.Command {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), doc)
 			}
-			w := terminal.NewTable(cmd.OutOrStdout(), "SERVICE", f.name)
+			w := terminal.NewTable(cmd.OutOrStdout()) // facts, which are not cut
+			w.Row("SERVICE", f.name)
 			w.Row("files", cmp.Or(strings.Join(doc.Files, ", "), "none; gateway service install writes them"))
 			if !doc.Reachable {
 				w.Row("systemd", "does not answer: "+doc.Why)

@@ -6,29 +6,20 @@ import (
 	"os"
 
 	"github.com/charmbracelet/x/ansi"
-	"golang.org/x/term"
 )
 
 // Progress is a line at a terminal that says how far something has come. Elsewhere it says nothing.
 type Progress struct {
 	w     io.Writer // nil for nowhere
-	width func() int
 	shown string
 }
 
 // NewProgress returns a line on w. The zero value shows nothing.
 func NewProgress(w io.Writer) *Progress {
-	f, ok := w.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) || os.Getenv("TERM") == "dumb" {
+	if !Is(w) || os.Getenv("TERM") == "dumb" {
 		return &Progress{}
 	}
-	return &Progress{w: f, width: func() int {
-		width, _, err := term.GetSize(int(f.Fd()))
-		if err != nil || width < 2 {
-			return 80
-		}
-		return width
-	}}
+	return &Progress{w: w}
 }
 
 // Visible reports whether anybody sees the line.
@@ -40,7 +31,7 @@ func (p *Progress) Show(text string) {
 		return
 	}
 	p.shown = text
-	_, _ = fmt.Fprint(p.w, "\r\x1b[K", ansi.Truncate(text, p.width()-1, "…"))
+	_, _ = fmt.Fprint(p.w, "\r\x1b[K", ansi.Truncate(text, width(p.w)-1, "…"))
 }
 
 // End takes the line away.

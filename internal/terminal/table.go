@@ -1,31 +1,95 @@
 package terminal
 
 import (
-	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
+
+	"github.com/charmbracelet/x/ansi"
 )
 
-// Table aligns columns.
-type Table struct{ w *tabwriter.Writer }
+const (
+	// columnGap is the number of cells between two columns.
+	columnGap = 2
+	// columnLeast is the width to which a column is cut at most, in cells.
+	columnLeast = 8
+)
+
+// Table aligns columns. At a terminal no line of a table with headings is longer than the terminal is wide: the widest
+// columns are cut. Elsewhere, where programs read, nothing is cut.
+type Table struct {
+	w     io.Writer
+	width int // of the terminal, in cells; 0 for no limit
+	rows  [][]string
+}
 
 // NewTable begins a table, with a line of headings unless there are none.
-func NewTable(w io.Writer, head ...string) Table {
-	t := Table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+func NewTable(w io.Writer, head ...string) *Table {
+	t := &Table{w: w}
 	if len(head) > 0 {
+		t.width = width(w)
 		t.Row(head...)
 	}
 	return t
 }
 
 // Row adds a line.
-func (t Table) Row(cells ...string) { _, _ = fmt.Fprintln(t.w, strings.Join(cells, "\t")) }
+func (t *Table) Row(cells ...string) { t.rows = append(t.rows, cells) }
 
 // Flush prints the table.
-func (t Table) Flush() error { return t.w.Flush() }
+func (t *Table) Flush() error {
+	widths := t.widths()
+	var b strings.Builder
+	for _, row := range t.rows {
+		for i, cell := range row {
+			if t.width > 0 {
+				cell = oneLine(cell, widths[i])
+			}
+			b.WriteString(cell)
+			if i < len(row)-1 {
+				b.WriteString(strings.Repeat(" ", max(0, widths[i]-ansi.StringWidth(cell))+columnGap))
+			}
+		}
+		b.WriteString("\n")
+	}
+	t.rows = nil
+	_, err := io.WriteString(t.w, b.String())
+	return err
+}
+
+// widths are those of the columns, cut so that they fit.
+func (t *Table) widths() []int {
+	var widths []int
+	for _, row := range t.rows {
+		for i, cell := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], ansi.StringWidth(cell))
+		}
+	}
+	for t.width > 0 {
+		over := columnGap*(len(widths)-1) - t.width
+		widest, next := 0, 0 // the widest column, and the width of the one after it
+		for i, width := range widths {
+			over += width
+			if width > widths[widest] {
+				widest = i
+			}
+		}
+		for i, width := range widths {
+			if i != widest {
+				next = max(next, width)
+			}
+		}
+		if over <= 0 || widths[widest] <= columnLeast {
+			break
+		}
+		widths[widest] = max(columnLeast, widths[widest]-over, min(next, widths[widest]-1))
+	}
+	return widths
+}
 
 // Age is the time since, as people read it.
 func Age(t time.Time) string {

@@ -36,6 +36,18 @@ func Is(v any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+// width is how many cells fit into a line of the terminal that w is; 0 when it is none.
+func width(w any) int {
+	if !Is(w) {
+		return 0
+	}
+	cells, _, err := term.GetSize(int(w.(*os.File).Fd()))
+	if err != nil || cells < 2 {
+		return 80
+	}
+	return cells
+}
+
 // unlessLeft is the error of a program that filled the terminal, unless it only was left.
 func unlessLeft(err error) error {
 	if errors.Is(err, tea.ErrProgramKilled) || errors.Is(err, tea.ErrInterrupted) {
