@@ -3,7 +3,6 @@ package server
 import (
 	"encoding/json"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -11,13 +10,6 @@ import (
 
 	"gateway/server/api"
 )
-
-func asAPIError(t *testing.T, err error) *api.Error {
-	t.Helper()
-	var e *api.Error
-	require.ErrorAs(t, err, &e)
-	return e
-}
 
 func TestWhatAChatCannotDoIsRefusedByName(t *testing.T) {
 	const messages = `"messages":[{"role":"user","content":"hi"}]`
@@ -174,39 +166,6 @@ func chatSubmission(body []byte) (submission, error) {
 func responseSubmission(body []byte) (submission, error) {
 	q, err := parseResponses(body)
 	return q.submission, err
-}
-
-func TestOnlyJSONIsRead(t *testing.T) {
-	for given, ok := range map[string]bool{
-		"": true, "application/json": true, "Application/JSON; charset=utf-8": true,
-		"text/plain": false, "application/x-www-form-urlencoded": false, "application/json; =": false,
-	} {
-		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("{}"))
-		r.Header.Set("Content-Type", given)
-		_, err := api.ReadObject(httptest.NewRecorder(), r, 10)
-		if ok {
-			require.NoError(t, err, given)
-			continue
-		}
-		require.Equal(t, http.StatusUnsupportedMediaType, asAPIError(t, err).Status, given)
-	}
-}
-
-func TestALargeBodyIsRefusedWithTheLimit(t *testing.T) {
-	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(`{"input":"hello"}`))
-	_, err := api.ReadObject(httptest.NewRecorder(), r, 5)
-	e := api.Explain(err)
-	require.Equal(t, http.StatusRequestEntityTooLarge, e.Status)
-	require.Equal(t, "request_too_large", e.Code)
-	require.Contains(t, e.Message, "5 bytes")
-}
-
-func TestNamesArePrintable(t *testing.T) {
-	require.True(t, api.Printable("Zürich, 12", 20))
-	require.False(t, api.Printable("a\x00b", 20))
-	require.False(t, api.Printable("a\tb", 20))
-	require.False(t, api.Printable("\xff", 20))
-	require.False(t, api.Printable("abc", 2))
 }
 
 // checkParsed holds what must be true of any body: it is refused as the client's fault, with a message, or

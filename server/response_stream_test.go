@@ -2,9 +2,7 @@ package server
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -13,22 +11,6 @@ import (
 
 	"gateway/queue"
 )
-
-var rewrite = flag.Bool("rewrite", false, "write the golden files instead of comparing with them")
-
-// golden compares got with a file that is reviewed like code.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := "testdata/" + name
-	if *rewrite {
-		require.NoError(t, os.MkdirAll("testdata", 0o755))
-		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
-		return
-	}
-	want, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.Equal(t, string(want), got)
-}
 
 var epoch = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 
