@@ -39,9 +39,13 @@ func TestThePageOfTheAPIHasEveryRouteAndEveryError(t *testing.T) {
 func codesOfErrors(t *testing.T) map[string]bool {
 	t.Helper()
 	codes := make(map[string]bool)
-	files, err := filepath.Glob("*.go")
-	require.NoError(t, err)
-	made := regexp.MustCompile(`(?:code: |code, message := |unavailable\(|notFound\(|invalid\([^"]*"[^"]*", |invalid\([^",]*, )"([a-z_]+)"`)
+	var files []string
+	for _, room := range []string{"*.go", "*/*.go"} {
+		found, err := filepath.Glob(room)
+		require.NoError(t, err)
+		files = append(files, found...)
+	}
+	made := regexp.MustCompile(`(?:[Cc]ode: |code, message := |[Uu]navailable\(|[Nn]otFound\(|[Ii]nvalid\([^"]*"[^"]*", |[Ii]nvalid\([^",]*, )"([a-z_]+)"`)
 	for _, file := range files {
 		if strings.HasSuffix(file, "_test.go") {
 			continue
