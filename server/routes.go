@@ -27,14 +27,14 @@ type route[H any] struct {
 func (s *Server) routes() routes {
 	return routes{
 		gated: map[string]route[api.Handler]{
-			"GET /v1/models":                     {api.Read, s.openAI.listModels},
-			"GET /v1/models/{model}":             {api.Read, s.openAI.showModel},
-			"POST /v1/chat/completions":          {api.Write, s.openAI.createChat},
-			"POST /v1/responses":                 {api.Write, s.openAI.createResponse},
-			"GET /v1/responses/{id}":             {api.Read, s.openAI.showResponse},
-			"DELETE /v1/responses/{id}":          {api.Write, s.openAI.deleteResponse},
-			"POST /v1/responses/{id}/cancel":     {api.Write, s.openAI.cancelResponse},
-			"GET /v1/responses/{id}/input_items": {api.Read, s.openAI.listInputItems},
+			"GET /v1/models":                     {api.Read, s.openAI.ListModels},
+			"GET /v1/models/{model}":             {api.Read, s.openAI.ShowModel},
+			"POST /v1/chat/completions":          {api.Write, s.openAI.CreateChat},
+			"POST /v1/responses":                 {api.Write, s.openAI.CreateResponse},
+			"GET /v1/responses/{id}":             {api.Read, s.openAI.ShowResponse},
+			"DELETE /v1/responses/{id}":          {api.Write, s.openAI.DeleteResponse},
+			"POST /v1/responses/{id}/cancel":     {api.Write, s.openAI.CancelResponse},
+			"GET /v1/responses/{id}/input_items": {api.Read, s.openAI.ListInputItems},
 			"GET /v1/turns":                      {api.Read, s.listTurns},
 			"GET /v1/turns/{id}":                 {api.Read, s.showTurn},
 			"DELETE /v1/turns/{id}":              {api.Write, s.deleteTurn},

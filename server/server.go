@@ -1,5 +1,5 @@
-// Package server is what clients talk to: the listeners and the gate, the HTTP API and its
-// OpenAI-compatible part.
+// Package server is what clients talk to: the listeners and the gate, the HTTP API, and what it mounts: OpenAI's
+// endpoints and OpenClaw's WebSocket.
 //
 // The invariant: a request is answered, or held and then answered by whoever serves next. It is refused
 // only when the gateway stops, and then it says so.
@@ -24,6 +24,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"gateway/server/api"
+	"gateway/server/openai"
 	"gateway/server/openclaw"
 )
 
@@ -70,7 +71,7 @@ type Server struct {
 	tls         *tls.Config
 
 	retirement *api.Retirement
-	openAI     *openAI
+	openAI     *openai.Endpoints
 
 	mu        sync.Mutex
 	listeners []*listener
@@ -79,7 +80,7 @@ type Server struct {
 // New returns a server that serves nothing yet.
 func New(opts Options) *Server {
 	s := &Server{opts: opts, roster: newRoster(), crossOrigin: http.NewCrossOriginProtection(), retirement: api.NewRetirement()}
-	s.openAI = newOpenAI(s.retirement, opts.Log)
+	s.openAI = openai.New(s.retirement, opts.Log)
 	s.hub = openclaw.New(openclaw.Options{State: s.stateAndBoot, Restart: s.restart, Version: opts.Version, Retirement: s.retirement, Log: opts.Log})
 	s.gate = newGate(opts.Lifecycle, func() bool { return s.relay.Load() != nil })
 	s.feed = newOverview(opts.Lifecycle, func() *api.Backend { b, _, _, _ := s.gate.look(); return b }, opts.Log)

@@ -1,4 +1,4 @@
-package server
+package openai
 
 import (
 	"errors"
@@ -129,7 +129,7 @@ func chatDocument(t queue.Turn, object string, choices ...chatChoice) chatComple
 	return chatCompletion{ID: "chatcmpl-" + t.ID, Object: object, Created: t.CreatedAt.Unix(), Model: t.Agent, Choices: choices}
 }
 
-func (o *openAI) createChat(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+func (o *Endpoints) CreateChat(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	body, err := api.ReadObject(w, r, b.BodyLimit())
 	if err != nil {
 		return err
@@ -180,7 +180,7 @@ func unanswered(id string, cancelled bool, reason string) *api.Error {
 // streamChat sends the answer as chunks. What is on disk already goes out as one piece, so that a text
 // that an interruption made void is not shown when a request is repeated. A live one cannot be taken
 // back: chunks have no way to say so, and the stream ends with an error.
-func (o *openAI) streamChat(w http.ResponseWriter, r *http.Request, b *api.Backend, t queue.Turn, usage bool) error {
+func (o *Endpoints) streamChat(w http.ResponseWriter, r *http.Request, b *api.Backend, t queue.Turn, usage bool) error {
 	out := &chatStream{Stream: api.NewStream(w), turn: t, usage: usage}
 	for u, err := range api.Follow(r.Context(), o.retirement, b.Queue, t.ID, 0) {
 		switch {

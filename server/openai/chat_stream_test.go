@@ -1,6 +1,7 @@
-package server
+package openai
 
 import (
+	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
@@ -67,7 +68,8 @@ func (r *recorder) chunks(t *testing.T) (text, failed string) {
 		if data == "[DONE]" {
 			continue
 		}
-		document := decode(t, data)
+		var document map[string]any
+		require.NoError(t, json.Unmarshal([]byte(data), &document), data)
 		if e, ok := document["error"].(map[string]any); ok {
 			failed, _ = e["code"].(string)
 			continue

@@ -1,4 +1,4 @@
-package server
+package openai
 
 import (
 	"encoding/json"
@@ -31,9 +31,9 @@ type (
 	}
 )
 
-// listInputItems returns what the client sent as the response's input, the newest first unless order=asc, in
+// ListInputItems returns what the client sent as the response's input, the newest first unless order=asc, in
 // pages as OpenAI's clients turn them.
-func (o *openAI) listInputItems(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+func (o *Endpoints) ListInputItems(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	t, err := api.TurnOf(r, b)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package server
+package openai
 
 import (
 	"net/http"
@@ -16,7 +16,7 @@ type model struct {
 
 func modelOf(agent string) model { return model{ID: agent, Object: "model", OwnedBy: "gateway"} }
 
-func (o *openAI) listModels(w http.ResponseWriter, _ *http.Request, b *api.Backend) error {
+func (o *Endpoints) ListModels(w http.ResponseWriter, _ *http.Request, b *api.Backend) error {
 	list := struct {
 		Object string  `json:"object"`
 		Data   []model `json:"data"`
@@ -27,7 +27,7 @@ func (o *openAI) listModels(w http.ResponseWriter, _ *http.Request, b *api.Backe
 	return api.Reply(w, http.StatusOK, list)
 }
 
-func (o *openAI) showModel(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+func (o *Endpoints) ShowModel(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	agent, err := agentFor(b, r.PathValue("model"))
 	if err != nil {
 		return err

@@ -1,4 +1,9 @@
-package server
+// Package openai is the part of OpenAI's API that the gateway serves: responses, chat completions and models. A model is
+// an agent, and a response or a completion is a turn.
+//
+// The invariant: a document is made from the turn and its log alone, so that it is the same on every connection and
+// after every restart.
+package openai
 
 import (
 	"github.com/rs/zerolog"
@@ -6,13 +11,13 @@ import (
 	"gateway/server/api"
 )
 
-// openAI are the endpoints of OpenAI's API.
-type openAI struct {
+// Endpoints are the endpoints of OpenAI's API.
+type Endpoints struct {
 	retirement *api.Retirement
 	log        zerolog.Logger
 }
 
-// newOpenAI returns the endpoints. Their streams end when retirement begins.
-func newOpenAI(retirement *api.Retirement, log zerolog.Logger) *openAI {
-	return &openAI{retirement: retirement, log: log}
+// New returns the endpoints. Their streams end when retirement begins.
+func New(retirement *api.Retirement, log zerolog.Logger) *Endpoints {
+	return &Endpoints{retirement: retirement, log: log}
 }

@@ -1,4 +1,4 @@
-package server
+package openai
 
 import (
 	"errors"
@@ -236,7 +236,7 @@ func (t *transcript) place() partPlace {
 }
 
 // streamResponse sends the events with a number greater than after; -1 for all.
-func (o *openAI) streamResponse(w http.ResponseWriter, r *http.Request, b *api.Backend, t queue.Turn, after int64) error {
+func (o *Endpoints) streamResponse(w http.ResponseWriter, r *http.Request, b *api.Backend, t queue.Turn, after int64) error {
 	out := api.NewStream(w)
 	log := newTranscript(t)
 	w.Header().Set(api.TurnHeader, t.ID)
@@ -285,7 +285,7 @@ func (o *openAI) streamResponse(w http.ResponseWriter, r *http.Request, b *api.B
 
 // cutResponse tells why the stream ends early and how to go on. Both events carry the number of the last
 // one before them, so that a client that resumes after the last number it saw misses none.
-func (o *openAI) cutResponse(r *http.Request, out *api.Stream, err error, id string, last int64) error {
+func (o *Endpoints) cutResponse(r *http.Request, out *api.Stream, err error, id string, last int64) error {
 	e, stop := api.CutShort(&o.log, r, err, fmt.Sprintf("GET /v1/responses/%s?stream=true&starting_after=%d", id, last))
 	if stop != nil {
 		if err := out.Send("shutdown", "", shutdownEvent{eventHead{"shutdown", last}, stop.Notice}); err != nil {

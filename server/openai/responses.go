@@ -1,4 +1,4 @@
-package server
+package openai
 
 import (
 	"encoding/json"
@@ -132,7 +132,7 @@ func conversationName(raw json.RawMessage) (string, error) {
 	return name, nil
 }
 
-func (o *openAI) createResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+func (o *Endpoints) CreateResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	body, err := api.ReadObject(w, r, b.BodyLimit())
 	if err != nil {
 		return err
@@ -166,9 +166,9 @@ func (o *openAI) createResponse(w http.ResponseWriter, r *http.Request, b *api.B
 	return api.Reply(w, http.StatusOK, responseOf(t))
 }
 
-// showResponse returns the response, or its events after starting_after as a stream. OpenAI's Go client
+// ShowResponse returns the response, or its events after starting_after as a stream. OpenAI's Go client
 // asks for the stream in the body of the GET, others in the query.
-func (o *openAI) showResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+func (o *Endpoints) ShowResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	t, err := api.TurnOf(r, b)
 	if err != nil {
 		return err
@@ -206,7 +206,7 @@ func (o *openAI) showResponse(w http.ResponseWriter, r *http.Request, b *api.Bac
 	return api.Reply(w, http.StatusOK, responseOf(t))
 }
 
-func (o *openAI) cancelResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+func (o *Endpoints) CancelResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	t, err := api.CancelTurn(r, b)
 	if err != nil {
 		return err
@@ -214,8 +214,8 @@ func (o *openAI) cancelResponse(w http.ResponseWriter, r *http.Request, b *api.B
 	return api.Reply(w, http.StatusOK, responseOf(t))
 }
 
-// deleteResponse forgets a response that has ended.
-func (o *openAI) deleteResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
+// DeleteResponse forgets a response that has ended.
+func (o *Endpoints) DeleteResponse(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 	t, err := api.DeleteTurn(r, b)
 	if err != nil {
 		return err
