@@ -168,8 +168,8 @@ func (m *meter) set(perSecond, burst int) {
 	m.recent.Init()
 }
 
-// take counts one request. A positive answer says that it is one too many, and when there is room again.
-func (m *meter) take(c asker, now time.Time) time.Duration {
+// reserve counts one request. A positive answer says that it is one too many, and when there is room again.
+func (m *meter) reserve(c asker, now time.Time) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.rate <= 0 {
@@ -200,7 +200,7 @@ func (s *Server) metered(r *http.Request, who *api.Caller, known bool) error {
 	if known {
 		by.name = who.Name
 	}
-	wait := s.meter.take(by, time.Now())
+	wait := s.meter.reserve(by, time.Now())
 	if wait <= 0 {
 		return nil
 	}

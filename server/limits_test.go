@@ -314,25 +314,25 @@ func TestAClientHasARate(t *testing.T) {
 
 func TestTheRatesOfManyClientsAreBounded(t *testing.T) {
 	m, now := newMeter(), time.Unix(0, 0)
-	require.Zero(t, m.take(asker{}, now), "off")
+	require.Zero(t, m.reserve(asker{}, now), "off")
 	m.set(10, 1)
 	from := func(i int) asker {
 		return asker{networkOf(fmt.Sprintf("10.%d.%d.%d:1", i>>16&255, i>>8&255, i&255)), false, ""}
 	}
-	require.Zero(t, m.take(from(0), now))
-	require.Equal(t, 100*time.Millisecond, m.take(from(0), now))
-	require.Equal(t, 100*time.Millisecond, m.take(from(0), now), "what was refused does not count")
-	require.Zero(t, m.take(from(0), now.Add(100*time.Millisecond)))
+	require.Zero(t, m.reserve(from(0), now))
+	require.Equal(t, 100*time.Millisecond, m.reserve(from(0), now))
+	require.Equal(t, 100*time.Millisecond, m.reserve(from(0), now), "what was refused does not count")
+	require.Zero(t, m.reserve(from(0), now.Add(100*time.Millisecond)))
 	for i := range 2 * maxClients {
-		m.take(from(i+1), now)
+		m.reserve(from(i+1), now)
 		if i%1000 == 0 {
-			m.take(from(0), now)
+			m.reserve(from(0), now)
 		}
 	}
 	require.Len(t, m.clients, maxClients)
 	require.Equal(t, maxClients, m.recent.Len())
-	require.Positive(t, m.take(from(0), now), "who asks all the time is not forgotten")
-	require.Zero(t, m.take(from(1), now), "who asked long ago is")
+	require.Positive(t, m.reserve(from(0), now), "who asks all the time is not forgotten")
+	require.Zero(t, m.reserve(from(1), now), "who asked long ago is")
 	m.set(10, 1)
 	require.Len(t, m.clients, maxClients, "unchanged")
 	m.set(10, 2)

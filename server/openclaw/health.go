@@ -30,8 +30,8 @@ type census struct {
 	err      error
 }
 
-// take returns the most recently used sessions, newest first.
-func (k *census) take(ctx context.Context, b *api.Backend) ([]queue.Session, error) {
+// newest returns the most recently used sessions, newest first.
+func (k *census) newest(ctx context.Context, b *api.Backend) ([]queue.Session, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.of == b && k.err == nil && time.Since(k.at) < censusAge {
@@ -94,7 +94,7 @@ func (h *Hub) tellHealth(b *api.Backend) {
 }
 
 func (c *socket) status(ctx context.Context, _ string, _ api.Fields) (any, error) {
-	listed, err := c.hub.census.take(ctx, c.b)
+	listed, err := c.hub.census.newest(ctx, c.b)
 	if err != nil {
 		return nil, err
 	}

@@ -22,8 +22,8 @@ type audience struct {
 	wrong   string // that the parts do not make the whole
 }
 
-// take reports whether the run has ended.
-func (l *audience) take(f map[string]any) bool {
+// hear reports whether the run has ended.
+func (l *audience) hear(f map[string]any) bool {
 	name, _ := f["event"].(string)
 	p, _ := f["payload"].(map[string]any)
 	seq, _ := p["seq"].(float64)
@@ -63,7 +63,7 @@ func textOf(chat map[string]any) string {
 func until(w *wire.Client, l *audience, met func() bool) {
 	w.T.Helper()
 	for !met() {
-		l.take(w.Read())
+		l.hear(w.Read())
 	}
 }
 
@@ -79,7 +79,7 @@ func resume(w *wire.Client, run string, after float64) map[string]any {
 // toTheEnd reads until the run has ended.
 func toTheEnd(w *wire.Client, l *audience) {
 	w.T.Helper()
-	for !l.take(w.Read()) {
+	for !l.hear(w.Read()) {
 	}
 }
 
@@ -100,7 +100,7 @@ func TestAClientGoesOnWithARunAfterARestart(t *testing.T) {
 			require.Equal(t, websocket.StatusServiceRestart, websocket.CloseStatus(err))
 			break
 		}
-		l.take(f)
+		l.hear(f)
 	}
 	g.agent.Say <- "three " // said while nobody hears it
 	w = g.connect()
@@ -164,7 +164,7 @@ func TestARunIsResumedWhileItIsTold(t *testing.T) {
 						}
 						last = p["seq"].(float64)
 					}
-					ended = l.take(f)
+					ended = l.hear(f)
 				}
 				if l.text != l.final || l.wrong != "" {
 					t.Errorf("%q instead of %q; %s", l.text, l.final, l.wrong)
@@ -182,7 +182,7 @@ func TestARunIsResumedWhileItIsTold(t *testing.T) {
 	}()
 	var l audience
 	for ended, told := false, ""; !ended; {
-		ended = l.take(teller.Read())
+		ended = l.hear(teller.Read())
 		if l.text != told {
 			told = l.text
 			places <- place{l.seen["chat"], l.text}

@@ -384,7 +384,7 @@ func (b *broadcast) follow(ctx context.Context, q *queue.Queue) {
 			if err = failed; err != nil {
 				break
 			}
-			b.take(e)
+			b.add(e)
 			after = e.Seq
 		}
 		if err == nil || errors.Is(err, queue.ErrClosed) || errors.Is(err, queue.ErrNotFound) {
@@ -398,7 +398,7 @@ func (b *broadcast) follow(ctx context.Context, q *queue.Queue) {
 	}
 }
 
-func (b *broadcast) take(e queue.Event) {
+func (b *broadcast) add(e queue.Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	old := e.Seq <= b.after
