@@ -2,28 +2,18 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	openai "github.com/sashabaranov/go-openai"
 
+	"gateway/internal/conversation"
 	"gateway/queue"
 )
-
-// clientContext is the part of [queue.Turn.Context] that agents understand.
-type clientContext struct {
-	// Messages are in the words of chat completions. They are the whole conversation, or with Append what is
-	// new in that of the session.
-	Messages     []openai.ChatCompletionMessage `json:"messages"`
-	Append       bool                           `json:"append"`
-	Instructions string                         `json:"instructions"`
-	Params       map[string]json.RawMessage     `json:"params"`
-}
 
 // request is the conversation so far: what the client sent when it sent a whole one, else the turns of the
 // session.
 func (e *endpoint) request(ctx context.Context, w queue.Work) (openai.ChatCompletionRequest, error) {
-	c, err := contextOf(w.Turn)
+	c, err := conversation.SentWith(w.Turn)
 	if err != nil {
 		return openai.ChatCompletionRequest{}, err
 	}
@@ -33,7 +23,7 @@ func (e *endpoint) request(ctx context.Context, w queue.Work) (openai.ChatComple
 	}
 	req.Model, req.Stream = e.model, true
 	req.StreamOptions = &openai.StreamOptions{IncludeUsage: true}
-	talk := conversation{}
+	talk := dialogue{}
 	talk.say(openai.ChatMessageRoleSystem, e.system)
 	talk.say(openai.ChatMessageRoleSystem, c.Instructions)
 	if len(c.Messages) == 0 || c.Append {
@@ -52,27 +42,18 @@ func (e *endpoint) request(ctx context.Context, w queue.Work) (openai.ChatComple
 	return req, nil
 }
 
-func contextOf(t queue.Turn) (c clientContext, err error) {
-	if len(t.Context) > 0 {
-		if err := json.Unmarshal(t.Context, &c); err != nil {
-			return c, fmt.Errorf("the context of turn %s cannot be read: %w", t.ID, err)
-		}
-	}
-	return c, nil
-}
+// dialogue is a list of messages as the client library has them.
+type dialogue []openai.ChatCompletionMessage
 
-// conversation is a list of messages.
-type conversation []openai.ChatCompletionMessage
-
-func (c *conversation) say(role, content string) {
+func (c *dialogue) say(role, content string) {
 	if content != "" {
 		*c = append(*c, openai.ChatCompletionMessage{Role: role, Content: content})
 	}
 }
 
 // turn adds a turn of the session, with the tools that its answer called.
-func (c *conversation) turn(t queue.Turn) error {
-	sent, err := contextOf(t)
+func (c *dialogue) turn(t queue.Turn) error {
+	sent, err := conversation.SentWith(t)
 	if err != nil {
 		return err
 	}
@@ -80,34 +61,43 @@ func (c *conversation) turn(t queue.Turn) error {
 		sent.Messages = nil // they tell of the turns before once more
 	}
 	c.asked(sent, t.Input)
-	var got answer
-	if len(t.Detail) > 0 {
-		if err := json.Unmarshal(t.Detail, &got); err != nil {
-			return fmt.Errorf("the detail of turn %s cannot be read: %w", t.ID, err)
-		}
+	got, err := conversation.AnswerIn(t.Detail)
+	if err != nil {
+		return fmt.Errorf("the detail of turn %s cannot be read: %w", t.ID, err)
 	}
 	if t.Output != "" || len(got.ToolCalls) > 0 {
-		*c = append(*c, openai.ChatCompletionMessage{
-			Role: openai.ChatMessageRoleAssistant, Content: t.Output, ToolCalls: got.ToolCalls,
-		})
+		c.add(conversation.Message{Role: openai.ChatMessageRoleAssistant, Content: t.Output, ToolCalls: got.ToolCalls})
 	}
 	return nil
 }
 
 // asked adds what the client sent.
-func (c *conversation) asked(sent clientContext, input string) {
+func (c *dialogue) asked(sent conversation.Sent, input string) {
 	if len(sent.Messages) == 0 {
 		c.say(openai.ChatMessageRoleUser, input)
 	}
 	for _, m := range sent.Messages {
 		if m.Content != "" || len(m.ToolCalls) > 0 || m.Role == openai.ChatMessageRoleTool {
-			*c = append(*c, m)
+			c.add(m)
 		}
 	}
 }
 
+func (c *dialogue) add(m conversation.Message) {
+	calls := make([]openai.ToolCall, len(m.ToolCalls))
+	for i, call := range m.ToolCalls {
+		calls[i] = openai.ToolCall{
+			ID: call.ID, Type: openai.ToolType(call.Type),
+			Function: openai.FunctionCall{Name: call.Function.Name, Arguments: call.Function.Arguments},
+		}
+	}
+	*c = append(*c, openai.ChatCompletionMessage{
+		Role: m.Role, Content: m.Content, Name: m.Name, ToolCalls: calls, ToolCallID: m.ToolCallID,
+	})
+}
+
 // whole leaves out calls of tools that nobody answered: endpoints refuse a conversation that has them.
-func (c conversation) whole() []openai.ChatCompletionMessage {
+func (c dialogue) whole() []openai.ChatCompletionMessage {
 	answered := make(map[string]bool)
 	for _, m := range c {
 		answered[m.ToolCallID] = true

@@ -13,6 +13,7 @@ import (
 	openai "github.com/sashabaranov/go-openai"
 
 	"gateway/internal/config"
+	"gateway/internal/conversation"
 	"gateway/queue"
 )
 
@@ -52,7 +53,7 @@ func (e *endpoint) run(ctx context.Context, w queue.Work) error {
 		return e.explain(err)
 	}
 	defer func() { _ = stream.Close() }()
-	var got answer
+	var got conversation.Answer
 	for {
 		chunk, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -67,12 +68,14 @@ func (e *endpoint) run(ctx context.Context, w queue.Work) error {
 					return err
 				}
 			}
-			if err := got.add(choice); err != nil {
+			if err := addTo(&got, choice); err != nil {
 				return err
 			}
 		}
 		if chunk.Usage != nil {
-			got.Usage = chunk.Usage
+			if got.Usage, err = json.Marshal(chunk.Usage); err != nil {
+				return fmt.Errorf("what the endpoint counted: %w", err)
+			}
 		}
 	}
 	if got.FinishReason == "" {
@@ -85,21 +88,13 @@ func (e *endpoint) run(ctx context.Context, w queue.Work) error {
 	return w.Describe(detail)
 }
 
-// answer is what an endpoint says besides the text: the turn's [queue.Turn.Detail], in the words of chat
-// completions.
-type answer struct {
-	FinishReason openai.FinishReason `json:"finish_reason"`
-	ToolCalls    []openai.ToolCall   `json:"tool_calls,omitempty"`
-	Usage        *openai.Usage       `json:"usage,omitempty"`
-}
-
 // maxToolCalls bounds the calls of one answer.
 const maxToolCalls = 128
 
-// add takes in a piece of the stream. A tool call comes in fragments that belong to an index.
-func (a *answer) add(choice openai.ChatCompletionStreamChoice) error {
+// addTo adds a piece of the stream to the answer. A tool call comes in fragments that belong to an index.
+func addTo(a *conversation.Answer, choice openai.ChatCompletionStreamChoice) error {
 	if choice.FinishReason != "" {
-		a.FinishReason = choice.FinishReason
+		a.FinishReason = string(choice.FinishReason)
 	}
 	for _, part := range choice.Delta.ToolCalls {
 		at := len(a.ToolCalls)
@@ -110,7 +105,7 @@ func (a *answer) add(choice openai.ChatCompletionStreamChoice) error {
 			return fmt.Errorf("the endpoint sent tool call %d after %d calls", at, len(a.ToolCalls))
 		}
 		if at == len(a.ToolCalls) {
-			a.ToolCalls = append(a.ToolCalls, openai.ToolCall{Type: openai.ToolTypeFunction})
+			a.ToolCalls = append(a.ToolCalls, conversation.ToolCall{Type: string(openai.ToolTypeFunction)})
 		}
 		call := &a.ToolCalls[at]
 		call.ID += part.ID

@@ -22,10 +22,10 @@ var allowed = map[string][]string{
 	"gateway/queue":              {"gateway/internal/failpoint"},
 	"gateway/server":             {"gateway/queue", "gateway/fsm", "gateway/server/api", "gateway/server/openai", "gateway/server/openclaw"},
 	"gateway/server/api":         {"gateway/queue"},
-	"gateway/server/openai":      {"gateway/queue", "gateway/server/api"},
+	"gateway/server/openai":      {"gateway/queue", "gateway/internal/conversation", "gateway/server/api"},
 	"gateway/server/openclaw":    {"gateway/queue", "gateway/server/api"},
 	"gateway/internal/daemon":    {"gateway/fsm", "gateway/queue", "gateway/server", "gateway/internal/agent", "gateway/internal/config", "gateway/internal/process", "gateway/internal/statedir", "gateway/internal/handoff", "gateway/internal/child", "gateway/internal/failpoint"},
-	"gateway/internal/agent":     {"gateway/queue", "gateway/internal/config", "gateway/internal/child"},
+	"gateway/internal/agent":     {"gateway/queue", "gateway/internal/config", "gateway/internal/conversation", "gateway/internal/child"},
 	"gateway/internal/config":    {},
 	"gateway/internal/process":   {},
 	"gateway/internal/handoff":   {"gateway/internal/failpoint", "gateway/internal/child"},
@@ -40,6 +40,9 @@ var allowed = map[string][]string{
 	"gateway/internal/described": {},
 	"gateway/internal/puppet":    {"gateway/queue"},
 	"gateway/internal/wire":      {},
+
+	// What a turn keeps, for those who write it and those who read it.
+	"gateway/internal/conversation": {"gateway/queue"},
 
 	// Whatever fails may say what to try.
 	"gateway/internal/advice": {},

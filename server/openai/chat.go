@@ -1,11 +1,13 @@
 package openai
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 
+	"gateway/internal/conversation"
 	"gateway/queue"
 	"gateway/server/api"
 )
@@ -39,10 +41,10 @@ func parseChat(body []byte) (chatRequest, error) {
 		return q, err
 	}
 	q.input = input
-	if q.context.Params, err = takeSampling(f, chatSampling, nil); err != nil {
+	if q.sent.Params, err = takeSampling(f, chatSampling, nil); err != nil {
 		return q, err
 	}
-	tools, err := takeTools(f, &q.context.Params, false)
+	tools, err := takeTools(f, &q.sent.Params, false)
 	if err != nil {
 		return q, err
 	}
@@ -87,10 +89,10 @@ type (
 		FinishReason *string      `json:"finish_reason"`
 	}
 	chatMessage struct {
-		Role      string     `json:"role"`
-		Content   *string    `json:"content"` // null when the answer is calls of tools and nothing else
-		Refusal   *string    `json:"refusal"`
-		ToolCalls []toolCall `json:"tool_calls,omitempty"`
+		Role      string                  `json:"role"`
+		Content   *string                 `json:"content"` // null when the answer is calls of tools and nothing else
+		Refusal   *string                 `json:"refusal"`
+		ToolCalls []conversation.ToolCall `json:"tool_calls,omitempty"`
 	}
 	chatDelta struct {
 		Role      string        `json:"role,omitempty"`
@@ -99,7 +101,7 @@ type (
 	}
 	indexedCall struct {
 		Index int `json:"index"`
-		toolCall
+		conversation.ToolCall
 	}
 	chatUsage struct {
 		PromptTokens     int `json:"prompt_tokens"`
@@ -113,6 +115,20 @@ type (
 		} `json:"completion_tokens_details,omitempty"`
 	}
 )
+
+// answerOf is a turn's detail; what another writer of the store left there is not shown.
+func answerOf(detail json.RawMessage) conversation.Answer {
+	a, _ := conversation.AnswerIn(detail)
+	return a
+}
+
+// usageOf is the usage in the answer; nil when the agent said nothing.
+func usageOf(a conversation.Answer) (u *chatUsage) {
+	if len(a.Usage) > 0 {
+		_ = json.Unmarshal(a.Usage, &u) // what another writer of the store left there is not shown
+	}
+	return u
+}
 
 // orZero is the usage, all zero when the agent said nothing.
 func (u *chatUsage) orZero() *chatUsage {
@@ -151,14 +167,14 @@ func (o *Endpoints) CreateChat(w http.ResponseWriter, r *http.Request, b *api.Ba
 	if t.Status != queue.Completed {
 		return unanswered(t.ID, t.Status == queue.Cancelled, t.Error)
 	}
-	detail := detailOf(t.Detail)
-	finish := detail.finish()
+	detail := answerOf(t.Detail)
+	finish := finishOf(detail)
 	said := &chatMessage{Role: "assistant", ToolCalls: detail.ToolCalls}
 	if t.Output != "" || len(detail.ToolCalls) == 0 {
 		said.Content = &t.Output
 	}
 	document := chatDocument(t, "chat.completion", chatChoice{Message: said, FinishReason: &finish})
-	document.Usage = detail.Usage.orZero()
+	document.Usage = usageOf(detail).orZero()
 	return api.Reply(w, http.StatusOK, document)
 }
 
@@ -260,7 +276,7 @@ func (c *chatStream) event(e queue.Event) error {
 func (c *chatStream) final(e queue.Event) error {
 	c.ended = true
 	if e.Type == queue.EventCompleted {
-		return c.finish(detailOf(e.Detail))
+		return c.finish(answerOf(e.Detail))
 	}
 	failure := unanswered(c.turn.ID, e.Type == queue.EventCancelled, e.Text)
 	if !c.Open {
@@ -289,7 +305,7 @@ func (c *chatStream) text() error {
 	return c.chunk(&chatDelta{Content: &text}, nil)
 }
 
-func (c *chatStream) finish(detail answerDetail) error {
+func (c *chatStream) finish(detail conversation.Answer) error {
 	if err := errors.Join(c.role(), c.text()); err != nil {
 		return err
 	}
@@ -298,13 +314,13 @@ func (c *chatStream) finish(detail answerDetail) error {
 			return err
 		}
 	}
-	finish := detail.finish()
+	finish := finishOf(detail)
 	if err := c.chunk(&chatDelta{}, &finish); err != nil {
 		return err
 	}
 	if c.usage {
 		document := chatDocument(c.turn, "chat.completion.chunk")
-		document.Usage = detail.Usage.orZero()
+		document.Usage = usageOf(detail).orZero()
 		if err := c.Send("", "", document); err != nil {
 			return err
 		}

@@ -1,11 +1,11 @@
 package openai
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
 
+	"gateway/internal/conversation"
 	"gateway/server/api"
 )
 
@@ -43,12 +43,9 @@ func (o *Endpoints) ListInputItems(w http.ResponseWriter, r *http.Request, b *ap
 	if err != nil {
 		return err
 	}
-	var sent turnContext
-	if len(t.Context) > 0 {
-		_ = json.Unmarshal(t.Context, &sent) // what another writer of the store left there is not shown
-	}
+	sent, _ := conversation.SentWith(t) // what another writer of the store left there is not shown
 	if len(sent.Messages) == 0 {
-		sent.Messages = []message{{Role: "user", Content: t.Input}}
+		sent.Messages = []conversation.Message{{Role: "user", Content: t.Input}}
 	}
 	items, ids := inputItems(t.ID, sent.Messages)
 	switch order := query.Get("order"); order {
@@ -83,7 +80,7 @@ func (o *Endpoints) ListInputItems(w http.ResponseWriter, r *http.Request, b *ap
 }
 
 // inputItems are the messages as items of responses, with their ids.
-func inputItems(turn string, messages []message) (items []any, ids []string) {
+func inputItems(turn string, messages []conversation.Message) (items []any, ids []string) {
 	items = []any{}
 	add := func(kind string, item func(id string) any) {
 		id := fmt.Sprintf("%s_%s_in_%d", kind, turn, len(ids))

@@ -7,22 +7,13 @@ import (
 	"slices"
 	"strings"
 
+	"gateway/internal/conversation"
 	"gateway/server/api"
 )
 
-// message is one message of a conversation, with its text parts joined by newlines.
-type message struct {
-	Role    string `json:"role"`
-	Content string `json:"content"`
-	Name    string `json:"name,omitempty"`
-	// ToolCalls is what an answer called; ToolCallID says which call the message of a tool answers.
-	ToolCalls  []toolCall `json:"tool_calls,omitempty"`
-	ToolCallID string     `json:"tool_call_id,omitempty"`
-}
-
 // parseMessages reads a conversation whose last message is the user's or a tool's: the input. param is where it was
 // in the request, textTypes are the parts that are text there.
-func parseMessages(raw json.RawMessage, param string, textTypes ...string) (all []message, input string, err error) {
+func parseMessages(raw json.RawMessage, param string, textTypes ...string) (all []conversation.Message, input string, err error) {
 	var items []api.Fields
 	if err := json.Unmarshal(raw, &items); err != nil {
 		return nil, "", api.Invalid(param, "invalid_type", "%s is not an array of messages. Try: [{\"role\":\"user\",\"content\":\"hello\"}]", param)
@@ -50,8 +41,8 @@ func parseMessages(raw json.RawMessage, param string, textTypes ...string) (all 
 	return all, last.Content, nil
 }
 
-func parseMessage(item api.Fields, where string, textTypes []string) (message, error) {
-	var m message
+func parseMessage(item api.Fields, where string, textTypes []string) (conversation.Message, error) {
+	var m conversation.Message
 	var kind string
 	if item == nil {
 		return m, api.Invalid(where, "invalid_type", "%s is not a message. Try: {\"role\":\"user\",\"content\":\"hello\"}", where)
@@ -108,33 +99,33 @@ func parseMessage(item api.Fields, where string, textTypes []string) (message, e
 }
 
 // parseCallItem reads the items of responses that stand for a tool's call and for what it returned.
-func parseCallItem(kind string, item api.Fields, content json.RawMessage, where string, textTypes []string) (message, error) {
+func parseCallItem(kind string, item api.Fields, content json.RawMessage, where string, textTypes []string) (conversation.Message, error) {
 	var id, name, arguments string
 	var output json.RawMessage
 	err := item.TakeMembers(api.Into("call_id", &id), api.Into("name", &name), api.Into("arguments", &arguments), api.Into("output", &output))
 	if err != nil {
-		return message{}, api.Nested(err, where)
+		return conversation.Message{}, api.Nested(err, where)
 	}
 	if len(content) > 0 {
-		return message{}, api.Unsupported(where+".content", fmt.Sprintf("an item of type %q has none. Try: without it", kind))
+		return conversation.Message{}, api.Unsupported(where+".content", fmt.Sprintf("an item of type %q has none. Try: without it", kind))
 	}
 	if err := item.RefuseRest(where + "."); err != nil {
-		return message{}, err
+		return conversation.Message{}, err
 	}
 	if kind == "function_call" {
-		m := message{Role: "assistant", ToolCalls: []toolCall{{ID: id, Type: "function", Function: calledWithin{name, arguments}}}}
+		m := conversation.Message{Role: "assistant", ToolCalls: []conversation.ToolCall{{ID: id, Type: "function", Function: conversation.Function{Name: name, Arguments: arguments}}}}
 		return m, checkCalls(m.ToolCalls, where)
 	}
 	if id == "" || !api.Printable(id, maxCallID) {
-		return message{}, api.Invalid(where+".call_id", "invalid_value", "%s.call_id is not the id of a call. Try: the call_id of the function_call", where)
+		return conversation.Message{}, api.Invalid(where+".call_id", "invalid_value", "%s.call_id is not the id of a call. Try: the call_id of the function_call", where)
 	}
-	m := message{Role: "tool", ToolCallID: id}
+	m := conversation.Message{Role: "tool", ToolCallID: id}
 	m.Content, err = parseContent(output, where+".output", textTypes)
 	return m, err
 }
 
 // joinCalls makes one message of the calls that an answer made at once, as chat completions have it.
-func joinCalls(all []message) (joined []message) {
+func joinCalls(all []conversation.Message) (joined []conversation.Message) {
 	for _, m := range all {
 		if last := len(joined) - 1; last >= 0 && len(m.ToolCalls) > 0 && m.Content == "" && joined[last].Role == "assistant" {
 			joined[last].ToolCalls = append(joined[last].ToolCalls, m.ToolCalls...)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"gateway/internal/conversation"
 	"gateway/server/api"
 )
 
@@ -151,7 +152,7 @@ func TestTheContextKeepsWhatTheInputDoesNot(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			sub, err := c.parse([]byte(c.body))
 			require.NoError(t, err)
-			got, err := sub.context.encode()
+			got, err := sub.sent.Encode()
 			require.NoError(t, err)
 			require.Equal(t, c.want, string(got))
 		})
@@ -182,10 +183,10 @@ func checkParsed(t *testing.T, sub submission, err error) {
 	}
 	require.NotEmpty(t, sub.input)
 	require.True(t, api.Printable(sub.session, api.MaxName))
-	raw, err := sub.context.encode()
+	raw, err := sub.sent.Encode()
 	require.NoError(t, err)
 	if raw != nil {
-		var back turnContext
+		var back conversation.Sent
 		require.NoError(t, json.Unmarshal(raw, &back))
 		if len(back.Messages) > 0 {
 			require.Equal(t, sub.input, back.Messages[len(back.Messages)-1].Content)

@@ -169,7 +169,7 @@ func (t *transcript) begin() []responseEvent {
 
 func (t *transcript) complete(e queue.Event) (events []responseEvent) {
 	t.turn.Status, t.turn.Output, t.turn.FinishedAt, t.turn.Detail = queue.Completed, t.text.String(), &e.At, e.Detail
-	detail := detailOf(e.Detail)
+	detail := answerOf(e.Detail)
 	if t.open || len(detail.ToolCalls) == 0 {
 		part := textPart(t.turn.Output)
 		events = append(t.begin(),
@@ -184,7 +184,7 @@ func (t *transcript) complete(e queue.Event) (events []responseEvent) {
 	for i := range detail.ToolCalls {
 		events = append(events, t.call(callOf(t.turn, detail, i))...)
 	}
-	if detail.cutShort() != "" {
+	if incompleteOf(detail) != "" {
 		return append(events, t.snapshot("response.incomplete"))
 	}
 	return append(events, t.snapshot("response.completed"))

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"gateway/internal/conversation"
 	"gateway/queue"
 	"gateway/server/api"
 )
@@ -37,7 +38,7 @@ func parseResponses(body []byte) (responsesRequest, error) {
 		return q, api.Invalid("input", "missing_parameter", "input is missing. Try: \"input\": \"hello\"")
 	}
 	f.Drop("input", "safety_identifier", "prompt_cache_key", "service_tier", "stream_options")
-	var messages []message
+	var messages []conversation.Message
 	if json.Unmarshal(input, &q.input) != nil {
 		if messages, q.input, err = parseMessages(input, "input", "input_text", "output_text", "text"); err != nil {
 			return q, err
@@ -46,12 +47,12 @@ func parseResponses(body []byte) (responsesRequest, error) {
 	if q.input == "" {
 		return q, api.Invalid("input", "invalid_value", "input has no text. Try: \"input\": \"hello\"")
 	}
-	q.context.Params, err = takeSampling(f, []string{"temperature", "top_p", "max_output_tokens"},
+	q.sent.Params, err = takeSampling(f, []string{"temperature", "top_p", "max_output_tokens"},
 		map[string]string{"max_output_tokens": "max_completion_tokens"})
 	if err != nil {
 		return q, err
 	}
-	tools, err := takeTools(f, &q.context.Params, true)
+	tools, err := takeTools(f, &q.sent.Params, true)
 	if err != nil {
 		return q, err
 	}
@@ -65,9 +66,9 @@ func parseResponses(body []byte) (responsesRequest, error) {
 	}
 	err = f.TakeMembers(api.Into("model", &q.model), api.Into("stream", &q.stream), api.Into("store", &store),
 		api.Into("truncation", &truncation), api.Into("user", &user), api.Into("conversation", &conversation),
-		api.Into("text", &text), api.Into("instructions", &q.context.Instructions),
-		api.Into("background", &q.context.Background), api.Into("metadata", &q.context.Metadata),
-		api.Into("previous_response_id", &q.context.PreviousResponseID))
+		api.Into("text", &text), api.Into("instructions", &q.sent.Instructions),
+		api.Into("background", &q.sent.Background), api.Into("metadata", &q.sent.Metadata),
+		api.Into("previous_response_id", &q.sent.PreviousResponseID))
 	if err != nil {
 		return q, err
 	}
@@ -80,20 +81,20 @@ func parseResponses(body []byte) (responsesRequest, error) {
 		return q, api.Unsupported("text.format", "answers are plain text. Try: without it")
 	case !api.Printable(user, api.MaxName):
 		return q, api.Invalid("user", "invalid_value", "user names the session; it must be at most %d printable characters. Try: a shorter one, without line breaks", api.MaxName)
-	case !api.Printable(q.context.PreviousResponseID, api.MaxID):
+	case !api.Printable(q.sent.PreviousResponseID, api.MaxID):
 		return q, api.Invalid("previous_response_id", "invalid_value", "previous_response_id is not the id of a response. Try: the id that POST /v1/responses answered with")
 	}
-	if err := checkMetadata(q.context.Metadata); err != nil {
+	if err := checkMetadata(q.sent.Metadata); err != nil {
 		return q, err
 	}
 	if q.session, err = conversationName(conversation); err != nil {
 		return q, err
 	}
-	q.context.Append = len(q.context.Messages) > 0 && (q.session != "" || q.context.PreviousResponseID != "")
+	q.sent.Append = len(q.sent.Messages) > 0 && (q.session != "" || q.sent.PreviousResponseID != "")
 	switch {
-	case q.session != "" && q.context.PreviousResponseID != "":
+	case q.session != "" && q.sent.PreviousResponseID != "":
 		return q, api.Invalid("previous_response_id", "invalid_value", "previous_response_id and conversation exclude each other. Try: only one of them")
-	case q.session == "" && q.context.PreviousResponseID == "":
+	case q.session == "" && q.sent.PreviousResponseID == "":
 		q.session = user
 	}
 	return q, f.RefuseRest("")
@@ -141,7 +142,7 @@ func (o *Endpoints) CreateResponse(w http.ResponseWriter, r *http.Request, b *ap
 	if err != nil {
 		return err
 	}
-	if id := q.context.PreviousResponseID; id != "" {
+	if id := q.sent.PreviousResponseID; id != "" {
 		previous, err := b.Queue.Turn(r.Context(), id)
 		if errors.Is(err, queue.ErrNotFound) {
 			return api.NotFound("previous_response_not_found", "previous_response_id", "there is no response %q; finished ones are kept for the retention time only. Try: without previous_response_id, or with another", api.Clip(id))
@@ -158,7 +159,7 @@ func (o *Endpoints) CreateResponse(w http.ResponseWriter, r *http.Request, b *ap
 	switch {
 	case q.stream:
 		return o.streamResponse(w, r, b, t, -1)
-	case !q.context.Background:
+	case !q.sent.Background:
 		if t, err = b.Queue.Wait(r.Context(), t.ID); err != nil {
 			return err
 		}
@@ -244,7 +245,7 @@ type (
 		Output             []any             `json:"output"` // outputItem and callItem
 		ParallelToolCalls  bool              `json:"parallel_tool_calls"`
 		PreviousResponseID *string           `json:"previous_response_id"`
-		Conversation       conversation      `json:"conversation"`
+		Conversation       conversationID    `json:"conversation"`
 		Store              bool              `json:"store"`
 		Temperature        json.RawMessage   `json:"temperature"`
 		TopP               json.RawMessage   `json:"top_p"`
@@ -261,7 +262,7 @@ type (
 	incompleteReason struct {
 		Reason string `json:"reason"`
 	}
-	conversation struct {
+	conversationID struct {
 		ID string `json:"id"`
 	}
 	outputItem struct {
@@ -301,13 +302,10 @@ type (
 // responseOf is the turn as a response. A cancelled one says so in its status; as a stream has no event of
 // that name it ends with response.incomplete, and incomplete_details says why in both.
 func responseOf(t queue.Turn) response {
-	var kept turnContext
-	if len(t.Context) > 0 {
-		_ = json.Unmarshal(t.Context, &kept) // what another writer of the store left there is not echoed
-	}
+	kept, _ := conversation.SentWith(t) // what another writer of the store left there is not echoed
 	doc := response{
 		ID: t.ID, Object: "response", CreatedAt: t.CreatedAt.Unix(), Status: string(t.Status),
-		Background: kept.Background, Model: t.Agent, Output: []any{}, Conversation: conversation{t.Session},
+		Background: kept.Background, Model: t.Agent, Output: []any{}, Conversation: conversationID{t.Session},
 		Store: true, Tools: flatTools(kept.Params["tools"]), Truncation: "disabled", Metadata: kept.Metadata,
 		MaxOutputTokens: orNull(kept.Params["max_completion_tokens"]),
 		Temperature:     orNull(kept.Params["temperature"]), TopP: orNull(kept.Params["top_p"]),
@@ -331,9 +329,9 @@ func responseOf(t queue.Turn) response {
 			at := t.FinishedAt.Unix()
 			doc.CompletedAt = &at
 		}
-		detail := detailOf(t.Detail)
-		doc.Output, doc.Usage = outputOf(t, detail), detail.Usage.inResponse()
-		if why := detail.cutShort(); why != "" {
+		detail := answerOf(t.Detail)
+		doc.Output, doc.Usage = outputOf(t, detail), usageOf(detail).inResponse()
+		if why := incompleteOf(detail); why != "" {
 			doc.Status, doc.IncompleteDetails = "incomplete", &incompleteReason{why}
 		}
 	case queue.Failed:
@@ -346,7 +344,7 @@ func responseOf(t queue.Turn) response {
 }
 
 // outputOf is what a completed turn answered: its text, unless it is empty beside calls, and the calls.
-func outputOf(t queue.Turn, detail answerDetail) (items []any) {
+func outputOf(t queue.Turn, detail conversation.Answer) (items []any) {
 	if t.Output != "" || len(detail.ToolCalls) == 0 {
 		items = append(items, itemOf(t, "completed", textPart(t.Output)))
 	}
@@ -356,7 +354,7 @@ func outputOf(t queue.Turn, detail answerDetail) (items []any) {
 	return items
 }
 
-func callOf(t queue.Turn, detail answerDetail, i int) callItem {
+func callOf(t queue.Turn, detail conversation.Answer, i int) callItem {
 	call := detail.ToolCalls[i]
 	return callItem{
 		ID: fmt.Sprintf("fc_%s_%d", t.ID, i), Type: "function_call", Status: "completed",

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"gateway/internal/conversation"
 	"gateway/queue"
 	"gateway/server/api"
 )
@@ -15,53 +16,25 @@ import (
 // modeHeader says what the turn does when others of its session wait or run; see [queue.Mode].
 const modeHeader = "X-Queue-Mode"
 
-// turnContext is what [queue.Turn.Context] holds: what the client sent besides the input.
-type turnContext struct {
-	// Messages is the whole conversation as the client sent it, the input included; empty when the input
-	// was all there was.
-	Messages []message `json:"messages,omitempty"`
-	// Append: the messages are what is new in the session's conversation, not all of it.
-	Append       bool   `json:"append,omitempty"`
-	Instructions string `json:"instructions,omitempty"`
-	// Params are sampling parameters and tools under their names in chat completions.
-	Params map[string]json.RawMessage `json:"params,omitempty"`
-	// The rest is echoed in the response's document and means nothing to agents.
-	Metadata           map[string]string `json:"metadata,omitempty"`
-	Background         bool              `json:"background,omitempty"`
-	PreviousResponseID string            `json:"previous_response_id,omitempty"`
-}
-
-// encode returns nil when there is nothing to keep.
-func (c turnContext) encode() (json.RawMessage, error) {
-	raw, err := json.Marshal(c)
-	if err != nil {
-		return nil, fmt.Errorf("server: encoding the context: %w", err)
-	}
-	if string(raw) == "{}" {
-		return nil, nil
-	}
-	return raw, nil
-}
-
 // submission is a request for a turn that was understood. What the headers say comes on top.
 type submission struct {
 	model, input string
 	// session is what the body names; empty for a fresh one, whose name begins with fresh.
 	session, fresh string
-	context        turnContext
+	sent           conversation.Sent
 	// tools: only an agent that is a model can answer it.
 	tools bool
 }
 
 // converse keeps the conversation that the client sent, unless its last message, which is the input, is all
 // there is to it.
-func (s *submission) converse(messages []message, tools bool) {
+func (s *submission) converse(messages []conversation.Message, tools bool) {
 	for _, m := range messages {
 		tools = tools || len(m.ToolCalls) > 0 || m.ToolCallID != ""
 	}
 	s.tools = tools
 	if len(messages) > 1 || tools && len(messages) == 1 {
-		s.context.Messages = messages
+		s.sent.Messages = messages
 	}
 }
 
@@ -99,7 +72,7 @@ func accept(w http.ResponseWriter, r *http.Request, b *api.Backend, sub submissi
 	if int64(len(sub.input)) > b.MaxInput {
 		return queue.Turn{}, api.TooLarge("the input", b.MaxInput, "turns.max_input")
 	}
-	context, err := sub.context.encode()
+	context, err := sub.sent.Encode()
 	if err != nil {
 		return queue.Turn{}, err
 	}

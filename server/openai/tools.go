@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 
+	"gateway/internal/conversation"
 	"gateway/server/api"
 )
 
@@ -39,15 +40,6 @@ type (
 	flatTool struct {
 		Type string `json:"type"`
 		function
-	}
-	toolCall struct {
-		ID       string       `json:"id"`
-		Type     string       `json:"type"`
-		Function calledWithin `json:"function"`
-	}
-	calledWithin struct {
-		Name      string `json:"name"`
-		Arguments string `json:"arguments"`
 	}
 )
 
@@ -164,7 +156,7 @@ func parseChoice(raw json.RawMessage, names map[string]bool, flat bool) (json.Ra
 }
 
 // checkCalls checks the calls that an earlier answer made.
-func checkCalls(calls []toolCall, where string) error {
+func checkCalls(calls []conversation.ToolCall, where string) error {
 	if len(calls) > maxToolCalls {
 		return api.Invalid(where, "invalid_value", "%s has more than %d calls. Try: fewer", where, maxToolCalls)
 	}
@@ -206,23 +198,8 @@ func flatChoice(raw json.RawMessage, tools int) any {
 	return raw
 }
 
-// answerDetail is [queue.Turn.Detail]: what an agent that is a model said about its answer, in the words of
-// chat completions. Other agents say nothing.
-type answerDetail struct {
-	FinishReason string     `json:"finish_reason"`
-	ToolCalls    []toolCall `json:"tool_calls"`
-	Usage        *chatUsage `json:"usage"`
-}
-
-func detailOf(raw json.RawMessage) (d answerDetail) {
-	if len(raw) > 0 {
-		_ = json.Unmarshal(raw, &d) // what another writer of the store left there is not shown
-	}
-	return d
-}
-
-// finish is why the answer ended, in the words of chat completions.
-func (d answerDetail) finish() string {
+// finishOf is why the answer ended, in the words of chat completions.
+func finishOf(d conversation.Answer) string {
 	switch {
 	case d.FinishReason != "":
 		return d.FinishReason
@@ -232,8 +209,8 @@ func (d answerDetail) finish() string {
 	return "stop"
 }
 
-// cutShort is why a response is incomplete although its turn completed; empty when it is whole.
-func (d answerDetail) cutShort() string {
+// incompleteOf is why a response is incomplete although its turn completed; empty when it is whole.
+func incompleteOf(d conversation.Answer) string {
 	switch d.FinishReason {
 	case "length":
 		return "max_output_tokens"
