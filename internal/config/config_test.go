@@ -92,6 +92,7 @@ func TestFlagsOverrideTheEnvironmentAndThatTheFile(t *testing.T) {
 	require.Equal(t, "env:GATEWAY_LOG_LEVEL", l.Origins["log.level"])
 	require.Equal(t, "file:3", l.Origins["turns.max_attempts"])
 	require.Equal(t, "env:GATEWAY_NO_RESPAWN", l.Origins["lifecycle.respawn"])
+	require.True(t, l.NoRespawn())
 }
 
 func TestEveryMistakeHasAPlaceAndAWayOut(t *testing.T) {

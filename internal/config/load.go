@@ -58,6 +58,12 @@ type Loaded struct {
 	places  map[string]string // line:column of each key of the file
 }
 
+// noRespawn is where lifecycle.respawn comes from when the variable has set it.
+const noRespawn = "env:GATEWAY_NO_RESPAWN"
+
+// NoRespawn reports whether GATEWAY_NO_RESPAWN=1 has made lifecycle.respawn in-process.
+func (l *Loaded) NoRespawn() bool { return l.Origins["lifecycle.respawn"] == noRespawn }
+
 // reading is a configuration that is being put together, with all that is wrong so far.
 type reading struct {
 	Loaded
@@ -200,7 +206,7 @@ func (r *reading) readEnvironment(vars map[string]string) error {
 	}
 	if vars["GATEWAY_NO_RESPAWN"] == "1" {
 		r.Config.Lifecycle.Respawn = "in-process"
-		r.Origins["lifecycle.respawn"] = "env:GATEWAY_NO_RESPAWN"
+		r.Origins["lifecycle.respawn"] = noRespawn
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ func (d *Daemon) config() *config.Config { return &d.current.Load().loaded.Confi
 // use puts a configuration in force.
 func (d *Daemon) use(loaded config.Loaded) {
 	around := handoff.Look()
-	around.TLS = loaded.Config.TLS.On()
+	around.TLS, around.NoRespawn = loaded.Config.TLS.On(), loaded.NoRespawn()
 	g := generation{loaded: loaded}
 	g.mode, g.why = around.Choose(loaded.Config.Lifecycle.Respawn)
 	if before := d.current.Load(); before != nil {

@@ -384,7 +384,7 @@ func (x *examination) supervisor() {
 		return
 	}
 	around := handoff.Look()
-	around.TLS = x.config.Config.TLS.On()
+	around.TLS, around.NoRespawn = x.config.Config.TLS.On(), x.config.NoRespawn()
 	mode, why := around.Choose(x.config.Config.Lifecycle.Respawn)
 	x.add("restart", OK, fmt.Sprintf("run from here, by %s (%s)", mode, why), "")
 	if around.Supervisor == "" && runtime.GOOS == "linux" {

@@ -27,7 +27,7 @@ type Surroundings struct {
 	Follows bool
 	// First: this is process 1 of its namespace, with which every other process there ends.
 	First bool
-	// NoRespawn: GATEWAY_NO_RESPAWN=1.
+	// NoRespawn: GATEWAY_NO_RESPAWN=1, which the configuration has read.
 	NoRespawn bool
 	// UnderFirst: the parent is process 1, which in a container may be an init that ends with its child.
 	UnderFirst bool
@@ -39,7 +39,7 @@ type Surroundings struct {
 
 // Look finds the surroundings of this process in its environment.
 func Look() Surroundings {
-	s := Surroundings{First: os.Getpid() == 1, UnderFirst: os.Getppid() == 1, NoRespawn: os.Getenv("GATEWAY_NO_RESPAWN") == "1", CanExec: runtime.GOOS != "windows"}
+	s := Surroundings{First: os.Getpid() == 1, UnderFirst: os.Getppid() == 1, CanExec: runtime.GOOS != "windows"}
 	switch {
 	case os.Getenv("NOTIFY_SOCKET") != "":
 		s.Supervisor, s.Follows = "systemd, by its notification socket", true

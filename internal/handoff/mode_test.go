@@ -47,7 +47,7 @@ func TestTheModeFollowsTheSurroundingsAndSaysWhy(t *testing.T) {
 }
 
 func TestTheSurroundingsAreReadFromTheEnvironment(t *testing.T) {
-	for _, name := range []string{"NOTIFY_SOCKET", "INVOCATION_ID", "SYSTEMD_EXEC_PID", "XPC_SERVICE_NAME", "GATEWAY_SUPERVISED", "GATEWAY_NO_RESPAWN"} {
+	for _, name := range []string{"NOTIFY_SOCKET", "INVOCATION_ID", "SYSTEMD_EXEC_PID", "XPC_SERVICE_NAME", "GATEWAY_SUPERVISED"} {
 		t.Setenv(name, "")
 	}
 	require.Empty(t, Look().Supervisor)
@@ -63,6 +63,4 @@ func TestTheSurroundingsAreReadFromTheEnvironment(t *testing.T) {
 	require.Equal(t, "systemd", Look().Supervisor)
 	t.Setenv("NOTIFY_SOCKET", "/run/notify")
 	require.True(t, Look().Follows)
-	t.Setenv("GATEWAY_NO_RESPAWN", "1")
-	require.True(t, Look().NoRespawn)
 }
