@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	looplab "github.com/looplab/fsm"
 )
@@ -53,7 +55,7 @@ func (t Table) overview() string {
 			var events []string
 			for _, c := range t.Cells {
 				if c.Kind == Transition && c.State == from.Name && c.To == to.Name {
-					events = append(events, string(c.Event))
+					events = append(events, c.name())
 				}
 			}
 			if len(events) > 0 {
@@ -70,26 +72,13 @@ func (t Table) text() string {
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "FROM\tEVENT\tKIND\tTO\tEFFECT\tWHY")
 	for _, c := range t.Cells {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", c.State, c.Event, c.Kind, dash(string(c.To)), dash(string(c.Effect)), c.Why)
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", c.State, c.name(), c.Kind, dash(string(c.To)), dash(string(c.Effect)), c.Why)
 	}
 	_ = w.Flush() // a bytes.Buffer does not fail
 	return b.String()
 }
 
-func (t Table) cell(s State, e Event) Cell {
-	for _, c := range t.Cells {
-		if c.State == s && c.Event == e {
-			return c
-		}
-	}
-	return Cell{}
-}
-
 func (t Table) markdown() (string, error) {
-	diagram, err := t.mermaid()
-	if err != nil {
-		return "", err
-	}
 	p := page{}
 	p.line("# The lifecycle of the gateway")
 	p.line("")
@@ -97,16 +86,52 @@ func (t Table) markdown() (string, error) {
 	p.line("")
 	p.line("One table decides what the gateway does with every event in every state. The daemon runs this table, the tests walk it, and this page is generated from it.")
 	p.line("")
-	p.line("```mermaid\n%s```", diagram)
+	p.line("```mermaid\n%s```", t.overview())
+	t.documentStates(&p)
+	if err := t.documentCells(&p); err != nil {
+		return "", err
+	}
+	t.documentEffects(&p)
+	documentHandover(&p)
 
-	p.heading("States", "A state's name is true whenever it can be read. Durations are the settings below `lifecycle` in the configuration.")
-	p.row("state", "true whenever it can be read", "new turns", "turns start throughout", "ends by itself after")
-	p.rule(5)
+	p.heading("Invariants", "Each holds in every situation that any interleaving of requests, outcomes, deadlines and late outcomes leads to. A test runs them all on the machine itself.")
+	for i, inv := range Invariants {
+		p.line("%d. %s", i+1, inv)
+	}
+
+	p.heading("Exit codes", "")
+	p.row("code", "name", "meaning")
+	p.rule(3)
+	for _, c := range ExitCodes() {
+		p.row(strconv.Itoa(int(c.Code)), c.Name, c.Meaning)
+	}
+	return p.String(), nil
+}
+
+func (t Table) documentStates(p *page) {
+	p.heading("States", "A state's name is true whenever it can be read.")
+	p.row("state", "true whenever it can be read", "new turns", "queued turns start")
+	p.rule(4)
 	for _, s := range t.States {
-		p.row("**"+string(s.Name)+"**", s.Invariant, string(s.Admission), yes(s.Starts), deadlines(s))
+		p.row("**"+string(s.Name)+"**", s.Invariant, string(s.Admission), t.starting(s))
 	}
 	p.line("")
 	p.line("*held* becomes *refused* (503 with Retry-After) once a stop is intended.")
+
+	p.heading("Deadlines", "Every state ends by itself but "+string(t.Serves)+" and "+string(t.Final)+". The settings stand below `lifecycle` in the configuration. A restart may ask for another `drain_timeout`; a shorter one never ends the drain before `prepared`. The work of a state divides the time up to its first deadline.")
+	p.row("state", "after", "by default", "event")
+	p.rule(4)
+	for _, s := range t.States {
+		for _, d := range s.Deadlines {
+			var sum []string
+			var total time.Duration
+			for _, a := range d.After {
+				sum = append(sum, "`"+string(a)+"`")
+				total += Defaults()[a]
+			}
+			p.row(string(s.Name), strings.Join(sum, " + "), total.String(), "`"+string(d.Event)+"`")
+		}
+	}
 
 	p.heading("What a client sees", "")
 	p.row("state", "a client sees")
@@ -114,18 +139,36 @@ func (t Table) markdown() (string, error) {
 	for _, s := range t.States {
 		p.row(string(s.Name), s.Client)
 	}
+}
 
-	p.heading("Transitions", "The machine starts in "+string(t.Initial)+" and sets off `"+string(t.First)+"`. Every transition below cancels the work of the state that it leaves.")
-	p.row("from", "event", "to", "sets off", "intent", "exit", "why")
+// starting says whether queued turns start in a state.
+func (t Table) starting(s StateSpec) string {
+	for _, c := range t.Cells {
+		if c.State == s.Name && c.Holds {
+			return "until `" + string(c.Event) + "`"
+		}
+	}
+	return yes(s.Starts)
+}
+
+func (t Table) documentCells(p *page) error {
+	diagram, err := t.mermaid()
+	if err != nil {
+		return err
+	}
+	p.heading("Transitions", "The machine starts in "+string(t.Initial)+" and sets off `"+string(t.First)+"`. Every transition below cancels the work of the state that it leaves. A word in brackets is the intent with which the row counts.")
+	p.row("from", "event", "to", "sets off", "intent", "exit code", "why")
 	p.rule(7)
 	for _, c := range t.Cells {
 		if c.Kind == Transition || c.Kind == Internal {
-			p.row(string(c.State), "`"+string(c.Event)+"`", dash(string(c.To)), dash(string(c.Effect)), dash(string(c.Intent)), number(c.Exit), c.Why)
+			p.row(string(c.State), "`"+c.name()+"`", dash(string(c.To)), dash(string(c.Effect)), dash(string(c.Intent)), dash(exits(c.Exits)), c.Why)
 		}
 	}
+	p.line("\nOne arrow for each of them:\n")
+	p.line("```mermaid\n%s```", diagram)
 
-	p.heading("Every cell", fmt.Sprintf("%d states × %d events = %d cells, none of them blank. A state's name means a transition to it; **internal** changes only the intent; **ignored** is logged and answered with the reason; **postponed** waits for a state that decides otherwise; · is impossible: logged as an error and counted, never a crash.",
-		len(t.States), len(t.Events), len(t.Cells)))
+	p.heading("Every cell", fmt.Sprintf("%d states × %d events = %d cells, none of them blank; %d rows, because some are decided by the intent. A state's name means a transition to it; **internal** changes the intent or ends the starting of turns, but not the state; **coalesced** joins what is under way; **ignored** is logged and answered with the reason; **postponed** waits for a state that decides otherwise; · is impossible: logged as an error and counted, never a crash.",
+		len(t.States), len(t.Events), len(t.States)*len(t.Events), len(t.Cells)))
 	head := []string{"event"}
 	for _, s := range t.States {
 		head = append(head, string(s.Name))
@@ -135,7 +178,13 @@ func (t Table) markdown() (string, error) {
 	for _, e := range t.Events {
 		row := []string{"`" + string(e.Name) + "`"}
 		for _, s := range t.States {
-			row = append(row, matrix(t.cell(s.Name, e.Name)))
+			var all []string
+			for _, c := range t.Cells {
+				if c.State == s.Name && c.Event == e.Name {
+					all = append(all, matrix(c))
+				}
+			}
+			row = append(row, strings.Join(all, ", "))
 		}
 		p.row(row...)
 	}
@@ -143,11 +192,14 @@ func (t Table) markdown() (string, error) {
 	p.row("state", "event", "kind", "why")
 	p.rule(4)
 	for _, c := range t.Cells {
-		if c.Kind == Ignored || c.Kind == Postponed {
-			p.row(string(c.State), "`"+string(c.Event)+"`", string(c.Kind), c.Why)
+		if c.Kind == Ignored || c.Kind == Postponed || c.Kind == Coalesced {
+			p.row(string(c.State), "`"+c.name()+"`", string(c.Kind), c.Why)
 		}
 	}
+	return nil
+}
 
+func (t Table) documentEffects(p *page) {
 	p.heading("Events", "")
 	p.row("event", "class", "raised by")
 	p.rule(3)
@@ -156,55 +208,70 @@ func (t Table) markdown() (string, error) {
 	}
 
 	p.heading("Effects", "An effect runs in a goroutine of its own, under the context of the state that began it, after the effect before it has returned. It posts exactly one of its outcomes; one that comes after the state was left is dropped and counted.")
-	p.row("effect", "does", "outcomes", "a panic becomes")
-	p.rule(4)
+	p.row("effect", "does", "reports on its way", "outcomes", "a panic becomes")
+	p.rule(5)
 	for _, e := range t.Effects {
-		var out []string
-		for _, o := range e.Outcomes {
-			out = append(out, "`"+string(o)+"`")
-		}
-		p.row(string(e.Name), e.Does, dash(strings.Join(out, ", ")), dash(string(e.Panic)))
+		p.row(string(e.Name), e.Does, dash(events(e.Reports)), dash(events(e.Outcomes)), dash(string(e.Panic)))
 	}
 
 	p.heading("Signals", "")
-	p.row("signal", "event", "when")
-	p.rule(3)
-	for _, s := range Signals() {
-		p.row(s.Name, "`"+string(s.Event)+"`", s.Rule)
-	}
-	p.line("| SIGQUIT | – | keeps Go's stack dump |")
-
-	p.heading("How a restart hands over", "`lifecycle.respawn` chooses; `gateway status` says which it is and why.")
-	p.row("mode", "does")
-	p.rule(2)
-	for _, m := range Modes() {
-		p.row(m.Name, m.Does)
-	}
-
-	p.heading("How a successor takes over", "Mode spawn, step by step. Until the point of no return the old process can take everything back, because it never let go of it.")
-	p.row("who", "does", "should the old one die here", "should the new one die or hang here")
+	p.row("signal", "event", "when", "otherwise")
 	p.rule(4)
-	for _, s := range HandoverSteps() {
-		p.row(s.Who, s.Does, s.OldDies, s.NewDies)
+	for _, s := range Signals() {
+		on := string(s.Condition)
+		if s.Means != "" {
+			on += ": " + s.Means
+		}
+		p.row(s.Name, "`"+string(s.Event)+"`", on, dash(s.Else))
 	}
+	p.line("| SIGQUIT | – | keeps Go's stack dump | – |")
+}
+
+func documentHandover(p *page) {
+	p.heading("How a restart hands over", "`lifecycle.respawn` chooses; `gateway status` shows which it is and why. Before anything is torn down, the executable and the configuration on disk are checked; a restart that could not succeed is called off.")
+	p.row("mode", "the next gateway", "connections that wait for an answer", "where it cannot be")
+	p.rule(4)
+	for _, m := range Modes() {
+		p.row(string(m.Name), m.Next, m.Carried, m.Instead)
+	}
+
+	p.heading("How a successor takes over", "Mode spawn, step by step. Until the point of no return the old process can take everything back, because it keeps all of it.")
+	steps(p, ModeSpawn, "should the old one die here", "should the new one die or hang here")
 	p.line("")
 	p.line("Promises, each checked in every situation that two processes can come into, whoever does the next thing, dies, hangs or is asked to stop:\n")
 	for i, promise := range Promises {
 		p.line("%d. %s", i+1, promise)
 	}
 
-	p.heading("Invariants", "Each holds in every situation that any interleaving of requests, outcomes, deadlines and late outcomes leads to. A test runs them all on the machine itself.")
-	for i, inv := range Invariants {
-		p.line("%d. %s", i+1, inv)
-	}
+	p.heading("How the next image takes over", "Mode exec, step by step.")
+	steps(p, ModeExec, "should the process die here", "should the step fail or hang")
 
-	p.heading("Exit codes", "")
-	p.row("code", "meaning")
-	p.rule(2)
-	for _, c := range ExitCodes() {
-		p.row(fmt.Sprint(c.Code), c.Meaning)
+	p.heading("How a process restarts in place", "Mode in-process, and what every other mode falls back to.")
+	steps(p, ModeInPlace, "should the process die here", "should the step fail or hang")
+}
+
+func steps(p *page, mode Mode, dies, fails string) {
+	p.row("who", "does", dies, fails)
+	p.rule(4)
+	for _, s := range HandoverSteps(mode) {
+		p.row(s.Who, s.Does, s.Dies, s.Fails)
 	}
-	return p.String(), nil
+}
+
+func events(all []Event) string {
+	var out []string
+	for _, o := range all {
+		out = append(out, "`"+string(o)+"`")
+	}
+	return strings.Join(out, ", ")
+}
+
+func exits(all []ExitCode) string {
+	var out []string
+	for _, c := range all {
+		out = append(out, fmt.Sprintf("%d %s", int(c), c))
+	}
+	return strings.Join(out, " or ")
 }
 
 // page writes Markdown.
@@ -226,29 +293,18 @@ func (p *page) row(cells ...string) { p.line("| %s |", strings.Join(cells, " | "
 func (p *page) rule(n int) { p.line("|%s", strings.Repeat("---|", n)) }
 
 func matrix(c Cell) string {
+	text := string(c.Kind)
 	switch c.Kind {
 	case Transition:
-		return "**" + string(c.To) + "**"
-	case Internal:
-		return "internal"
-	case Ignored, Postponed:
-		return string(c.Kind)
+		text = "**" + string(c.To) + "**"
 	case Impossible:
-		return "·"
+		text = "·"
+	case Internal, Coalesced, Ignored, Postponed:
 	}
-	return ""
-}
-
-func deadlines(s StateSpec) string {
-	var out []string
-	for _, d := range s.Deadlines {
-		var sum []string
-		for _, a := range d.After {
-			sum = append(sum, "`"+string(a)+"`")
-		}
-		out = append(out, strings.Join(sum, " + ")+" → `"+string(d.Event)+"`")
+	if c.When != "" {
+		text += " [" + string(c.When) + "]"
 	}
-	return dash(strings.Join(out, "; "))
+	return text
 }
 
 func dash(s string) string {
@@ -263,11 +319,4 @@ func yes(b bool) string {
 		return "yes"
 	}
 	return "no"
-}
-
-func number(n int) string {
-	if n == 0 {
-		return "–"
-	}
-	return fmt.Sprint(n)
 }

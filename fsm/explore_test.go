@@ -18,9 +18,11 @@ import (
 // Every effect waits for the explorer to say how it ends.
 type world struct {
 	*Machine
-	exit      chan int
+	exit      chan ExitCode
 	say       chan Outcome
 	stopAsked bool
+	drain     *time.Duration // what a restart asked the drain to wait, instead of the setting
+	drainFrom time.Time      // since when; zero for since it began
 
 	mu sync.Mutex // the last effect of a forced exit does not wait for the one before it
 	things
@@ -30,7 +32,7 @@ type world struct {
 type things struct {
 	lock, serving, lanes bool
 	successors           int
-	prepared             bool   // the successor could take over
+	reported             int    // how many of its reports the running effect has made
 	running              Effect // the effect that has begun and not returned
 	startedTwice         bool
 }
@@ -43,10 +45,10 @@ func (w *world) look() things {
 }
 
 func newWorld(t *testing.T, table Table) *world {
-	w := &world{exit: make(chan int, 1), say: make(chan Outcome)}
+	w := &world{exit: make(chan ExitCode, 1), say: make(chan Outcome)}
 	effects := make(map[Effect]EffectFunc)
 	for _, spec := range table.Effects {
-		effects[spec.Name] = func(ctx context.Context, _ Entry) Outcome { return w.perform(ctx, spec) }
+		effects[spec.Name] = func(ctx context.Context, e Entry) Outcome { return w.perform(ctx, e, spec) }
 	}
 	m, err := New(Config{Table: table, Effects: effects, Timeouts: func() Timeouts { return seconds }, BootID: "b", Log: zerolog.Nop()})
 	require.NoError(t, err)
@@ -57,10 +59,10 @@ func newWorld(t *testing.T, table Table) *world {
 }
 
 // perform changes the world as the real effects do.
-func (w *world) perform(ctx context.Context, spec EffectSpec) Outcome {
+func (w *world) perform(ctx context.Context, e Entry, spec EffectSpec) Outcome {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.running = spec.Name
+	w.running, w.reported = spec.Name, 0
 	defer func() { w.running = "" }()
 	var out Outcome
 	before := func() {}
@@ -79,7 +81,6 @@ func (w *world) perform(ctx context.Context, spec EffectSpec) Outcome {
 		w.lanes = true
 	case EffectDrain:
 		w.successors++
-		w.prepared = false
 	case EffectClose:
 		w.lanes = false
 		before = func() { w.serving = false }
@@ -88,38 +89,34 @@ func (w *world) perform(ctx context.Context, spec EffectSpec) Outcome {
 	}
 	if len(spec.Outcomes) > 0 {
 		w.mu.Unlock()
-		select {
-		case out = <-w.say:
-			if out == prepared {
-				w.mu.Lock()
-				w.prepared, w.lanes = true, false
-				w.mu.Unlock()
-				select {
-				case out = <-w.say:
-				case <-ctx.Done():
-				}
-			}
-			w.mu.Lock()
-			if out.Event == Started || out.Event == Closed {
-				before()
-			}
-		case <-ctx.Done():
-			w.mu.Lock()
-			if spec.Name == EffectClose {
-				before()
-			}
+		out = w.report(ctx, e, spec)
+		w.mu.Lock()
+		if out.Event == Started || out.Event == Closed || (ctx.Err() != nil && spec.Name == EffectClose) {
+			before()
 		}
 	}
 	return out
 }
 
-// prepared is what the drain hears on its way.
-var prepared = Outcome{Reason: "prepared"}
-
-// prepares reports whether the drain still waits for the successor.
-func (w *world) prepares() bool {
-	th := w.look()
-	return th.running == EffectDrain && !th.prepared
+// report waits for the explorer: first for what the effect reports on its way, then for how it ends.
+func (w *world) report(ctx context.Context, e Entry, spec EffectSpec) (out Outcome) {
+	for {
+		select {
+		case out = <-w.say:
+		case <-ctx.Done():
+			return Outcome{}
+		}
+		if !slices.Contains(spec.Reports, out.Event) {
+			return out
+		}
+		if e.Report(ctx, out) != nil {
+			continue
+		}
+		w.mu.Lock()
+		w.reported++
+		w.lanes = w.lanes && out.Event != Prepared // they are stopped once that is recorded
+		w.mu.Unlock()
+	}
 }
 
 // action is one thing that can happen next.
@@ -139,26 +136,38 @@ func (w *world) actions(table Table) []action {
 			all = append(all, action{"ask " + string(e.Name), func(w *world) { w.request(e.Name) }})
 		}
 	}
+	for _, drain := range []time.Duration{0, time.Hour} {
+		all = append(all, action{fmt.Sprintf("ask restart, and to wait %s", drain), func(w *world) { w.ask(Request{Event: Restart, Drain: &drain}) }})
+	}
 	for _, spec := range table.Effects {
-		if spec.Name == w.look().running {
-			for _, o := range spec.Outcomes {
-				if o == ClosedForRestart {
-					continue // a close says closed; the owner knows the intent
+		th := w.look()
+		if spec.Name != th.running {
+			continue
+		}
+		say := func(o Outcome) {
+			all = append(all, action{fmt.Sprintf("report %s %d", o.Event, o.Exit), func(w *world) { w.say <- o }})
+		}
+		if th.reported < len(spec.Reports) { // an effect reports first, or fails
+			say(Outcome{Event: spec.Reports[th.reported]})
+			say(Outcome{Event: spec.Panic})
+			continue
+		}
+		for _, o := range spec.Outcomes {
+			say(Outcome{Event: o})
+			if row, _ := table.row(w.Snapshot().State, o, w.Snapshot().Intent); len(row.Exits) > 0 {
+				for _, code := range row.Exits[1:] {
+					say(Outcome{Event: o, Exit: code})
 				}
-				if w.prepares() && o != Resume {
-					continue // a drain ends with a successor, or calls the restart off
-				}
-				all = append(all, action{"report " + string(o), func(w *world) { w.say <- Outcome{Event: o} }})
 			}
 		}
 	}
-	if w.prepares() {
-		all = append(all, action{"the successor is prepared", func(w *world) { w.say <- prepared }})
-	}
 	for i := range w.states[w.Snapshot().State].Deadlines {
 		all = append(all, action{fmt.Sprintf("deadline %d", i), func(w *world) {
-			d := w.states[w.Snapshot().State].Deadlines[i].sum(seconds)
-			time.Sleep(time.Until(w.Snapshot().Since.Add(d))) // virtual
+			first, shutdown := w.Snapshot().Deadline, time.Duration(0)
+			if i > 0 {
+				shutdown = seconds[ShutdownTimeout]
+			}
+			time.Sleep(time.Until(first.Add(shutdown))) // virtual
 		}})
 	}
 	return append(all,
@@ -176,20 +185,46 @@ func (w *world) actions(table Table) []action {
 	)
 }
 
-func (w *world) request(ev Event) {
+func (w *world) request(ev Event) Verdict { return w.ask(Request{Event: ev}) }
+
+func (w *world) ask(r Request) Verdict {
 	answer := make(chan Decision, 1)
-	w.box.post(mail{request: &requestMail{Request{Event: ev, Actor: "explorer"}, answer}})
+	r.Actor = "explorer"
+	w.box.post(mail{request: &requestMail{r, answer}})
 	d := <-answer
-	if ev == Stop && d.Outcome == "accepted" {
+	switch {
+	case r.Event == Stop && d.Outcome == VerdictAccepted:
 		w.stopAsked = true
+	case r.Event == Restart && (d.Outcome == VerdictAccepted || d.Outcome == VerdictPostponed):
+		w.drain, w.drainFrom = r.Drain, time.Time{}
+	case r.Event == Restart && r.Drain != nil && d.State == Draining:
+		w.drain, w.drainFrom = r.Drain, time.Now()
 	}
+	return d.Outcome
 }
 
 // signature is what tells two situations apart.
 func (w *world) signature() string {
 	s, th := w.Snapshot(), w.look()
-	return fmt.Sprintf("%s intent=%s exit=%d effect=%s postponed=%v lock=%t serving=%t lanes=%t successors=%d prepared=%t generation=%d stop=%t",
-		s.State, s.Intent, s.Exit, th.running, s.Postponed, th.lock, th.serving, th.lanes, th.successors, th.prepared, min(s.Generation, 2), w.stopAsked)
+	left := "never"
+	if !s.Deadline.IsZero() {
+		left = time.Until(s.Deadline).String()
+	}
+	return fmt.Sprintf("%s intent=%s exit=%d ready=%t deadline=%s wished=%s effect=%s reported=%d postponed=%v lock=%t serving=%t lanes=%t successors=%d generation=%d stop=%t",
+		s.State, s.Intent, s.Exit, s.Ready, left, w.wished(), th.running, th.reported, s.Postponed, th.lock, th.serving, th.lanes, th.successors, min(s.Generation, 2), w.stopAsked)
+}
+
+// wished is how long the drain is to wait from now on, where a restart asked for that; negative for the setting.
+func (w *world) wished() time.Duration {
+	s := w.Snapshot()
+	if s.State != Draining || w.drain == nil {
+		return -1
+	}
+	from := w.drainFrom
+	if from.IsZero() {
+		from = s.Since
+	}
+	return time.Until(from.Add(*w.drain))
 }
 
 // invariants, each by its name.
@@ -211,9 +246,7 @@ var invariants = []struct {
 		return w.Snapshot().State != Stopped || !w.look().lock || w.Snapshot().Exit == ExitForced
 	}},
 	{InvariantSuccessor, func(w *world) bool { return w.look().successors <= 1 }},
-	{InvariantLanes, func(w *world) bool {
-		return !w.look().lanes || w.Snapshot().State == Running || w.prepares() || w.forced()
-	}},
+	{InvariantLanes, func(w *world) bool { return !w.look().lanes || w.Snapshot().Ready || w.forced() }},
 	{InvariantAdmission, func(w *world) bool { return w.Snapshot().Admission != Open || w.look().serving }},
 	{InvariantStop, func(w *world) bool {
 		s := w.Snapshot()
@@ -233,9 +266,12 @@ var invariants = []struct {
 				code = ExitForced
 			case ServerFailed:
 				code = ExitServer
+			case HandedBack:
+				code = ExitSupervisor
 			}
 		}
-		return w.Snapshot().Exit == code
+		got := w.Snapshot().Exit
+		return got == code || (code == ExitFailed && got == ExitConfig)
 	}},
 	{InvariantHops, func(w *world) bool {
 		hops := w.Hops(0)
@@ -258,11 +294,16 @@ func (w *world) end() {
 	if w.Snapshot().State == Stopped {
 		return
 	}
-	w.box.post(mail{commit: &commitMail{w.visit, func() func() { return func() {} }, func() error {
-		w.cancel(ErrStopped)
-		w.done = true
-		return nil
-	}, Outcome{}, make(chan error, 1)}})
+	for _, e := range w.cfg.Table.Events {
+		if row, _ := w.cfg.Table.row(w.Snapshot().State, e.Name, w.Snapshot().Intent); row.Kind == Transition { // what it leads to is not reached
+			w.box.post(mail{commit: &commitMail{w.visit, func() func() { return func() {} }, func(Hop) error {
+				w.cancel(ErrStopped)
+				w.done = true
+				return ErrStopped
+			}, Outcome{Event: e.Name}, make(chan error, 1)}})
+			break
+		}
+	}
 	<-w.exit
 }
 
@@ -314,10 +355,10 @@ func explore(t *testing.T, table Table, depth int) (situations, hops int, violat
 				for i := range w.actions(table) {
 					next = append(next, append(slices.Clone(p), i))
 				}
-				from := w.Snapshot()
+				from, wished := w.Snapshot(), w.wished()
 				if at, took := w.alone(table); at != Running && at != Stopped {
 					violation = fmt.Sprintf("left alone in %s it ends in %s", sig, at)
-				} else if from.State == Draining && took != 35*time.Second {
+				} else if from.State == Draining && took != drainsAlone(from, wished) {
 					violation = fmt.Sprintf("force-exit came after %s instead of drain + shutdown in %s", took, sig)
 				}
 			})
@@ -331,6 +372,15 @@ func explore(t *testing.T, table Table, depth int) (situations, hops int, violat
 		violation = "not finished within the depth"
 	}
 	return len(seen), hops, violation
+}
+
+// drainsAlone is how long a drain lasts in which nothing reports, and the close after it.
+func drainsAlone(from Snapshot, wished time.Duration) time.Duration {
+	drain := seconds[DrainTimeout]
+	if wished >= 0 && (wished > drain || !from.Ready) {
+		drain = wished
+	}
+	return drain + seconds[ShutdownTimeout]
 }
 
 func TestEveryInterleavingKeepsTheInvariants(t *testing.T) {

@@ -45,7 +45,7 @@ type proc struct {
 	*earth
 	name string
 	m    *Machine
-	exit chan int
+	exit chan ExitCode
 
 	alive          bool
 	lock, listener bool // it has the descriptor
@@ -196,7 +196,7 @@ func (p *proc) boot(t *testing.T) {
 		Effects: map[Effect]EffectFunc{
 			EffectStart: p.start,
 			EffectReset: p.reset,
-			EffectDrain: func(ctx context.Context, _ Entry) Outcome { return p.drain(ctx, t) },
+			EffectDrain: func(ctx context.Context, e Entry) Outcome { return p.drain(ctx, e, t) },
 			EffectOpen: func(context.Context, Entry) Outcome {
 				p.change(func() { p.lanes, p.accepts = true, true })
 				return Outcome{}
@@ -218,7 +218,7 @@ func (p *proc) boot(t *testing.T) {
 		},
 	})
 	require.NoError(t, err)
-	exit := make(chan int, 1)
+	exit := make(chan ExitCode, 1)
 	p.mu.Lock()
 	p.m, p.exit = m, exit
 	p.mu.Unlock()
@@ -262,13 +262,16 @@ func (p *proc) start(ctx context.Context, _ Entry) Outcome {
 	return Outcome{Event: Started} // told to serve, or left alone with everything
 }
 
-func (p *proc) drain(ctx context.Context, t *testing.T) Outcome {
+func (p *proc) drain(ctx context.Context, e Entry, t *testing.T) Outcome {
 	if p.step(ctx, "starts the successor") {
 		p.change(func() { p.new.alive = true })
 		go p.new.candidate(t)
 	}
 	if said, _ := p.hear(ctx, patience); said != "prepared" {
 		return Outcome{Event: Resume}
+	}
+	if e.Report(ctx, Outcome{Event: Prepared}) != nil {
+		return Outcome{}
 	}
 	p.change(func() { p.lanes = false })
 	if !p.step(ctx, "has drained") {
@@ -313,7 +316,7 @@ func (p *proc) respawn(ctx context.Context, e Entry) Outcome {
 	if !p.step(ctx, "tells it to serve") {
 		return Outcome{}
 	}
-	err := e.Commit(ctx, func() func() { return func() {} }, func() error {
+	err := e.Commit(ctx, func() func() { return func() {} }, func(Hop) error {
 		if !p.tell(p.new, "serve", func() { p.heir = true }) {
 			return context.Canceled // it is dead, or has given up
 		}

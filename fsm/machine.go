@@ -16,6 +16,8 @@ const (
 	historyLength = 256
 	// finalWait is how long the last effect waits for the one before it to return.
 	finalWait = 3 * time.Second
+	// finalTime is how long the last effect has; its context says so.
+	finalTime = 3 * time.Second
 	// lastResortSlack is how long after a state's last deadline the process is ended from outside of the
 	// machine.
 	lastResortSlack = 5 * time.Second
@@ -31,9 +33,6 @@ var (
 	ErrSuperseded = errors.New("fsm: superseded")
 )
 
-// Timeouts gives the duration of each setting. A missing or zero one ends at once.
-type Timeouts map[Setting]time.Duration
-
 // Config is what a machine needs.
 type Config struct {
 	// Table is the lifecycle to run, usually [Lifecycle].
@@ -46,6 +45,9 @@ type Config struct {
 	BootID string
 	// Previous is the history of the process image before this one, oldest first.
 	Previous []Hop
+	// First is the number of this machine's first hop; 0 for the one after Previous. Numbers between them belong to hops
+	// that the process before this one has yet to make; see [Machine.Recall].
+	First uint64
 	// OnHop is told each hop in order, before its effect begins. It must not block. Nil tells nobody.
 	OnHop func(Hop)
 	// OnDecision is told what became of each request. It must not block. Nil tells nobody.
@@ -56,39 +58,60 @@ type Config struct {
 	Log        zerolog.Logger
 }
 
-// EffectFunc is the work of an effect. ctx ends when the state that began it is left. It returns one of
-// the effect's outcomes, or the zero Outcome where the table lists none.
+// EffectFunc is the work of an effect. ctx ends when the state that began it is left, and its deadline is that of the
+// state; see [Entry.Deadline]. It returns one of the effect's outcomes, or the zero Outcome where the table lists none.
 type EffectFunc func(ctx context.Context, e Entry) Outcome
 
-// Outcome is how an effect ended.
+// Outcome is how an effect ended, or what it reports on its way.
 type Outcome struct {
 	Event Event
 	// Reason goes to the history and the log.
 	Reason string
-	// Exit is the process's exit code to remember; 0 leaves it as it was.
-	Exit int
+	// Exit is the exit code to remember, one of those that the row lists; 0 for the first of them. With any other the
+	// outcome is an impossible event.
+	Exit ExitCode
 }
 
 // Entry tells an effect what set it off.
 type Entry struct {
 	Hop Hop
-	// Request is what was asked for, the zero value when no request was.
+	// Request is the request that is being carried out, the zero value when there is none.
 	Request Request
 	m       *Machine
 	visit   uint64
+	until   *deadline
 }
+
+// Deadline is when the state ends by itself; zero for never. It is also that of the effect's context. A restart that
+// asks for another drain moves it.
+func (e Entry) Deadline() time.Time { return e.until.at() }
 
 // Raise posts an outcome that may come at any later time of this generation, such as server_failed.
 func (e Entry) Raise(o Outcome) {
 	e.m.box.post(mail{outcome: &outcomeMail{Outcome: o, generation: e.Hop.Generation}})
 }
 
+// Report posts an event on the way of the effect, one that its row of the table lists, and returns once the machine has
+// recorded it. [ErrSuperseded] says that the state was left before.
+func (e Entry) Report(ctx context.Context, o Outcome) error {
+	recorded := make(chan error, 1)
+	if !e.m.box.post(mail{outcome: &outcomeMail{Outcome: o, visit: e.visit, recorded: recorded}}) {
+		return ErrSuperseded
+	}
+	select {
+	case err := <-recorded:
+		return err
+	case <-ctx.Done():
+		return ErrSuperseded
+	}
+}
+
 // Commit runs act on the owner's goroutine as the point of no return: quiesce must stop the sources of
 // requests and hand in what they still hold; when a stop waits after that, or the state was left, the
 // sources are restored and [ErrSuperseded] is returned, so that a stop is never lost. An error of act is
 // returned after the sources were restored. When act returns nil, then is the outcome, at once: nothing can
-// come between.
-func (e Entry) Commit(ctx context.Context, quiesce func() (restore func()), act func() error, then Outcome) error {
+// come between. act gets the hop that the machine records in that case, and may hand it on.
+func (e Entry) Commit(ctx context.Context, quiesce func() (restore func()), act func(Hop) error, then Outcome) error {
 	answer := make(chan error, 1)
 	if !e.m.box.post(mail{commit: &commitMail{e.visit, quiesce, act, then, answer}}) {
 		return ErrSuperseded
@@ -113,17 +136,42 @@ type Request struct {
 	Reason string
 	// Turn is the turn from inside which the request comes; empty for none.
 	Turn string
-	// Drain is how long a restart may wait for the turns that run; nil for the setting drain_timeout. The
-	// machine lengthens its deadline for a longer one; for a shorter one the effect drain ends early.
+	// Drain is how long a restart waits for the turns that run, instead of the setting drain_timeout; nil for the
+	// setting. A restart that joins one that drains already moves the deadline of that one, to so long from then. Until
+	// the successor is prepared a shorter time than the setting does not count.
 	Drain *time.Duration
 }
 
-// Decision is what became of a request.
+// Verdict is what became of a request.
+type Verdict string
+
+// The verdicts.
+const (
+	VerdictAccepted  Verdict = "accepted"  // it moved the machine
+	VerdictCoalesced Verdict = "coalesced" // the same is under way or waits already
+	VerdictPostponed Verdict = "postponed" // it waits for another state
+	VerdictIgnored   Verdict = "ignored"   // it changes nothing
+)
+
+// verdict is what becomes of a request that meets a cell of the kind.
+func (k Kind) verdict() Verdict {
+	switch k {
+	case Transition, Internal:
+		return VerdictAccepted
+	case Coalesced:
+		return VerdictCoalesced
+	case Postponed:
+		return VerdictPostponed
+	case Ignored, Impossible:
+	}
+	return VerdictIgnored
+}
+
+// Decision is what became of a request, and why.
 type Decision struct {
-	// Outcome is "accepted", "coalesced", "postponed" or "ignored".
-	Outcome string `json:"outcome"`
-	State   State  `json:"state"`
-	Message string `json:"message"`
+	Outcome Verdict `json:"outcome"`
+	State   State   `json:"state"`
+	Message string  `json:"message"`
 	// Hop is the sequence of the newest hop after the decision.
 	Hop uint64 `json:"hop"`
 }
@@ -132,8 +180,8 @@ type Decision struct {
 // to its mailbox or reads the published snapshot.
 type Machine struct {
 	cfg     Config
-	cells   map[key]Cell
 	states  map[State]StateSpec
+	events  map[Event]EventSpec
 	effects map[Effect]EffectSpec
 	box     *mailbox
 	snap    atomic.Pointer[Snapshot]
@@ -146,13 +194,13 @@ type Machine struct {
 	visit      uint64 // counts entries of states; outcomes and timers carry it
 	generation int
 	intent     Intent
-	asked      Request // the latest request that moved the machine
-	exit       int
+	starts     bool    // queued turns are started
+	asked      Request // the request whose intent holds; zero when none did it
+	exit       ExitCode
 	counters   Counters
 	ctx        context.Context // of the visit
 	cancel     context.CancelCauseFunc
-	timers     []*time.Timer
-	deadline   time.Duration // of the visit, after since; 0 for none
+	clock      visitClock
 	lastResort *time.Timer
 	postponed  []mail
 	previous   <-chan struct{} // closed when the latest effect has returned
@@ -166,18 +214,19 @@ func New(cfg Config) (*Machine, error) {
 	}
 	m := &Machine{
 		cfg:     cfg,
-		cells:   make(map[key]Cell),
 		states:  make(map[State]StateSpec),
+		events:  make(map[Event]EventSpec),
 		effects: make(map[Effect]EffectSpec),
 		box:     newMailbox(),
 		state:   cfg.Table.Initial,
 		since:   time.Now(),
 	}
-	for _, c := range cfg.Table.Cells {
-		m.cells[key{c.State, c.Event}] = c
-	}
+	m.clock.until = &deadline{}
 	for _, s := range cfg.Table.States {
 		m.states[s.Name] = s
+	}
+	for _, e := range cfg.Table.Events {
+		m.events[e.Name] = e
 	}
 	for _, e := range cfg.Table.Effects {
 		m.effects[e.Name] = e
@@ -185,9 +234,9 @@ func New(cfg Config) (*Machine, error) {
 			return nil, fmt.Errorf("fsm: no function for the effect %s", e.Name)
 		}
 	}
-	m.history.start(cfg.Previous)
+	m.history.start(cfg.Previous, cfg.First)
 	m.core = newCore(cfg.Table, looplab.Callbacks{
-		"leave_state": func(context.Context, *looplab.Event) { m.leave() },
+		"leave_state": func(_ context.Context, e *looplab.Event) { m.leave(e.Args[0].(*move)) },
 		"enter_state": func(_ context.Context, e *looplab.Event) { m.enter(State(e.Dst), e.Args[0].(*move)) },
 		"after_event": func(_ context.Context, e *looplab.Event) { m.begin(e.Args[0].(*move)) },
 	})
@@ -195,13 +244,13 @@ func New(cfg Config) (*Machine, error) {
 	return m, nil
 }
 
-// newCore builds looplab's machine from the table. The callbacks only hand work over: they never block,
-// fail or fire an event.
+// newCore builds looplab's machine from the table. There an event leads from one state to one other, so a row with a
+// guard is an event of its own. The callbacks only hand work over: they never block, fail or fire an event.
 func newCore(t Table, callbacks looplab.Callbacks) *looplab.FSM {
 	var events looplab.Events
 	for _, c := range t.Cells {
 		if c.Kind == Transition {
-			events = append(events, looplab.EventDesc{Name: string(c.Event), Src: []string{string(c.State)}, Dst: string(c.To)})
+			events = append(events, looplab.EventDesc{Name: c.name(), Src: []string{string(c.State)}, Dst: string(c.To)})
 		}
 	}
 	return looplab.NewFSM(string(t.Initial), events, callbacks)

@@ -22,12 +22,12 @@ var seconds = Timeouts{
 type bench struct {
 	*Machine
 	t    *testing.T
-	exit chan int
+	exit chan ExitCode
 	cfg  Config
 }
 
 func newBench(t *testing.T, own map[Effect]EffectFunc) *bench {
-	b := &bench{t: t, exit: make(chan int, 1)}
+	b := &bench{t: t, exit: make(chan ExitCode, 1)}
 	effects := make(map[Effect]EffectFunc)
 	for _, e := range Lifecycle().Effects {
 		effects[e.Name] = func(ctx context.Context, _ Entry) Outcome {
@@ -89,13 +89,24 @@ func (b *bench) at(s State) *bench {
 	return b
 }
 
+// intending gives the machine the intent with which a row counts.
+func (b *bench) intending(when Intent) *bench {
+	if when == IntentStop {
+		b.ask(Stop)
+	}
+	if when != "" {
+		require.Equal(b.t, when, b.Snapshot().Intent)
+	}
+	return b
+}
+
 func (b *bench) latest() Hop {
 	hops := b.Hops(0)
 	return hops[len(hops)-1]
 }
 
 // end lets whatever is left run into its deadlines.
-func (b *bench) end() int {
+func (b *bench) end() ExitCode {
 	if s := b.Snapshot().State; s == Running {
 		b.ask(Stop)
 	}
@@ -121,30 +132,37 @@ func TestEveryCellDoesWhatTheTableSays(t *testing.T) {
 		}
 		tried++
 		synctest.Test(t, func(t *testing.T) {
-			b := newBench(t, nil).at(c.State)
-			before := b.Snapshot()
+			b := newBench(t, nil).at(c.State).intending(c.When)
+			before, verdict := b.Snapshot(), VerdictAccepted
 			if class[c.Event] == ByRequest {
-				b.ask(c.Event)
+				verdict = b.ask(c.Event).Outcome
 			} else {
 				b.outcome(c.Event)
 			}
 			after := b.Snapshot()
 			switch c.Kind {
 			case Transition:
-				want := c.To
-				if c.State == ShuttingDown && c.Event == Closed {
-					want = Respawning // the bench intends a restart; see TestAStopIsNeverLost
-				}
-				require.Equal(t, want, after.State, "%s × %s", c.State, c.Event)
+				require.Equal(t, c.To, after.State, "%s × %s", c.State, c.name())
+				require.Equal(t, VerdictAccepted, verdict)
 				require.Greater(t, after.Hop, before.Hop)
+				require.Equal(t, c.Event, b.Hops(before.Hop)[0].Event)
+				if len(c.Exits) > 0 {
+					require.Equal(t, c.Exits[0], after.Exit)
+				}
+				require.Equal(t, c.then(before.Intent), after.Intent)
 			case Internal:
 				require.Equal(t, before.State, after.State)
-				require.Equal(t, c.Intent, after.Intent)
-				require.Greater(t, after.Hop, before.Hop)
-			case Ignored:
+				require.Equal(t, VerdictAccepted, verdict)
+				require.Equal(t, c.then(before.Intent), after.Intent)
+				require.Equal(t, before.Ready && !c.Holds, after.Ready)
+				require.Equal(t, before.Hop+1, after.Hop)
+			case Coalesced, Ignored:
 				require.Equal(t, before.State, after.State)
 				require.Equal(t, before.Hop, after.Hop)
 				require.Equal(t, before.Counters.Ignored+1, after.Counters.Ignored)
+				if class[c.Event] == ByRequest {
+					require.Equal(t, c.Kind.verdict(), verdict)
+				}
 			case Postponed:
 				require.Equal(t, before.State, after.State)
 				require.Equal(t, []Event{c.Event}, after.Postponed)
@@ -155,8 +173,7 @@ func TestEveryCellDoesWhatTheTableSays(t *testing.T) {
 			b.end()
 		})
 	}
-	require.Equal(t, (len(table.States)-1)*len(table.Events), tried)
-	t.Logf("%d cells driven on the running machine", tried)
+	t.Logf("%d rows driven on the running machine", tried)
 }
 
 func TestAStoppedMachineAnswersRequests(t *testing.T) {
@@ -173,7 +190,7 @@ func TestDeadlinesEndEveryState(t *testing.T) {
 		from  State
 		after time.Duration
 		to    State
-		exit  int
+		exit  ExitCode
 	}{
 		{Starting, 30 * time.Second, Stopped, ExitFailed},
 		{Draining, 30 * time.Second, ShuttingDown, ExitForced},
@@ -223,7 +240,7 @@ func TestAStopIsNeverLost(t *testing.T) {
 			}
 			require.Equal(t, s, b.Snapshot().State)
 			before := b.Snapshot().Hop
-			require.Equal(t, "accepted", b.ask(Stop).Outcome)
+			require.Equal(t, VerdictAccepted, b.ask(Stop).Outcome)
 			require.Equal(t, ExitOK, b.end())
 			last := b.latest()
 			require.Equal(t, Stopped, last.To)
@@ -238,8 +255,8 @@ func TestAStopIsNeverLost(t *testing.T) {
 func TestARestartWhileStartingWaitsForRunning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil).start()
-		require.Equal(t, "postponed", b.ask(Restart).Outcome)
-		require.Equal(t, "coalesced", b.ask(Restart).Outcome)
+		require.Equal(t, VerdictPostponed, b.ask(Restart).Outcome)
+		require.Equal(t, VerdictCoalesced, b.ask(Restart).Outcome)
 		b.outcome(Started)
 		require.Equal(t, Draining, b.Snapshot().State)
 		require.Len(t, b.Hops(0), 3)
@@ -251,7 +268,7 @@ func TestARestartDuringARestartIsCoalescedWithItsAsker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil).at(Draining)
 		d := b.ask(Restart)
-		require.Equal(t, "coalesced", d.Outcome)
+		require.Equal(t, VerdictCoalesced, d.Outcome)
 		require.Contains(t, d.Message, "asked for by test")
 		b.end()
 	})
@@ -369,7 +386,7 @@ func TestAStopWinsOverACommit(t *testing.T) {
 						b.Notify(Request{Event: Stop, Actor: "SIGTERM"})
 					}
 					return func() { restored++ }
-				}, func() error { acted = true; return errors.New("exec format error") }, Outcome{})
+				}, func(Hop) error { acted = true; return errors.New("exec format error") }, Outcome{Event: Respawned})
 				if errors.Is(err, ErrSuperseded) {
 					<-ctx.Done()
 					return Outcome{}
@@ -395,13 +412,16 @@ func TestAStopWinsOverACommit(t *testing.T) {
 }
 
 // A deadline that comes in the instant of the commit finds the state left: what was handed over is not
-// taken back.
+// taken back. What act hands on is the hop that is recorded.
 func TestNothingComesBetweenACommitAndItsOutcome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var committed error
+		var handedOn Hop
 		b := newBench(t, nil)
 		b.cfg.Effects[EffectRespawn] = func(ctx context.Context, e Entry) Outcome {
-			committed = e.Commit(ctx, func() func() { return func() {} }, func() error {
+			time.Sleep(time.Second) // virtual
+			committed = e.Commit(ctx, func() func() { return func() {} }, func(h Hop) error {
+				handedOn = h
 				b.box.post(mail{outcome: &outcomeMail{Outcome: Outcome{Event: RespawnFailed}, visit: b.visit}})
 				b.Notify(Request{Event: Stop, Actor: "SIGTERM"})
 				return nil
@@ -413,22 +433,201 @@ func TestNothingComesBetweenACommitAndItsOutcome(t *testing.T) {
 		b.ask(Restart)
 		b.outcome(Drained)
 		b.outcome(Closed)
+		time.Sleep(time.Second)
+		synctest.Wait()
 		require.NoError(t, committed)
 		require.Equal(t, ExitOK, b.end())
 		require.Equal(t, Respawned, b.latest().Event)
+		require.Equal(t, "the successor serves", b.latest().Reason)
+		require.InDelta(t, 1000, b.latest().LastedMS, 0.001)
+		require.Equal(t, handedOn, b.latest())
 	})
 }
 
-func TestARestartMayAskForALongerDrain(t *testing.T) {
-	for _, tt := range []struct{ asked, deadline time.Duration }{{time.Hour, time.Hour}, {0, 30 * time.Second}, {time.Second, 30 * time.Second}} {
+func TestACommitToWhatMovesNothingIsImpossible(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.cfg.Effects[EffectRespawn] = func(ctx context.Context, e Entry) Outcome {
+			err := e.Commit(ctx, nil, nil, Outcome{Event: Drained})
+			return Outcome{Event: RespawnFailed, Reason: err.Error()}
+		}
+		b.start()
+		b.outcome(Started)
+		b.ask(Restart)
+		b.outcome(Drained)
+		b.outcome(Closed)
+		require.Equal(t, uint64(1), b.Snapshot().Counters.Impossible)
+		require.ErrorContains(t, errors.New(b.latest().Reason), "does not move the machine out of Respawning")
+		b.end()
+	})
+}
+
+func TestARestartMayAskForAnotherDrain(t *testing.T) {
+	const configured, shutdown = 30 * time.Second, 5 * time.Second
+	for name, tt := range map[string]struct {
+		first, later     time.Duration // what the restart and one that joins it ask for; negative for nothing
+		before, prepared time.Duration // how long the drain may last, from the start on, before and after prepared
+	}{
+		"the setting":                      {-1, -1, configured, configured},
+		"longer":                           {time.Hour, -1, time.Hour, time.Hour},
+		"shorter, once prepared":           {12 * time.Second, -1, configured, 12 * time.Second},
+		"at once, once prepared":           {0, -1, configured, 10 * time.Second},
+		"shorter, by a later one":          {-1, 0, configured, 10 * time.Second},
+		"longer, by a later one":           {-1, time.Hour, time.Hour + 5*time.Second, time.Hour + 5*time.Second},
+		"a later one counts over a first":  {time.Hour, 20 * time.Second, configured, 25 * time.Second},
+		"a later one may lengthen a first": {0, 20 * time.Second, configured, 25 * time.Second},
+	} {
+		for _, isPrepared := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, nil).at(Running)
+				began := time.Now()
+				ask := func(drain time.Duration) Decision {
+					r := Request{Event: Restart, Actor: "test"}
+					if drain >= 0 {
+						r.Drain = &drain
+					}
+					d, err := b.Request(t.Context(), r)
+					require.NoError(t, err)
+					synctest.Wait()
+					return d
+				}
+				ask(tt.first)
+				time.Sleep(5 * time.Second)
+				if d := ask(tt.later); tt.later >= 0 {
+					require.Equal(t, VerdictCoalesced, d.Outcome)
+					require.Contains(t, d.Message, "it waits for turns at most "+tt.later.String()+" more")
+				}
+				require.Equal(t, tt.before, b.Snapshot().Deadline.Sub(began), name)
+				want := tt.before
+				if isPrepared {
+					time.Sleep(5 * time.Second)
+					b.outcome(Prepared)
+					want = tt.prepared
+				}
+				if b.Snapshot().State == Draining {
+					require.Equal(t, want, b.Snapshot().Deadline.Sub(began), name)
+					time.Sleep(time.Until(b.Snapshot().Deadline) - time.Nanosecond)
+					synctest.Wait()
+					require.Equal(t, Draining, b.Snapshot().State)
+					time.Sleep(time.Nanosecond)
+					synctest.Wait()
+				}
+				require.Equal(t, want, time.Since(began), name)
+				require.Equal(t, ShuttingDown, b.Snapshot().State)
+				require.Equal(t, DrainTimedOut, b.latest().Event)
+				require.Equal(t, shutdown, b.Snapshot().Deadline.Sub(b.Snapshot().Since))
+				b.end()
+			})
+		}
+	}
+}
+
+// A wish that is as old as the drain must not make the process end itself.
+func TestAShorterDrainLeavesTheLastResortItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fired := false
+		b := newBench(t, nil)
+		b.cfg.LastResort = func(Snapshot) { fired = true }
+		b.at(Running)
+		_, err := b.Request(t.Context(), Request{Event: Restart, Drain: new(time.Duration)})
+		require.NoError(t, err)
+		time.Sleep(20 * time.Second)
+		b.outcome(Prepared)
+		require.Equal(t, ShuttingDown, b.Snapshot().State)
+		require.Equal(t, "the restart asked to wait no longer", b.latest().Reason)
+		require.Equal(t, ExitForced, b.end())
+		require.False(t, fired)
+	})
+}
+
+func TestWhatIsReportedOnTheWayIsRecordedBeforeTheEffectGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ready []bool
+		b := newBench(t, nil)
+		b.cfg.Effects[EffectDrain] = func(ctx context.Context, e Entry) Outcome {
+			for range 2 {
+				ready = append(ready, b.Snapshot().Ready)
+				require.NoError(t, e.Report(ctx, Outcome{Event: Prepared, Reason: "it is"}))
+			}
+			ready = append(ready, b.Snapshot().Ready)
+			<-ctx.Done()
+			require.ErrorIs(t, e.Report(ctx, Outcome{Event: Prepared}), ErrSuperseded)
+			return Outcome{}
+		}
+		b.at(Running)
+		b.ask(Restart)
+		require.Equal(t, []bool{true, false, false}, ready)
+		require.Equal(t, Hop{
+			Seq: 4, BootID: "boot", Time: b.latest().Time, From: Draining, Event: Prepared, To: Draining, Reason: "it is", Actor: "gateway",
+		}, b.latest())
+		require.Equal(t, uint64(1), b.Snapshot().Counters.Ignored, "the second one changes nothing")
+		b.outcome(Resume)
+		require.True(t, b.Snapshot().Ready)
+		b.end()
+	})
+}
+
+func TestAnEffectKnowsTheDeadlineOfItsState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var at, later time.Time
+		var cause error
+		known := true
+		b := newBench(t, nil)
+		b.cfg.Effects[EffectOpen] = func(ctx context.Context, _ Entry) Outcome {
+			_, known = ctx.Deadline()
+			return Outcome{}
+		}
+		b.cfg.Effects[EffectDrain] = func(ctx context.Context, e Entry) Outcome {
+			at, _ = ctx.Deadline()
+			require.Equal(t, at, e.Deadline())
+			time.Sleep(time.Second)
+			later, _ = ctx.Deadline()
+			<-ctx.Done()
+			require.Equal(t, ShuttingDown, b.Snapshot().State, "the machine moves first")
+			cause = context.Cause(ctx)
+			return Outcome{Event: Drained} // late
+		}
+		b.at(Running)
+		require.False(t, known, "Running has none")
+		began := time.Now()
+		b.ask(Restart)
+		_, err := b.Request(t.Context(), Request{Event: Restart, Drain: new(30 * time.Minute)})
+		require.NoError(t, err)
+		require.Equal(t, ExitForced, b.end())
+		require.Equal(t, 30*time.Second, at.Sub(began))
+		require.Equal(t, 30*time.Minute, later.Sub(began))
+		require.EqualError(t, cause, "the restart asked to wait no longer")
+		require.ErrorIs(t, cause, context.DeadlineExceeded)
+		require.Equal(t, uint64(1), b.Snapshot().Counters.Late)
+	})
+}
+
+func TestTheLastEffectHasATimeOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var took time.Duration
+		b := newBench(t, map[Effect]EffectFunc{EffectRelease: func(ctx context.Context, _ Entry) Outcome {
+			began := time.Now()
+			<-ctx.Done()
+			took = time.Since(began)
+			return Outcome{}
+		}}).at(Respawning)
+		b.ask(Stop)
+		require.Equal(t, ExitOK, b.end())
+		require.Equal(t, finalTime, took)
+	})
+}
+
+func TestAnOutcomeChoosesAmongTheExitCodesOfItsRow(t *testing.T) {
+	for _, c := range []struct {
+		code, want ExitCode
+		impossible uint64
+	}{{0, ExitFailed, 0}, {ExitFailed, ExitFailed, 0}, {ExitConfig, ExitConfig, 0}, {ExitServer, ExitFailed, 1}} {
 		synctest.Test(t, func(t *testing.T) {
-			b := newBench(t, nil).at(Running)
-			_, err := b.Request(t.Context(), Request{Event: Restart, Actor: "test", Drain: &tt.asked})
-			require.NoError(t, err)
-			require.Equal(t, tt.deadline, b.Snapshot().Deadline.Sub(b.Snapshot().Since))
-			b.ask(Stop)
-			require.Equal(t, 5*time.Second, b.Snapshot().Deadline.Sub(b.Snapshot().Since))
-			b.end()
+			b := newBench(t, map[Effect]EffectFunc{EffectStart: func(context.Context, Entry) Outcome {
+				return Outcome{Event: StartFailed, Exit: c.code}
+			}}).start()
+			require.Equal(t, c.want, b.end()) // what is impossible does not move it; the deadline does
+			require.Equal(t, c.impossible, b.Snapshot().Counters.Impossible)
 		})
 	}
 }
@@ -466,7 +665,7 @@ func TestWhatOpensIsOpenedAlthoughARestartFollowsAtOnce(t *testing.T) {
 			}
 		}
 		b.start()
-		require.Equal(t, "postponed", b.ask(Restart).Outcome)
+		require.Equal(t, VerdictPostponed, b.ask(Restart).Outcome)
 		b.outcome(Started)
 		require.Equal(t, Draining, b.Snapshot().State)
 		require.Equal(t, []Effect{EffectOpen, EffectDrain}, order)
@@ -503,6 +702,41 @@ func TestHistoryGoesOnAcrossProcessImages(t *testing.T) {
 		hops := b.Hops(40)
 		require.Equal(t, "old", hops[0].BootID)
 		require.Equal(t, uint64(42), hops[1].Seq)
+		b.end()
+	})
+}
+
+// A predecessor that lives makes its last hop while its successor starts.
+func TestAHopOfTheProcessBeforeThisOneTakesItsPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.cfg.Previous, b.cfg.First = []Hop{{Seq: 41, BootID: "old", To: Respawning}}, 43
+		b.start()
+		require.Equal(t, uint64(43), b.latest().Seq)
+		last := Hop{Seq: 42, BootID: "old", From: Respawning, Event: Respawned, To: Stopped}
+		b.Recall(last)
+		b.Recall(Hop{Seq: 42, BootID: "forged"})
+		require.Equal(t, last, b.Hops(41)[0])
+		b.outcome(Started)
+		require.Equal(t, []uint64{41, 42, 43, 44}, seqs(b.Hops(0)))
+		b.end()
+	})
+}
+
+func seqs(hops []Hop) (all []uint64) {
+	for _, h := range hops {
+		all = append(all, h.Seq)
+	}
+	return all
+}
+
+func TestNothingButARequestCanBeAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil).at(Draining)
+		d := b.ask(Drained)
+		require.Equal(t, VerdictIgnored, d.Outcome)
+		require.Contains(t, d.Message, "not an event that can be asked for")
+		require.Equal(t, Draining, b.Snapshot().State)
 		b.end()
 	})
 }

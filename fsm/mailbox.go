@@ -1,8 +1,6 @@
 package fsm
 
-import (
-	"sync"
-)
+import "sync"
 
 // maxRequests bounds the requests other than stops that wait in the mailbox. Outcomes and deadlines are never refused:
 // there is at most one effect and a few timers at a time.
@@ -21,18 +19,21 @@ type requestMail struct {
 	answer chan<- Decision // buffered; nil when nobody waits
 }
 
-// outcomeMail is an outcome of an effect or a deadline. It counts only in the visit that it belongs to,
-// or, with visit 0, in its generation.
+// outcomeMail is an outcome of an effect, what it reports on its way, or a deadline. It counts only in the visit that it
+// belongs to, or, with visit 0, in its generation.
 type outcomeMail struct {
 	Outcome
 	visit      uint64
 	generation int
+	due        *deadlineError // nil unless a deadline passed
+	armed      uint64         // of a deadline: it counts only until deadlines are set anew
+	recorded   chan<- error   // buffered; nil when nobody waits
 }
 
 type commitMail struct {
 	visit   uint64
 	quiesce func() (restore func())
-	act     func() error
+	act     func(Hop) error
 	then    Outcome
 	answer  chan<- error // buffered
 }

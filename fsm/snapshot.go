@@ -1,6 +1,8 @@
 package fsm
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 	"time"
 )
@@ -39,10 +41,11 @@ type Snapshot struct {
 	// Intent is stop or restart while one is under way; empty otherwise.
 	Intent Intent `json:"intent"`
 	// Exit is the process's exit code as far as it is decided.
-	Exit int `json:"exit"`
+	Exit ExitCode `json:"exit"`
 	// Deadline is when the state ends by itself; zero for never.
 	Deadline time.Time `json:"deadline,omitzero"`
-	// Ready reports whether queued turns are started: the state serves in full.
+	// Ready reports whether queued turns are started: the gateway serves in full. It tells the two halves of Draining
+	// apart, which lie before and after the event prepared.
 	Ready bool `json:"ready"`
 	// Admission is what happens to a new turn now.
 	Admission Admission `json:"admission"`
@@ -58,10 +61,7 @@ func (m *Machine) publish() {
 	spec := m.states[m.state]
 	s := Snapshot{
 		State: m.state, Since: m.since, Hop: m.history.last(), BootID: m.cfg.BootID, Generation: m.generation,
-		Intent: m.intent, Exit: m.exit, Ready: spec.Starts, Admission: spec.Admission, Counters: m.counters,
-	}
-	if m.deadline > 0 {
-		s.Deadline = m.since.Add(m.deadline)
+		Intent: m.intent, Exit: m.exit, Ready: m.starts, Admission: spec.Admission, Counters: m.counters, Deadline: m.clock.until.at(),
 	}
 	if s.Admission == Held && m.intent == IntentStop {
 		s.Admission = Refused
@@ -83,30 +83,54 @@ func (m *Machine) Changed() <-chan struct{} { return m.history.next() }
 // Hops returns the kept hops with a sequence greater than after, oldest first.
 func (m *Machine) Hops(after uint64) []Hop { return m.history.after(after) }
 
+// Recall puts a hop of the process before this one where its number belongs, unless one is there. That process makes its
+// last hop while this one starts.
+func (m *Machine) Recall(h Hop) { m.history.insert(h) }
+
 // history keeps the newest hops and wakes who waits for more.
 type history struct {
 	mu      sync.Mutex
 	hops    []Hop
+	number  uint64 // of the newest hop that was added, or of the one before the first
 	changed chan struct{}
 }
 
-func (h *history) start(previous []Hop) {
+func (h *history) start(previous []Hop, first uint64) {
 	h.hops = append(h.hops, previous[max(0, len(previous)-historyLength):]...)
+	if n := len(h.hops); n > 0 {
+		h.number = h.hops[n-1].Seq
+	}
+	if first > h.number {
+		h.number = first - 1
+	}
 	h.changed = make(chan struct{})
 }
 
-func (h *history) add(hop Hop) uint64 {
+// following is the number of the next hop.
+func (h *history) following() uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	hop.Seq = 1
-	if n := len(h.hops); n > 0 {
-		hop.Seq = h.hops[n-1].Seq + 1
+	return h.number + 1
+}
+
+func (h *history) add(hop Hop) {
+	h.insert(hop)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.number = hop.Seq
+}
+
+func (h *history) insert(hop Hop) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	at, taken := slices.BinarySearchFunc(h.hops, hop.Seq, func(h Hop, seq uint64) int { return cmp.Compare(h.Seq, seq) })
+	if taken {
+		return
 	}
-	if len(h.hops) >= historyLength {
+	h.hops = slices.Insert(h.hops, at, hop)
+	if len(h.hops) > historyLength {
 		h.hops = append(h.hops[:0], h.hops[1:]...)
 	}
-	h.hops = append(h.hops, hop)
-	return hop.Seq
 }
 
 func (h *history) wake() {

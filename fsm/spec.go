@@ -6,6 +6,8 @@
 // and the API show it, and the tests walk it.
 package fsm
 
+import "time"
+
 // State names where the lifecycle is. Written exactly so in code, logs, the API and documents.
 type State string
 
@@ -24,20 +26,21 @@ type Event string
 
 // The events. Who raises each stands in the table below.
 const (
-	Stop             Event = "stop"
-	Restart          Event = "restart"
-	Resume           Event = "resume"
-	Started          Event = "started"
-	StartFailed      Event = "start_failed"
-	ServerFailed     Event = "server_failed"
-	Drained          Event = "drained"
-	DrainTimedOut    Event = "drain_timed_out"
-	Closed           Event = "closed"
-	ClosedForRestart Event = "closed_for_restart"
-	Respawned        Event = "respawned"
-	RespawnDeclined  Event = "respawn_declined"
-	RespawnFailed    Event = "respawn_failed"
-	ForceExit        Event = "force_exit"
+	Stop            Event = "stop"
+	Restart         Event = "restart"
+	Resume          Event = "resume"
+	Started         Event = "started"
+	StartFailed     Event = "start_failed"
+	ServerFailed    Event = "server_failed"
+	Prepared        Event = "prepared"
+	Drained         Event = "drained"
+	DrainTimedOut   Event = "drain_timed_out"
+	Closed          Event = "closed"
+	Respawned       Event = "respawned"
+	HandedBack      Event = "handed_back"
+	RespawnDeclined Event = "respawn_declined"
+	RespawnFailed   Event = "respawn_failed"
+	ForceExit       Event = "force_exit"
 )
 
 // Effect names the work that a transition sets off. The machine runs it in a goroutine of its own, under
@@ -64,9 +67,12 @@ type Kind string
 const (
 	// Transition moves the machine to another state.
 	Transition Kind = "transition"
-	// Internal changes what the machine intends but not its state.
+	// Internal changes what the machine intends, or whether turns start, but not its state.
 	Internal Kind = "internal"
-	// Ignored changes nothing; it is logged and whoever asked is told why.
+	// Coalesced changes nothing: what is asked for is under way already. A restart may move the deadline of the
+	// drain that it joins; see [Request].
+	Coalesced Kind = "coalesced"
+	// Ignored changes nothing; it is logged, and whoever asked gets the reason.
 	Ignored Kind = "ignored"
 	// Postponed keeps the event until a state is entered whose cell decides otherwise.
 	Postponed Kind = "postponed"
@@ -79,14 +85,10 @@ type Intent string
 
 // IntentStop ends in Stopped; IntentRestart ends in a successor or in Starting.
 const (
-	IntentNone    Intent = "none" // in a cell: forget what was intended
+	IntentNone    Intent = "none" // in a cell only: no intent
 	IntentStop    Intent = "stop"
 	IntentRestart Intent = "restart"
 )
-
-// HandoverStep is one step of a hand-over between two processes: who does it, what it is, and what happens when
-// the old or the new one dies or hangs there.
-type HandoverStep struct{ Who, Does, OldDies, NewDies string }
 
 // Setting names the configuration key of a duration, below `lifecycle`.
 type Setting string
@@ -98,6 +100,17 @@ const (
 	ShutdownTimeout Setting = "shutdown_timeout"
 	RespawnTimeout  Setting = "respawn_timeout"
 )
+
+// Timeouts gives the duration of each setting. A missing or zero one ends at once.
+type Timeouts map[Setting]time.Duration
+
+// Defaults are the durations of a configuration that does not set them.
+func Defaults() Timeouts {
+	return Timeouts{
+		StartTimeout: 30 * time.Second, DrainTimeout: 30 * time.Second,
+		ShutdownTimeout: 5 * time.Second, RespawnTimeout: 10 * time.Second,
+	}
+}
 
 // Class says where an event comes from.
 type Class string
@@ -128,11 +141,13 @@ type StateSpec struct {
 	Invariant string `json:"invariant"`
 	// Admission is for an intent other than stop; with the intent to stop, what is held is refused.
 	Admission Admission `json:"admission"`
-	// Starts reports whether accepted turns are started for as long as the state lasts.
+	// Starts reports whether accepted turns are started when the state is entered. A cell may hold them later; see
+	// [Cell.Holds].
 	Starts bool `json:"starts"`
 	// Client is what a client sees.
 	Client string `json:"client"`
-	// Deadlines end the state by themselves; none in Running and Stopped.
+	// Deadlines end the state by themselves, the first before the others. The state that serves and the final one
+	// have none.
 	Deadlines []DeadlineSpec `json:"deadlines"`
 }
 
@@ -153,6 +168,8 @@ type EventSpec struct {
 type EffectSpec struct {
 	Name Effect `json:"effect"`
 	Does string `json:"does"`
+	// Reports are the events that the effect posts on its way, in this order, before any outcome but Panic.
+	Reports []Event `json:"reports,omitempty"`
 	// Outcomes are the events of which the effect posts exactly one; none when it posts nothing.
 	Outcomes []Event `json:"outcomes"`
 	// Panic is the outcome when the effect panics.
@@ -165,22 +182,54 @@ type EffectSpec struct {
 type Cell struct {
 	State State `json:"state"`
 	Event Event `json:"event"`
-	Kind  Kind  `json:"kind"`
+	// When is the intent with which the row counts; empty for any.
+	When Intent `json:"when,omitempty"`
+	Kind Kind   `json:"kind"`
 	// To is the state entered; empty unless Kind is Transition.
 	To State `json:"to"`
 	// Effect is the work set off; empty for none.
 	Effect Effect `json:"effect"`
 	// Intent is what the machine intends from here on; empty leaves it as it was.
 	Intent Intent `json:"intent,omitempty"`
-	// Exit is the process's exit code to remember; 0 leaves it as it was.
-	Exit int    `json:"exit,omitempty"`
-	Why  string `json:"why"`
+	// Holds: from here on no turn is started, until a state is entered that starts turns.
+	Holds bool `json:"holds,omitempty"`
+	// Exits are the process's exit codes that the event may ask for. The first is remembered unless the outcome
+	// chooses another of them. None leaves the code as it was.
+	Exits []ExitCode `json:"exits,omitempty"`
+	Why   string     `json:"why"`
+}
+
+// name tells the rows of one cell apart, in the guard notation of UML.
+func (c Cell) name() string {
+	if c.When == "" {
+		return string(c.Event)
+	}
+	return string(c.Event) + " [" + string(c.When) + "]"
+}
+
+// counts reports whether the row is the one that counts while the machine intends i.
+func (c Cell) counts(i Intent) bool {
+	return c.When == "" || c.When == i || (c.When == IntentNone && i == "")
+}
+
+// then is what the machine intends after the row, when it intended i before.
+func (c Cell) then(i Intent) Intent {
+	switch c.Intent {
+	case "":
+		return i
+	case IntentNone:
+		return ""
+	default:
+		return c.Intent
+	}
 }
 
 // Table is a whole lifecycle. [Lifecycle] returns the one that the gateway runs.
 type Table struct {
-	Initial State        `json:"initial"`
-	First   Effect       `json:"first_effect"` // set off by entering Initial at the start of the process
+	Initial State  `json:"initial"`
+	First   Effect `json:"first_effect"` // set off by entering Initial at the start of the process
+	// Serves is the state that lasts: it has no deadline.
+	Serves  State        `json:"serves"`
 	Final   State        `json:"final"`
 	States  []StateSpec  `json:"states"`
 	Events  []EventSpec  `json:"events"`
@@ -188,16 +237,12 @@ type Table struct {
 	Cells   []Cell       `json:"cells"`
 }
 
-// ModeSpec is a way in which a restart hands over.
-type ModeSpec struct {
-	Name string `json:"mode"`
-	Does string `json:"does"`
-}
-
-// SignalSpec says what a signal does. internal/daemon listens to exactly these.
-type SignalSpec struct {
-	Name  string `json:"signal"`
-	Event Event  `json:"event"`
-	// Rule says on what condition the signal becomes the event.
-	Rule string `json:"rule"`
+// row finds the row that counts for an event in a state while the machine intends i.
+func (t Table) row(s State, e Event, i Intent) (Cell, bool) {
+	for _, c := range t.Cells {
+		if c.State == s && c.Event == e && c.counts(i) {
+			return c, true
+		}
+	}
+	return Cell{}, false
 }

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -10,8 +11,12 @@ import (
 func TestTheTableIsWhole(t *testing.T) {
 	table := Lifecycle()
 	require.NoError(t, table.Check())
-	require.Len(t, table.Cells, len(table.States)*len(table.Events))
-	t.Logf("%d states × %d events: %d cells", len(table.States), len(table.Events), len(table.Cells))
+	decided := make(map[[2]string]bool)
+	for _, c := range table.Cells {
+		decided[[2]string{string(c.State), string(c.Event)}] = true
+	}
+	require.Len(t, decided, len(table.States)*len(table.Events))
+	t.Logf("%d states × %d events: %d cells in %d rows", len(table.States), len(table.Events), len(decided), len(table.Cells))
 }
 
 func TestCheckFindsEveryKindOfMistake(t *testing.T) {
@@ -33,10 +38,24 @@ func TestCheckFindsEveryKindOfMistake(t *testing.T) {
 		"an event twice":       {func(t *Table) { t.Events = append(t.Events, t.Events[0]) }, "declared twice"},
 		"an effect twice":      {func(t *Table) { t.Effects = append(t.Effects, t.Effects[0]) }, "declared twice"},
 		"an unreachable state": {func(t *Table) { set(t, Running, Restart, Ignored) }, "cannot be reached"},
-		"a lost outcome":       {func(t *Table) { set(t, Draining, Drained, Ignored) }, "does not move the machine"},
-		"a lost deadline":      {func(t *Table) { set(t, ShuttingDown, ForceExit, Ignored) }, "does not move the machine"},
-		"no deadline":          {func(t *Table) { t.States[4].Deadlines = nil }, "does not reach Stopped"},
-		"a deadline at once":   {func(t *Table) { t.States[4].Deadlines[0].After = nil }, "is at once"},
+		"a blank guard":        {func(t *Table) { t.Cells = slices.DeleteFunc(t.Cells, isClosed(IntentStop)) }, "ShuttingDown × closed is blank with the intent stop"},
+		"a guard too many":     {func(t *Table) { find(t, ShuttingDown, Closed).When = "" }, "ShuttingDown × closed is decided twice with the intent stop"},
+		"a guard for nothing": {func(t *Table) {
+			t.Cells = append(t.Cells, Cell{State: Running, Event: Stop, When: IntentStop, Kind: Ignored, Why: "spoilt"})
+		}, "Running × stop never counts with the intent stop"},
+		"a misspelt guard":     {func(t *Table) { find(t, ShuttingDown, Closed).When = "restrat" }, "intent \"restrat\" is not declared"},
+		"an unknown exit code": {func(t *Table) { find(t, ShuttingDown, ForceExit).Exits = []ExitCode{42} }, "exits with 42"},
+		"held on the way out":  {func(t *Table) { find(t, Draining, Drained).Holds = true }, "holds turns on its way"},
+		"held where none start": {func(t *Table) {
+			*find(t, ShuttingDown, Prepared) = Cell{State: ShuttingDown, Event: Prepared, Kind: Internal, Holds: true, Why: "spoilt"}
+		}, "holds turns in a state that starts none"},
+		"a lost report":                {func(t *Table) { set(t, Draining, Prepared, Ignored) }, "is not internal"},
+		"a coalesced outcome":          {func(t *Table) { set(t, Draining, Started, Coalesced) }, "nobody asks for it"},
+		"an unknown state that serves": {func(t *Table) { t.Serves = "Sitting" }, "not declared"},
+		"a lost outcome":               {func(t *Table) { set(t, Draining, Drained, Ignored) }, "does not move the machine"},
+		"a lost deadline":              {func(t *Table) { set(t, ShuttingDown, ForceExit, Ignored) }, "does not move the machine"},
+		"no deadline":                  {func(t *Table) { t.States[4].Deadlines = nil }, "does not reach Stopped"},
+		"a deadline at once":           {func(t *Table) { t.States[4].Deadlines[0].After = nil }, "is at once"},
 		"a deadline in Running": {func(t *Table) {
 			t.States[1].Deadlines = []DeadlineSpec{{[]Setting{DrainTimeout}, Stop}}
 		}, "must have none"},
@@ -53,6 +72,10 @@ func TestCheckFindsEveryKindOfMistake(t *testing.T) {
 			require.ErrorContains(t, table.Check(), c.says)
 		})
 	}
+}
+
+func isClosed(when Intent) func(Cell) bool {
+	return func(c Cell) bool { return c.State == ShuttingDown && c.Event == Closed && c.When == when }
 }
 
 func find(t *Table, s State, e Event) *Cell {
@@ -95,4 +118,29 @@ func TestRenderKnowsItsFormats(t *testing.T) {
 	}
 	_, err := Lifecycle().Render("svg")
 	require.ErrorContains(t, err, "known are table, mermaid")
+}
+
+func TestEverySignalHasAnEventAndAKnownCondition(t *testing.T) {
+	for _, s := range Signals() {
+		require.Contains(t, Conditions, s.Condition, s.Name)
+		require.Contains(t, []Event{Stop, Restart}, s.Event)
+		require.Equal(t, s.Condition == Always, s.Else == "", s.Name)
+	}
+}
+
+func TestEveryExitCodeHasAName(t *testing.T) {
+	for _, spec := range ExitCodes() {
+		require.Equal(t, spec.Name, spec.Code.String())
+	}
+	require.Equal(t, "exit code 42", ExitCode(42).String())
+}
+
+func TestEveryStateHasADefaultForItsDeadlines(t *testing.T) {
+	for _, s := range Lifecycle().States {
+		for _, d := range s.Deadlines {
+			for _, setting := range d.After {
+				require.Positive(t, Defaults()[setting], setting)
+			}
+		}
+	}
 }

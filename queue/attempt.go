@@ -48,8 +48,9 @@ type attempt struct {
 	room    chan struct{}
 	cause   error // why the context was ended; nil while it was not
 	grace   *time.Timer
-	skipped bool  // Run is not called
-	failure error // fails the turn whatever Run returns
+	until   time.Time // when the grace is over
+	skipped bool      // Run is not called
+	failure error     // fails the turn whatever Run returns
 	over    bool
 	ending  *endTurn // waits for the append under way
 }
@@ -222,13 +223,40 @@ func (a *attempt) stop(cause error, grace time.Duration) {
 	if a.over {
 		return
 	}
+	until := time.Now().Add(grace)
 	if a.cause == nil {
 		a.cause = cause
-		a.cancel(cause)
+		a.cancel(&endOfRun{cause, until})
 	} else {
+		if a.until.Before(until) {
+			return
+		}
 		a.grace.Stop()
 	}
+	a.until = until
 	a.grace = time.AfterFunc(grace, a.abandon)
+}
+
+// endOfRun is the cause of a context that was ended by [attempt.stop].
+type endOfRun struct {
+	cause error
+	until time.Time
+}
+
+// Error implements error.
+func (e *endOfRun) Error() string { return e.cause.Error() }
+
+// Unwrap returns why the attempt was stopped.
+func (e *endOfRun) Unwrap() error { return e.cause }
+
+// Grace is how long Run still has to return before the attempt is abandoned, for the context of a [Work] that has ended.
+// False when it has not ended, or for a reason of the runner's own.
+func Grace(ctx context.Context) (left time.Duration, ok bool) {
+	end, ok := errors.AsType[*endOfRun](context.Cause(ctx))
+	if !ok {
+		return 0, false
+	}
+	return max(0, time.Until(end.until)), true
 }
 
 // skip ends an attempt whose Run was not called.

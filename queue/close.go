@@ -7,15 +7,11 @@ import (
 	"time"
 )
 
-// Of the time that Close is given, this much (at most a quarter) is kept for writing down what became of
-// the attempts; and this much longer it may take when there was not enough.
-const (
-	closeReserve = 500 * time.Millisecond
-	closeExtra   = time.Second
-)
+// defaultReserve is what [Config.CloseReserve] is when it is not set.
+const defaultReserve = time.Second
 
-// Close interrupts what runs, gives it CancelGrace (or what ctx leaves) to end, writes down what became
-// of it, flushes and closes the store. Later calls of other methods return ErrClosed. It is idempotent:
+// Close interrupts what runs, gives it the time until ctx's deadline but for CloseReserve (without a deadline,
+// CancelGrace) to end, writes down what became of it, flushes and closes the store. Later calls of other methods return ErrClosed. It is idempotent:
 // every call returns the result of the first.
 func (q *Queue) Close(ctx context.Context) error {
 	q.closing.Do(func() { q.closeErr = q.close(ctx, q.store.close) })
@@ -50,10 +46,17 @@ func (q *Queue) Fold() {
 }
 
 func (q *Queue) close(ctx context.Context, closeStore func() error) error {
-	grace := q.cfg.CancelGrace
-	if deadline, ok := ctx.Deadline(); ok {
-		left := time.Until(deadline)
-		grace = max(0, min(grace, left-min(closeReserve, left/4)))
+	grace, reserve := q.closeTimes(ctx)
+	end := time.Now().Add(grace)
+	// within waits until so much of the reserve is used, in percent, whatever becomes of ctx; when that has ended before
+	// its time, the reserve counts from there.
+	within := func(part time.Duration, done <-chan struct{}) bool {
+		if now := time.Now(); ctx.Err() != nil && now.Before(end) {
+			end = now
+		}
+		last, cancel := context.WithDeadline(context.WithoutCancel(ctx), end.Add(reserve*part/100))
+		defer cancel()
+		return waitFor(last, done)
 	}
 	q.endBackground()
 	idle := q.scheduler.idle
@@ -61,25 +64,21 @@ func (q *Queue) close(ctx context.Context, closeStore func() error) error {
 	q.background.Wait()
 
 	var errs []error
-	if !waitFor(ctx, idle) {
+	ending, cancel := context.WithDeadline(ctx, end.Add(reserve/5))
+	defer cancel()
+	if !waitFor(ending, idle) {
 		// Whoever ignores its context is abandoned, and a store that takes no writes is given up.
 		q.scheduler.ask(func() { q.scheduler.stop(ErrClosed, 0) })
-		extra, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeExtra)
-		defer cancel()
-		if !waitFor(extra, idle) {
+		if !within(60, idle) {
 			q.committer.giveUp()
 			errs = append(errs, errors.New("queue: what became of the running turns could not be written; "+
 				"the next start counts them as interrupted by a crash"))
 		}
 	}
 	q.committer.close()
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeExtra)
-	defer cancel()
-	if !waitFor(last, q.committer.done) {
+	if !within(80, q.committer.done) {
 		q.committer.giveUp()
-		final, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeExtra)
-		defer cancel()
-		if !waitFor(final, q.committer.done) {
+		if !within(100, q.committer.done) {
 			// The disk hangs: leave the store to the end of the process.
 			q.hub.end(ErrClosed)
 			q.closed.Store(true)
@@ -94,6 +93,21 @@ func (q *Queue) close(ctx context.Context, closeStore func() error) error {
 		errs = append(errs, fmt.Errorf("queue: close the store: %w", err))
 	}
 	return errors.Join(errs...)
+}
+
+// closeTimes divides the time that Close has: what attempts have to end, and what is left for the rest.
+func (q *Queue) closeTimes(ctx context.Context) (grace, reserve time.Duration) {
+	reserve = q.cfg.CloseReserve
+	if reserve <= 0 {
+		reserve = defaultReserve
+	}
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return q.cfg.CancelGrace, reserve
+	}
+	left := max(0, time.Until(deadline))
+	reserve = min(reserve, left/2)
+	return left - reserve, reserve
 }
 
 // waitFor reports whether done was closed before ctx ended.

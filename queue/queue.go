@@ -32,6 +32,9 @@ type Config struct {
 	Retention time.Duration
 	// CancelGrace is how long an attempt has to return after its context ended before it is abandoned.
 	CancelGrace time.Duration
+	// CloseReserve is how much of the time that Close is given remains, after interrupted attempts have ended or were
+	// abandoned, for writing down what became of them and for closing the store: at most half of it. 0 is a second.
+	CloseReserve time.Duration
 	// RetryBackoff is how long a turn waits after its first attempt failed for a reason that may go away; it
 	// doubles with every further one, up to a minute.
 	RetryBackoff time.Duration

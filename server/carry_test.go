@@ -17,6 +17,8 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
+
+	"gateway/fsm"
 )
 
 func TestAConnectionFollowsWithItsAnswer(t *testing.T) {
@@ -51,7 +53,7 @@ func TestAConnectionWhoseClientLeftIsClosedAndNotCarried(t *testing.T) {
 	defer ln.compare()
 	s := newImage(t, "old", ln, nil)
 	s.Resume(nil)
-	s.stage.set(AdmissionHeld)
+	s.stage.set(fsm.Held)
 	c := dial(t, ln)
 	c.send(post("/held", "question"))
 	waitFor(t, func() bool { return s.gate.held.Load() == 1 })

@@ -29,13 +29,13 @@ func (s *Server) streamGateway(w http.ResponseWriter, r *http.Request) error {
 	for last := false; ; {
 		hops, newer := s.opts.Lifecycle.Hops(after)
 		for _, hop := range hops {
-			if err := out.Send("hop", strconv.FormatUint(hop.Seq, 10), hop.Document); err != nil {
+			if err := out.Send("hop", strconv.FormatUint(hop.Seq, 10), hop); err != nil {
 				return err
 			}
 			after = hop.Seq
 		}
 		if len(hops) > 0 {
-			if err := out.Send("status", "", s.opts.Lifecycle.Status().Document); err != nil {
+			if err := out.Send("status", "", s.opts.Lifecycle.Status()); err != nil {
 				return err
 			}
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"gateway/fsm"
 	"gateway/queue"
 )
 
@@ -92,7 +93,7 @@ func TestOneStreamTellsOfEverything(t *testing.T) {
 	require.NoError(t, err)
 	w.until("lanes", func(data string) bool { return strings.Contains(data, `"paused":true`) })
 
-	g.machine.move("Draining")
+	g.machine.move(fsm.Draining, false)
 	w.until("hop", func(data string) bool { return strings.Contains(data, "Draining") })
 	w.until("status", func(data string) bool { return strings.Contains(data, "Draining") })
 }
@@ -104,7 +105,7 @@ func TestTheStreamOfEverythingGoesOnInTheNextGeneration(t *testing.T) {
 	before.until("shutdown", func(data string) bool { return strings.Contains(data, "1500") })
 	after := g.watch("1")
 	after.until("lanes", func(data string) bool { return strings.Contains(data, `"all":true`) })
-	g.machine.move("Draining")
+	g.machine.move(fsm.Draining, false)
 	after.until("hop", func(data string) bool { return strings.Contains(data, `"seq":2`) })
 }
 

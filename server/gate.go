@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gateway/fsm"
 	"gateway/queue"
 	"gateway/server/api"
 )
@@ -110,9 +111,9 @@ func (g *gate) admit(ctx context.Context, c *conn, not *api.Backend) (*api.Backe
 		case c == nil && parking:
 		case parking || (c != nil && c.isParking()):
 			return nil, errParked
-		case admission == AdmissionRefused:
+		case admission == fsm.Refused:
 			return nil, errRefused
-		case admission == AdmissionOpen && b != nil && b != not:
+		case admission == fsm.Open && b != nil && b != not:
 			return b, nil
 		}
 		if deadline == nil {

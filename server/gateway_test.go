@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
+	"gateway/fsm"
 	"gateway/internal/described"
 	"gateway/internal/puppet"
 	"gateway/queue"
@@ -27,48 +28,52 @@ import (
 type machine struct {
 	*stage
 	mu       sync.Mutex
-	state    string
-	hops     []Hop
+	now      fsm.Snapshot
+	hops     []fsm.Hop
 	newer    chan struct{}
-	asked    []Request
+	asked    []fsm.Request
 	granted  []string
 	decision error
 }
 
 func newMachine() *machine {
-	m := &machine{stage: newStage(AdmissionOpen), newer: make(chan struct{})}
-	m.move("Running")
+	m := &machine{stage: newStage(fsm.Open), newer: make(chan struct{})}
+	m.move(fsm.Running, true)
 	return m
 }
 
-func (m *machine) move(state string) {
+// move enters a state, in which turns start or not.
+func (m *machine) move(state fsm.State, ready bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	seq := uint64(len(m.hops) + 1)
-	document, _ := json.Marshal(map[string]any{"seq": seq, "from": m.state, "to": state})
-	m.state, m.hops = state, append(m.hops, Hop{Seq: seq, Document: document})
+	m.hops = append(m.hops, fsm.Hop{Seq: uint64(len(m.hops) + 1), From: m.now.State, To: state})
+	m.now = fsm.Snapshot{State: state, BootID: "boot", Ready: ready}
 	close(m.newer)
 	m.newer = make(chan struct{})
 }
 
-func (m *machine) Status() Status {
+func (m *machine) Snapshot() fsm.Snapshot {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	document, _ := json.Marshal(map[string]any{"state": m.state, "generation": 0})
-	return Status{State: m.state, BootID: "boot", Document: document}
+	return m.now
 }
 
-func (m *machine) Hops(after uint64) ([]Hop, <-chan struct{}) {
+func (m *machine) Status() json.RawMessage {
+	document, _ := json.Marshal(map[string]any{"state": m.Snapshot().State, "generation": 0})
+	return document
+}
+
+func (m *machine) Hops(after uint64) ([]fsm.Hop, <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return append([]Hop(nil), m.hops[min(int(after), len(m.hops)):]...), m.newer
+	return append([]fsm.Hop(nil), m.hops[min(int(after), len(m.hops)):]...), m.newer
 }
 
-func (m *machine) Request(_ context.Context, r Request) (Decision, error) {
+func (m *machine) Request(_ context.Context, r fsm.Request) (fsm.Decision, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.asked = append(m.asked, r)
-	return Decision{Outcome: "accepted", State: "Draining", Message: "restarting", Hop: 2}, m.decision
+	return fsm.Decision{Outcome: fsm.VerdictAccepted, State: fsm.Draining, Message: "restarting", Hop: 2}, m.decision
 }
 
 func (m *machine) AuthorizeSignal(actor string) {
@@ -76,8 +81,6 @@ func (m *machine) AuthorizeSignal(actor string) {
 	defer m.mu.Unlock()
 	m.granted = append(m.granted, actor)
 }
-
-func (m *machine) States(format string) (string, error) { return "the table as " + format, nil }
 
 // passedOn are the operations whose answers are the machine's; the one of these tests says less than the real one.
 var passedOn = []string{"GET /metrics", "GET /v1/events", "GET /v1/lifecycle", "GET /v1/states"}
@@ -121,7 +124,7 @@ func newGateway(t *testing.T) *gateway {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		require.NoError(t, g.backend.Queue.Close(ctx))
-		g.machine.set(AdmissionRefused)
+		g.machine.set(fsm.Refused)
 		require.NoError(t, g.Close(ctx))
 		require.NoError(t, <-served)
 	})
@@ -150,11 +153,11 @@ func (g *gateway) open() {
 func (g *gateway) restart() {
 	g.t.Helper()
 	expected := int64(1500)
-	g.machine.set(AdmissionHeld)
+	g.machine.set(fsm.Held)
 	g.Retire(api.Notice{Reason: "gateway restarting", RestartExpectedMS: &expected})
 	require.NoError(g.t, g.backend.Queue.Close(g.t.Context()))
 	g.open()
-	g.machine.set(AdmissionOpen)
+	g.machine.set(fsm.Open)
 }
 
 // client is OpenAI's own.

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"gateway/fsm"
 	"gateway/server/api"
 )
 
@@ -28,13 +29,14 @@ func (s *Server) showMetrics(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// ready answers 200 as long as queued turns are started: the gateway serves in full.
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) error {
-	state, status := s.opts.Lifecycle.Status().State, http.StatusOK
-	if state != "Running" {
+	now, status := s.opts.Lifecycle.Snapshot(), http.StatusOK
+	if !now.Ready {
 		status = http.StatusServiceUnavailable
 		w.Header().Set("Retry-After", "1")
 	}
-	return api.Reply(w, status, map[string]string{"state": state})
+	return api.Reply(w, status, map[string]fsm.State{"state": now.State})
 }
 
 // showLifecycle returns the snapshot and the history, or the snapshot and then every hop as it comes.
@@ -47,18 +49,17 @@ func (s *Server) showLifecycle(w http.ResponseWriter, r *http.Request) error {
 		return s.streamLifecycle(w, r, s.hopsAfter(uint64(after)))
 	}
 	var document map[string]json.RawMessage
-	if err := json.Unmarshal(s.opts.Lifecycle.Status().Document, &document); err != nil {
+	if err := json.Unmarshal(s.opts.Lifecycle.Status(), &document); err != nil {
 		return fmt.Errorf("server: the lifecycle's snapshot: %w", err)
 	}
 	if document == nil {
 		document = make(map[string]json.RawMessage)
 	}
 	hops, _ := s.opts.Lifecycle.Hops(uint64(after))
-	history := make([]json.RawMessage, 0, len(hops))
-	for _, hop := range hops {
-		history = append(history, hop.Document)
+	if hops == nil {
+		hops = []fsm.Hop{}
 	}
-	if document["history"], err = json.Marshal(history); err != nil {
+	if document["history"], err = json.Marshal(hops); err != nil {
 		return fmt.Errorf("server: the lifecycle's history: %w", err)
 	}
 	return api.Reply(w, http.StatusOK, document)
@@ -77,7 +78,7 @@ func (s *Server) hopsAfter(after uint64) uint64 {
 func (s *Server) streamLifecycle(w http.ResponseWriter, r *http.Request, after uint64) error {
 	out := api.NewStream(w)
 	retiring := s.retirement.Begun()
-	if err := out.Send("status", "", s.opts.Lifecycle.Status().Document); err != nil {
+	if err := out.Send("status", "", s.opts.Lifecycle.Status()); err != nil {
 		return err
 	}
 	silence := time.NewTimer(api.KeepAlive)
@@ -85,7 +86,7 @@ func (s *Server) streamLifecycle(w http.ResponseWriter, r *http.Request, after u
 	for last := false; ; {
 		hops, newer := s.opts.Lifecycle.Hops(after)
 		for _, hop := range hops {
-			if err := out.Send("hop", strconv.FormatUint(hop.Seq, 10), hop.Document); err != nil {
+			if err := out.Send("hop", strconv.FormatUint(hop.Seq, 10), hop); err != nil {
 				return err
 			}
 			after = hop.Seq
@@ -115,7 +116,7 @@ func (s *Server) streamLifecycle(w http.ResponseWriter, r *http.Request, after u
 }
 
 // requestEvent asks the machine for an event and answers with what it decided.
-func (s *Server) requestEvent(event string) func(http.ResponseWriter, *http.Request) error {
+func (s *Server) requestEvent(event fsm.Event) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		var reason, turn, wait string
 		var drain *time.Duration
@@ -129,13 +130,13 @@ func (s *Server) requestEvent(event string) func(http.ResponseWriter, *http.Requ
 			return api.Invalid("reason", "invalid_value", "reason must be at most %d printable characters. Try: a shorter one, without line breaks", api.MaxReason)
 		case !api.Printable(turn, api.MaxID):
 			return api.Invalid("turn", "invalid_value", "turn is not the id of a turn. Try: what GATEWAY_TURN_ID says, or without it")
-		case authorize && event != "restart":
+		case authorize && event != fsm.Restart:
 			return api.Invalid("authorize_signal", "invalid_value", "only a restart can be authorised. Try: POST /v1/lifecycle/restart")
 		}
 		if wait != "" {
 			d, err := time.ParseDuration(wait)
 			switch {
-			case event != "restart":
+			case event != fsm.Restart:
 				return api.Invalid("drain_timeout", "invalid_value", "only a restart drains. Try: POST /v1/lifecycle/restart")
 			case err != nil || d < 0 || d > maxDrain:
 				return api.Invalid("drain_timeout", "invalid_value", "drain_timeout must be a duration from 0s to %s. Try: \"10s\"", maxDrain)
@@ -146,7 +147,7 @@ func (s *Server) requestEvent(event string) func(http.ResponseWriter, *http.Requ
 			s.opts.Lifecycle.AuthorizeSignal(actor(r))
 			return api.Reply(w, http.StatusOK, map[string]bool{"authorized": true})
 		}
-		decision, err := s.opts.Lifecycle.Request(r.Context(), Request{Event: event, Actor: actor(r), Reason: reason, Turn: turn, Drain: drain})
+		decision, err := s.opts.Lifecycle.Request(r.Context(), fsm.Request{Event: event, Actor: actor(r), Reason: reason, Turn: turn, Drain: drain})
 		if err != nil {
 			return fmt.Errorf("server: requesting %s: %w", event, err)
 		}
@@ -156,14 +157,14 @@ func (s *Server) requestEvent(event string) func(http.ResponseWriter, *http.Requ
 
 // stateAndBoot is where the lifecycle is, and the name of this run of the program.
 func (s *Server) stateAndBoot() (state, bootID string) {
-	status := s.opts.Lifecycle.Status()
-	return status.State, status.BootID
+	now := s.opts.Lifecycle.Snapshot()
+	return string(now.State), now.BootID
 }
 
 // restart asks for a restart.
 func (s *Server) restart(ctx context.Context, actor, reason string) (outcome, state, message string, err error) {
-	d, err := s.opts.Lifecycle.Request(ctx, Request{Event: "restart", Actor: actor, Reason: reason})
-	return d.Outcome, d.State, d.Message, err
+	d, err := s.opts.Lifecycle.Request(ctx, fsm.Request{Event: fsm.Restart, Actor: actor, Reason: reason})
+	return string(d.Outcome), string(d.State), d.Message, err
 }
 
 // checkSuccessor says whether a restart would work.
@@ -217,7 +218,7 @@ func (s *Server) showStates(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return api.Invalid("format", "invalid_value", "there is no format %q. Try: json, mermaid, dot, markdown", api.Clip(format))
 	}
-	text, err := s.opts.Lifecycle.States(format)
+	text, err := fsm.Lifecycle().Render(format)
 	if err != nil {
 		return fmt.Errorf("server: the table of states: %w", err)
 	}

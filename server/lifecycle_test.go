@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -10,19 +11,30 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"gateway/fsm"
 	"gateway/server/api"
 )
 
-func TestHealthIsAlwaysAndReadinessOnlyInRunning(t *testing.T) {
+func TestHealthIsAlwaysAndReadinessWhileTurnsStart(t *testing.T) {
 	g := newGateway(t)
-	for _, state := range []string{"Starting", "Running", "Draining", "ShuttingDown", "Respawning"} {
-		g.machine.move(state)
+	for _, now := range []struct {
+		state fsm.State
+		ready bool
+	}{
+		{fsm.Starting, false},
+		{fsm.Running, true},
+		{fsm.Draining, true},
+		{fsm.Draining, false},
+		{fsm.ShuttingDown, false},
+		{fsm.Respawning, false},
+	} {
+		g.machine.move(now.state, now.ready)
 		status, _, body := g.do("GET", "/healthz", "")
 		require.Equal(t, http.StatusOK, status)
 		require.JSONEq(t, `{"status":"ok"}`, body)
 		status, header, body := g.do("GET", "/readyz", "")
-		require.JSONEq(t, `{"state":"`+state+`"}`, body)
-		if state == "Running" {
+		require.JSONEq(t, `{"state":"`+string(now.state)+`"}`, body)
+		if now.ready {
 			require.Equal(t, http.StatusOK, status)
 			continue
 		}
@@ -33,27 +45,31 @@ func TestHealthIsAlwaysAndReadinessOnlyInRunning(t *testing.T) {
 
 func TestTheLifecycleIsShownWithItsHistory(t *testing.T) {
 	g := newGateway(t)
-	g.machine.move("Draining")
-	g.machine.set(AdmissionHeld) // it needs no Backend
+	g.machine.move(fsm.Draining, false)
+	g.machine.set(fsm.Held) // it needs no Backend
 	_, _, body := g.do("GET", "/v1/lifecycle", "")
-	require.JSONEq(t, `{"state":"Draining","generation":0,"history":[
-		{"seq":1,"from":"","to":"Running"},{"seq":2,"from":"Running","to":"Draining"}]}`, body)
+	require.JSONEq(t, `{"state":"Draining","generation":0,"history":[`+hop(1, "", "Running")+","+hop(2, "Running", "Draining")+`]}`, body)
 	_, _, body = g.do("GET", "/v1/lifecycle?after=2", "")
 	require.JSONEq(t, `{"state":"Draining","generation":0,"history":[]}`, body)
+}
+
+// hop is a hop of the test's machine as the API writes it.
+func hop(seq int, from, to string) string {
+	return fmt.Sprintf(`{"seq":%d,"boot_id":"","generation":0,"time":"0001-01-01T00:00:00Z","from":%q,"event":"","to":%q,"reason":"","actor":"","lasted_ms":0}`, seq, from, to)
 }
 
 func TestHopsAreSeenLiveUntilTheStreamsMustEnd(t *testing.T) {
 	g := newGateway(t)
 	res := g.begin("GET", "/v1/lifecycle", "", "Accept", "text/event-stream", "Last-Event-ID", "1")
 	defer func() { require.NoError(t, res.Body.Close()) }()
-	g.machine.move("Draining")
-	g.machine.move("ShuttingDown")
+	g.machine.move(fsm.Draining, false)
+	g.machine.move(fsm.ShuttingDown, false)
 	g.Retire(api.Notice{Reason: "gateway stopping"})
 	events := strings.Split(strings.TrimSpace(readAll(t, res)), "\n\n")
 	require.Len(t, events, 4)
 	require.True(t, strings.HasPrefix(events[0], "event: status\n"))
-	require.Equal(t, "id: 2\nevent: hop\ndata: {\"from\":\"Running\",\"seq\":2,\"to\":\"Draining\"}", events[1])
-	require.Equal(t, "id: 3\nevent: hop\ndata: {\"from\":\"Draining\",\"seq\":3,\"to\":\"ShuttingDown\"}", events[2])
+	require.Equal(t, "id: 2\nevent: hop\ndata: "+hop(2, "Running", "Draining"), events[1])
+	require.Equal(t, "id: 3\nevent: hop\ndata: "+hop(3, "Draining", "ShuttingDown"), events[2])
 	require.Equal(t, "event: shutdown\ndata: {\"reason\":\"gateway stopping\",\"restart_expected_ms\":null}", events[3])
 }
 
@@ -66,7 +82,7 @@ func TestARequestToTheMachineIsAnsweredWithItsDecision(t *testing.T) {
 	require.Equal(t, http.StatusAccepted, status)
 	status, _, _ = g.do("POST", "/v1/lifecycle/resume", "{}")
 	require.Equal(t, http.StatusAccepted, status)
-	require.Equal(t, []Request{
+	require.Equal(t, []fsm.Request{
 		{Event: "restart", Actor: "api 127.0.0.1", Reason: "new version", Turn: "t1"},
 		{Event: "stop", Actor: "api 127.0.0.1"},
 		{Event: "resume", Actor: "api 127.0.0.1"},
@@ -105,11 +121,13 @@ func TestARequestToTheMachineIsChecked(t *testing.T) {
 
 func TestTheTableIsServedInEveryForm(t *testing.T) {
 	g := newGateway(t)
-	for query, want := range map[string]string{"": "json", "?format=mermaid": "mermaid", "?format=dot": "dot", "?format=markdown": "markdown"} {
+	for query, format := range map[string]string{"": "json", "?format=mermaid": "mermaid", "?format=dot": "dot", "?format=markdown": "markdown"} {
+		want, err := fsm.Lifecycle().Render(format)
+		require.NoError(t, err)
 		status, header, body := g.do("GET", "/v1/states"+query, "")
 		require.Equal(t, http.StatusOK, status)
-		require.Equal(t, stateFormats[want], header.Get("Content-Type"))
-		require.Equal(t, "the table as "+want, body)
+		require.Equal(t, stateFormats[format], header.Get("Content-Type"))
+		require.Equal(t, want, body)
 	}
 	status, _, _ := g.do("GET", "/v1/states?format=png", "")
 	require.Equal(t, http.StatusBadRequest, status)

@@ -19,6 +19,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
+	"gateway/fsm"
 	"gateway/server/api"
 )
 
@@ -81,7 +82,7 @@ func (p *pipes) dial() net.Conn {
 // inBubble runs f on a server whose one endpoint returns the length of what it was sent.
 func inBubble(t *testing.T, f func(s *Server, p *pipes)) {
 	synctest.Test(t, func(t *testing.T) {
-		s := New(Options{Lifecycle: newStage(AdmissionOpen), Log: zerolog.Nop()})
+		s := New(Options{Lifecycle: newStage(fsm.Open), Log: zerolog.Nop()})
 		s.http.Handler = s.serving(s.gated(func(w http.ResponseWriter, r *http.Request, _ *api.Backend) error {
 			n, err := io.Copy(io.Discard, r.Body)
 			return errors.Join(err, api.Reply(w, http.StatusOK, n))

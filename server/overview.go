@@ -133,7 +133,7 @@ func (f *overview) run(stop <-chan struct{}, done chan<- struct{}) {
 
 // refreshLocked tells the watchers what has changed.
 func (f *overview) refreshLocked() {
-	if s := f.lifecycle.Status().Document; !bytes.Equal(s, f.status) {
+	if s := f.lifecycle.Status(); !bytes.Equal(s, f.status) {
 		f.status = s
 		f.tellLocked("status", s)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
+	"gateway/fsm"
 	"gateway/queue"
 	"gateway/server/api"
 )
@@ -23,13 +24,13 @@ import (
 type stage struct {
 	Lifecycle
 	mu        sync.Mutex
-	admission Admission
+	admission fsm.Admission
 	changed   chan struct{}
 }
 
-func newStage(a Admission) *stage { return &stage{admission: a, changed: make(chan struct{})} }
+func newStage(a fsm.Admission) *stage { return &stage{admission: a, changed: make(chan struct{})} }
 
-func (l *stage) set(a Admission) {
+func (l *stage) set(a fsm.Admission) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.admission = a
@@ -37,7 +38,7 @@ func (l *stage) set(a Admission) {
 	l.changed = make(chan struct{})
 }
 
-func (l *stage) Admission() (Admission, <-chan struct{}) {
+func (l *stage) Admission() (fsm.Admission, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.admission, l.changed
@@ -81,7 +82,7 @@ func newImage(t *testing.T, name string, ln *ingress, h api.Handler) *image {
 	shared, err := net.FileListener(f)
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
-	i := &image{name: name, ingress: ln, stage: newStage(AdmissionOpen), served: make(chan error, 1)}
+	i := &image{name: name, ingress: ln, stage: newStage(fsm.Open), served: make(chan error, 1)}
 	i.Server = New(Options{Lifecycle: i.stage, Log: zerolog.Nop()})
 	if h == nil {
 		h = func(w http.ResponseWriter, r *http.Request, _ *api.Backend) error {
@@ -160,7 +161,7 @@ func TestNoConnectionIsLostWhenTheImageIsReplaced(t *testing.T) {
 	waitFor(t, func() bool { return len(old.roster.all()) == 8 })
 
 	before := len(get("/first"))
-	old.stage.set(AdmissionHeld)
+	old.stage.set(fsm.Held)
 	head.send("GET /he")
 	body.send("POST /body HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n01234")
 	chunked.send("POST /chunked HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n")
@@ -242,11 +243,11 @@ func TestAStopRefusesWhatIsHeldAndSaysSo(t *testing.T) {
 	defer ln.compare()
 	s := newImage(t, "old", ln, nil)
 	s.Resume(nil)
-	s.stage.set(AdmissionHeld)
+	s.stage.set(fsm.Held)
 	c := dial(t, ln)
 	c.send(get("/held"))
 	waitFor(t, func() bool { return s.gate.held.Load() == 1 })
-	s.stage.set(AdmissionRefused)
+	s.stage.set(fsm.Refused)
 	resp, err := http.ReadResponse(c.r, nil)
 	require.NoError(t, err)
 	defer func() { _ = resp.Body.Close() }()
@@ -311,7 +312,7 @@ func TestClosingRefusesWhatIsHeldWhateverTheStateSays(t *testing.T) {
 	defer ln.compare()
 	s := newImage(t, "old", ln, nil)
 	s.Resume(nil)
-	s.stage.set(AdmissionHeld)
+	s.stage.set(fsm.Held)
 	c := dial(t, ln)
 	c.send(get("/held"))
 	waitFor(t, func() bool { return s.gate.held.Load() == 1 })
@@ -358,7 +359,7 @@ func TestALineEndBehindARequestDoesNotSpoilTheOneThatIsCarriedOver(t *testing.T)
 			c.send(post("/one", "1"))
 			require.Equal(t, "old /one 1", c.receive())
 			waitFor(t, func() bool { all := old.roster.all(); return len(all) == 1 && !all[0].isServing() })
-			old.stage.set(AdmissionHeld)
+			old.stage.set(fsm.Held)
 			c.send(before)
 			waitFor(t, func() bool {
 				return old.gate.held.Load() == 1 || !strings.HasSuffix(before, "2") && old.roster.all()[0].unanswered() == len(before)
@@ -403,7 +404,7 @@ func TestARequestThatIsTooLargeToBeCarriedOverIsToldSo(t *testing.T) {
 	defer ln.compare()
 	old := newImage(t, "old", ln, nil)
 	old.Resume(nil)
-	old.stage.set(AdmissionHeld)
+	old.stage.set(fsm.Held)
 	c := dial(t, ln)
 	const chunk = "1;padding.....\r\nx\r\n" // most of it is no body
 	const head = "POST /large HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -425,7 +426,7 @@ func TestCarriedRequestsThatNobodyWillServeAreRefused(t *testing.T) {
 	defer ln.compare()
 	s := newImage(t, "old", ln, nil)
 	s.Resume(nil)
-	s.stage.set(AdmissionHeld)
+	s.stage.set(fsm.Held)
 	var clients []*client
 	for range 20 {
 		c := dial(t, ln)
@@ -468,7 +469,7 @@ func (l *slowAccept) Accept() (net.Conn, error) {
 func TestAConnectionThatIsBeingAcceptedIsParkedToo(t *testing.T) {
 	ln := newIngress(t)
 	slow := &slowAccept{ln.TCPListener, make(chan struct{}, 1), make(chan struct{})}
-	s := New(Options{Lifecycle: newStage(AdmissionOpen), Log: zerolog.Nop()})
+	s := New(Options{Lifecycle: newStage(fsm.Open), Log: zerolog.Nop()})
 	serve, err := s.Listen(slow, false)
 	require.NoError(t, err)
 	served := make(chan error, 1)

@@ -3,6 +3,7 @@ package server
 import (
 	"net/http"
 
+	"gateway/fsm"
 	"gateway/server/api"
 )
 
@@ -56,9 +57,9 @@ func (s *Server) routes() routes {
 			"GET /readyz":                {api.Anyone, s.ready},
 			"GET /v1/lifecycle":          {api.Read, s.showLifecycle},
 			"GET /v1/events":             {api.Read, s.streamGateway},
-			"POST /v1/lifecycle/restart": {api.Admin, s.requestEvent("restart")},
-			"POST /v1/lifecycle/stop":    {api.Admin, s.requestEvent("stop")},
-			"POST /v1/lifecycle/resume":  {api.Admin, s.requestEvent("resume")},
+			"POST /v1/lifecycle/restart": {api.Admin, s.requestEvent(fsm.Restart)},
+			"POST /v1/lifecycle/stop":    {api.Admin, s.requestEvent(fsm.Stop)},
+			"POST /v1/lifecycle/resume":  {api.Admin, s.requestEvent(fsm.Resume)},
 			"GET /v1/states":             {api.Read, s.showStates},
 			"GET /v1/openapi.json":       {api.Read, s.showOpenAPI},
 			"GET /metrics":               {api.Read, s.showMetrics},

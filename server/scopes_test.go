@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
+	"gateway/fsm"
 	"gateway/internal/wire"
 	"gateway/server/api"
 )
@@ -154,7 +155,7 @@ func TestTheHistorySaysWhichClientAsked(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, true, w.Call("connect", strings.Replace(wire.PlainConnect, `"role"`, `"auth":{"token":"token that administers"},"role"`, 1))["ok"])
 	require.Equal(t, true, w.Call("gateway.restart.request", "{}")["ok"])
-	require.Equal(t, []Request{
+	require.Equal(t, []fsm.Request{
 		{Event: "restart", Actor: "api client ops 127.0.0.1"},
 		{Event: "restart", Actor: "api 127.0.0.1"},
 		{Event: "restart", Actor: "websocket client ops cli"},
@@ -213,7 +214,7 @@ func TestARelayedRequestHasTheScopesOfItsToken(t *testing.T) {
 		g.Server.http.Handler.ServeHTTP(w, r)
 		require.Equal(t, want, w.Code, token)
 	}
-	require.Equal(t, []Request{{Event: "stop", Actor: "api client ops 192.0.2.2"}}, g.machine.asked)
+	require.Equal(t, []fsm.Request{{Event: "stop", Actor: "api client ops 192.0.2.2"}}, g.machine.asked)
 
 	r := httptest.NewRequest(http.MethodPost, "/v1/lifecycle/stop", nil)
 	w := httptest.NewRecorder()

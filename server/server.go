@@ -32,8 +32,6 @@ const (
 	readHeaderTimeout = 30 * time.Second
 	idleTimeout       = 5 * time.Minute
 	maxHeaderBytes    = 64 << 10
-	// closeGrace is how long answers that are under way have to end when the gateway stops.
-	closeGrace = 3 * time.Second
 	// refuseTime bounds the refusal of a carried connection.
 	refuseTime = 500 * time.Millisecond
 )
@@ -245,12 +243,10 @@ func sayGoodbye(nc net.Conn, code, message string) {
 	}
 }
 
-// Close stops serving: what is held is refused, answers that are under way have a moment to end, then every
-// connection is closed.
+// Close stops serving: what is held is refused, answers that are under way have until ctx ends, then every connection is
+// closed.
 func (s *Server) Close(ctx context.Context) error {
 	s.gate.close()
-	ctx, cancel := context.WithTimeout(ctx, closeGrace)
-	defer cancel()
 	s.http.SetKeepAlivesEnabled(false)
 	for _, c := range s.roster.all() { // net/http waits five seconds for a first request
 		if c.untouched() {
@@ -260,7 +256,7 @@ func (s *Server) Close(ctx context.Context) error {
 	s.hub.Close(ctx)  // net/http does not know of them any more
 	s.partings.Wait() // a moment each
 	err := s.http.Shutdown(ctx)
-	if errors.Is(err, context.DeadlineExceeded) {
+	if err != nil && ctx.Err() != nil {
 		err = s.http.Close() // what is cut here was told to end and did not
 	}
 	if err != nil && !errors.Is(err, net.ErrClosed) {

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"gateway/fsm"
 )
 
 func TestStatsCountWhatIsThereAndWhatWas(t *testing.T) {
@@ -24,14 +26,14 @@ func TestStatsCountWhatIsThereAndWhatWas(t *testing.T) {
 	require.EqualValues(t, 2, stats.Answers[http.StatusSwitchingProtocols])
 	require.Empty(t, stats.SentAway)
 
-	g.machine.set(AdmissionHeld)
+	g.machine.set(fsm.Held)
 	answered := make(chan int, 1)
 	go func() {
 		status, _, _ := g.do(http.MethodGet, "/v1/models", "")
 		answered <- status
 	}()
 	waitFor(t, func() bool { return g.Stats().Held == 1 })
-	g.machine.set(AdmissionOpen)
+	g.machine.set(fsm.Open)
 	require.Equal(t, http.StatusOK, <-answered)
 	require.Zero(t, g.Stats().Held)
 	require.NoError(t, w.Conn.CloseNow())

@@ -12,6 +12,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
 
+	"gateway/fsm"
 	"gateway/internal/wire"
 	"gateway/queue"
 	"gateway/server/api"
@@ -111,7 +112,7 @@ func TestAClientThatIsSlowToCloseHoldsUpNoRestart(t *testing.T) {
 	g := newGateway(t)
 	w := g.connect()
 	expected := int64(1500)
-	g.machine.set(AdmissionHeld)
+	g.machine.set(fsm.Held)
 	g.Retire(api.Notice{Reason: "gateway restarting", RestartExpectedMS: &expected})
 	require.NoError(t, g.backend.Queue.Close(t.Context()))
 	parked := g.Park(t.Context()) // the client has read nothing yet
@@ -119,7 +120,7 @@ func TestAClientThatIsSlowToCloseHoldsUpNoRestart(t *testing.T) {
 	require.True(t, parked[0].Parted)
 	g.open()
 	g.Resume(parked)
-	g.machine.set(AdmissionOpen)
+	g.machine.set(fsm.Open)
 	w.Event("shutdown", func(map[string]any) bool { return true })
 	require.Equal(t, websocket.StatusServiceRestart, w.Closed().Code)
 }

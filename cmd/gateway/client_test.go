@@ -23,7 +23,7 @@ func command(ctx context.Context, stdin io.Reader, stdout io.Writer, args ...str
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	complain(&errOut, err)
-	return errOut.String(), exitCode(err)
+	return errOut.String(), int(exitCode(err))
 }
 
 // gatewayAt runs a command against the gateway of a state folder.

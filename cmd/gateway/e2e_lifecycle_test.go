@@ -333,7 +333,7 @@ func TestATurnThatAsksForTheRestartIsNotWaitedFor(t *testing.T) {
 	require.Contains(t, out, `"output": "run 2, attempt 1"`)
 }
 
-func TestReadyzFollowsTheState(t *testing.T) {
+func TestReadyzFollowsWhetherTurnsStart(t *testing.T) {
 	h := newHouse(t, slowAgents)
 	h.start()
 	s := h.waitState("Running")
@@ -342,7 +342,11 @@ func TestReadyzFollowsTheState(t *testing.T) {
 	h.waitRunning(1)
 	_, _, code := h.gateway("restart", "--no-wait")
 	require.Zero(t, code)
-	h.waitState("Draining")
+	h.eventually("the successor is prepared", func() bool {
+		now, err := h.status()
+		return err == nil && now.State == "Draining" && !now.Ready
+	})
+	require.Contains(t, h.hopEvents(), "prepared")
 	require.Equal(t, http.StatusServiceUnavailable, h.probe(s.Address, "/readyz"))
 	require.Equal(t, http.StatusOK, h.probe(s.Address, "/healthz"))
 	out, stderr, code := h.gateway("resume")

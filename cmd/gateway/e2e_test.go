@@ -167,6 +167,7 @@ func (h *house) signal(sig syscall.Signal) {
 
 type statusJSON struct {
 	State       string `json:"state"`
+	Ready       bool   `json:"ready"`
 	PID         int    `json:"pid"`
 	BootID      string `json:"boot_id"`
 	Generation  int    `json:"generation"`

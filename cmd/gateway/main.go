@@ -16,5 +16,5 @@ func main() {
 	}
 	err := newRootCommand(os.Stdin, os.Stdout, os.Stderr).Execute()
 	complain(os.Stderr, err)
-	os.Exit(exitCode(err))
+	os.Exit(int(exitCode(err)))
 }

@@ -12,7 +12,6 @@ import (
 	"gateway/fsm"
 	"gateway/internal/advice"
 	"gateway/internal/client"
-	"gateway/internal/handoff"
 	"gateway/internal/statedir"
 	"gateway/internal/terminal"
 )
@@ -104,7 +103,7 @@ func restart(cmd *cobra.Command, c *client.Client, f *lifecycleFlags) error {
 	if err != nil {
 		return err
 	}
-	if d.Outcome == "ignored" {
+	if d.Outcome == fsm.VerdictIgnored {
 		return advice.Errorf("the restart was refused while %s: %s", d.State, d.Message).Try("gateway status")
 	}
 	if f.noWait {
@@ -127,7 +126,7 @@ func restart(cmd *cobra.Command, c *client.Client, f *lifecycleFlags) error {
 			return fmt.Errorf("the restart was begun, but how it ends cannot be asked: now %w", err)
 		case errors.As(err, &refused) && !refused.Passing():
 			return err
-		case err != nil && before.RespawnMode == string(handoff.ModeSupervisor) && os.Getenv("MAINPID") != "":
+		case err != nil && before.RespawnMode == fsm.ModeSupervisor && os.Getenv("MAINPID") != "":
 			// We are systemd's ExecReload: it starts the next one once this command has ended.
 			return report(cmd, f.asJSON, map[string]any{"outcome": "left to the supervisor"}, "left to the supervisor")
 		case err != nil: // on its way
@@ -266,7 +265,7 @@ when there is nothing to call off.`,
 			if err != nil {
 				return err
 			}
-			if d.Outcome != "accepted" {
+			if d.Outcome != fsm.VerdictAccepted {
 				return advice.Errorf("nothing to call off: %s", d.Message).Try("gateway status")
 			}
 			return report(cmd, f.asJSON, d, "%s", d.Message)
@@ -284,7 +283,7 @@ func restartProgress(s client.Snapshot, err error, now time.Time) string {
 		return "restarting: the next gateway is on its way"
 	case s.State != fsm.Draining:
 		return "restarting: " + string(s.State)
-	case s.Turns.Running == 0:
+	case s.Turns.Running == 0, s.Ready:
 		return "restarting: Draining, waits for the next gateway to be ready"
 	}
 	text := fmt.Sprintf("restarting: Draining, waits for %d running turns", s.Turns.Running)

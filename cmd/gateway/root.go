@@ -137,7 +137,7 @@ func flagError(cmd *cobra.Command, err error) error {
 
 // exitError is an error with the process's exit code. What a person reads of it ends in a Try line.
 type exitError struct {
-	code int
+	code fsm.ExitCode
 	err  error // nil when everything was said already
 }
 
@@ -155,7 +155,7 @@ func usageError(err error) error {
 }
 
 // exitCode says what the error is to a script: 1 unless it knows better.
-func exitCode(err error) int {
+func exitCode(err error) fsm.ExitCode {
 	var e *exitError
 	switch {
 	case err == nil:

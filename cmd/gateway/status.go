@@ -90,6 +90,13 @@ func printStatus(w io.Writer, s client.Snapshot, asJSON bool) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, format string, args ...any) { _, _ = fmt.Fprintf(t, name+"\t"+format+"\n", args...) }
 	row("state", "%s since %s", s.State, s.Since.Local().Format(time.DateTime))
+	if s.State == fsm.Draining {
+		half := "start until the successor is prepared"
+		if !s.Ready {
+			half = "wait for the restart; the successor is prepared"
+		}
+		row("queued turns", "%s", half)
+	}
 	if s.Intent != "" {
 		row("intent", "%s", s.Intent)
 	}
@@ -117,6 +124,9 @@ func describeHop(h fsm.Hop) string {
 	text := fmt.Sprintf("%s at %s by %s", h.To, h.Time.Local().Format(time.DateTime), h.Actor)
 	if h.Event != "" {
 		text = fmt.Sprintf("%s → %s (%s) at %s by %s", h.From, h.To, h.Event, h.Time.Local().Format(time.DateTime), h.Actor)
+		if h.From == h.To {
+			text = fmt.Sprintf("%s (%s) at %s by %s", h.To, h.Event, h.Time.Local().Format(time.DateTime), h.Actor)
+		}
 	}
 	if h.Reason != "" {
 		text += ": " + h.Reason

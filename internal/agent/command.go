@@ -23,8 +23,11 @@ import (
 const (
 	// inputArgument is what an argument may say to get the input in its place.
 	inputArgument = "{input}"
-	// killGrace is how long a process group has between SIGTERM and SIGKILL.
-	killGrace = 2 * time.Second
+	// killGrace is how long a process group has between SIGTERM and SIGKILL when its attempt has ended for a reason of
+	// the agent's own, such as its timeout. Otherwise it has what the queue leaves, but for killReserve, and at least four
+	// fifths of it: a cancelled turn 2 s, one that is interrupted at the end of the gateway most of shutdown_timeout.
+	killGrace   = 2 * time.Second
+	killReserve = 500 * time.Millisecond
 	// pipeGrace is how long output may still come after the program has ended: a child of it that left its
 	// process group may hold the pipe open.
 	pipeGrace = time.Second
@@ -160,7 +163,7 @@ func killGroup(ctx context.Context, group int, ended <-chan struct{}) {
 	case <-ended:
 	case <-ctx.Done():
 		_ = unix.Kill(-group, unix.SIGTERM)
-		grace := time.NewTimer(killGrace)
+		grace := time.NewTimer(graceOf(ctx))
 		defer grace.Stop()
 		select {
 		case <-ended:
@@ -170,6 +173,15 @@ func killGroup(ctx context.Context, group int, ended <-chan struct{}) {
 		}
 	}
 	_ = unix.Kill(-group, unix.SIGKILL)
+}
+
+// graceOf is how long a process group has to end by itself.
+func graceOf(ctx context.Context) time.Duration {
+	left, ok := queue.Grace(ctx)
+	if !ok {
+		return killGrace
+	}
+	return left - min(killReserve, left/5)
 }
 
 // tempFail is EX_TEMPFAIL of sysexits.h: what could not be done now may be done later.

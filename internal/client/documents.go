@@ -37,7 +37,7 @@ type Change struct {
 }
 
 // Request asks for restart, stop or resume, and returns what was decided.
-func (c *Client) Request(ctx context.Context, event fsm.Event, change Change) (d server.Decision, err error) {
+func (c *Client) Request(ctx context.Context, event fsm.Event, change Change) (d fsm.Decision, err error) {
 	return d, c.call(ctx, http.MethodPost, "/v1/lifecycle/"+string(event), change, &d, nil)
 }
 

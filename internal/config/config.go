@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"gateway/fsm"
 )
 
 // Config is the whole configuration. The zero value is not valid; start from [Default].
@@ -59,10 +61,18 @@ type Lifecycle struct {
 	DrainTimeout    time.Duration `yaml:"drain_timeout" env:"DRAIN_TIMEOUT"`
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" env:"SHUTDOWN_TIMEOUT"`
 	RespawnTimeout  time.Duration `yaml:"respawn_timeout" env:"RESPAWN_TIMEOUT"`
-	// Respawn is auto, exec, spawn, supervisor or in-process. GATEWAY_NO_RESPAWN=1 makes it in-process.
-	Respawn string `yaml:"respawn" env:"RESPAWN"`
+	// Respawn is one of [fsm.Modes]. GATEWAY_NO_RESPAWN=1 makes it in-process.
+	Respawn fsm.Mode `yaml:"respawn" env:"RESPAWN"`
 	// AllowSignalRestart lets SIGUSR1 restart without an authorisation.
 	AllowSignalRestart bool `yaml:"allow_signal_restart" env:"ALLOW_SIGNAL_RESTART"`
+}
+
+// Timeouts are the durations of the states.
+func (l *Lifecycle) Timeouts() fsm.Timeouts {
+	return fsm.Timeouts{
+		fsm.StartTimeout: l.StartTimeout, fsm.DrainTimeout: l.DrainTimeout,
+		fsm.ShutdownTimeout: l.ShutdownTimeout, fsm.RespawnTimeout: l.RespawnTimeout,
+	}
 }
 
 // PrepareTimeout is how long a successor has to say that it could take over: shorter than any drain, so that one that
@@ -121,6 +131,7 @@ const DefaultAgentTimeout = 30 * time.Minute
 
 // Default is the configuration of an empty file.
 func Default() Config {
+	defaults := fsm.Defaults()
 	return Config{
 		Listen:   "127.0.0.1:18789",
 		StateDir: defaultStateDir(),
@@ -128,9 +139,9 @@ func Default() Config {
 		Limits:   Limits{Connections: 10_000, ConnectionsPerAddress: 1000, Burst: 100},
 		Log:      Log{Level: "info", Format: "auto"},
 		Lifecycle: Lifecycle{
-			StartTimeout: 30 * time.Second, DrainTimeout: 30 * time.Second,
-			ShutdownTimeout: 5 * time.Second, RespawnTimeout: 10 * time.Second,
-			Respawn: "auto",
+			StartTimeout: defaults[fsm.StartTimeout], DrainTimeout: defaults[fsm.DrainTimeout],
+			ShutdownTimeout: defaults[fsm.ShutdownTimeout], RespawnTimeout: defaults[fsm.RespawnTimeout],
+			Respawn: fsm.ModeAuto,
 		},
 		Lanes: map[string]Lane{"main": {4}, "cron": {1}, "subagent": {8}},
 		Turns: Turns{

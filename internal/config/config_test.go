@@ -16,6 +16,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/stretchr/testify/require"
+
+	"gateway/fsm"
 )
 
 func write(t *testing.T, text string) string {
@@ -87,7 +89,7 @@ func TestFlagsOverrideTheEnvironmentAndThatTheFile(t *testing.T) {
 	require.Equal(t, 7, l.Config.Turns.MaxAttempts)
 	require.Equal(t, 2*time.Second, l.Config.Lifecycle.DrainTimeout)
 	require.Equal(t, Bytes(64<<10), l.Config.Turns.MaxInput)
-	require.Equal(t, "in-process", l.Config.Lifecycle.Respawn)
+	require.Equal(t, fsm.ModeInPlace, l.Config.Lifecycle.Respawn)
 	require.Equal(t, "flag:--listen", l.Origins["listen"])
 	require.Equal(t, "env:GATEWAY_LOG_LEVEL", l.Origins["log.level"])
 	require.Equal(t, "file:3", l.Origins["turns.max_attempts"])
@@ -392,4 +394,9 @@ func TestADrainThatLeavesASuccessorNoTimeIsWarnedOf(t *testing.T) {
 		require.ErrorContains(t, l.Warnings(), want)
 		require.ErrorContains(t, l.Warnings(), "Try: 1s or more")
 	}
+}
+
+func TestTheDurationsOfTheStatesComeFromTheTable(t *testing.T) {
+	c := Default()
+	require.Equal(t, fsm.Defaults(), c.Lifecycle.Timeouts())
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 
+	"gateway/fsm"
 	"gateway/internal/advice"
 )
 
@@ -205,7 +206,7 @@ func (r *reading) readEnvironment(vars map[string]string) error {
 		}
 	}
 	if vars["GATEWAY_NO_RESPAWN"] == "1" {
-		r.Config.Lifecycle.Respawn = "in-process"
+		r.Config.Lifecycle.Respawn = fsm.ModeInPlace
 		r.Origins["lifecycle.respawn"] = noRespawn
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"gateway/fsm"
 	"gateway/internal/advice"
 )
 
@@ -90,7 +91,7 @@ func (c *Config) problems() Problems {
 	v.timeout("lifecycle.drain_timeout", c.Lifecycle.DrainTimeout)
 	v.timeout("lifecycle.shutdown_timeout", c.Lifecycle.ShutdownTimeout)
 	v.timeout("lifecycle.respawn_timeout", c.Lifecycle.RespawnTimeout)
-	v.choice("lifecycle.respawn", c.Lifecycle.Respawn, "auto", "exec", "spawn", "supervisor", "in-process")
+	v.choice("lifecycle.respawn", string(c.Lifecycle.Respawn), fsm.ModeNames()...)
 	v.turns(c.Turns)
 	v.lanes(c.Lanes)
 	v.agents(c)

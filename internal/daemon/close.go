@@ -10,7 +10,6 @@ import (
 
 	"gateway/fsm"
 	"gateway/internal/failpoint"
-	"gateway/internal/handoff"
 	"gateway/internal/statedir"
 	"gateway/server"
 )
@@ -31,12 +30,12 @@ func (d *Daemon) close(ctx context.Context, e fsm.Entry) fsm.Outcome {
 		f.Retire(notice)
 	}
 	d.endForwarding()
-	if p := d.handover.next; !stop && p.stale() && d.current.Load().mode != handoff.ModeSpawn { // the drain's deadline passed
+	if p := d.handover.next; !stop && p.stale() && d.current.Load().mode != fsm.ModeSpawn { // the drain's deadline passed
 		p.dismiss()
 		d.handover.next = d.prepare()
 	}
 	failpoint.At("close.told")
-	// Both at once: answers end as their turns do, and each has its own few seconds.
+	// Both at once: answers end as their turns do.
 	var steps errgroup.Group
 	steps.Go(func() error { return d.closeLanes(ctx, stop) })
 	if stop {
@@ -52,7 +51,7 @@ func (d *Daemon) close(ctx context.Context, e fsm.Entry) fsm.Outcome {
 // closeLanes interrupts what runs, flushes the store and waits for every child process. It is idempotent. Unless
 // for good, the store is left to the next generation.
 func (d *Daemon) closeLanes(ctx context.Context, forGood bool) error {
-	ctx, cancel := context.WithTimeout(ctx, closeStep)
+	ctx, cancel := closingEnd.within(ctx)
 	defer cancel()
 	var errs []error
 	if o := d.folder.opening; o != nil { // the start ended before it needed the store
@@ -80,7 +79,7 @@ func (d *Daemon) closeLanes(ctx context.Context, forGood bool) error {
 
 // closeIngress answers what is held and closes every connection and listener. It is idempotent.
 func (d *Daemon) closeIngress(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, closeStep)
+	ctx, cancel := answersEnd.within(ctx)
 	defer cancel()
 	in := &d.ingress
 	var errs []error

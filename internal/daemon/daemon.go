@@ -74,7 +74,7 @@ func newDaemon(o Options, loaded config.Loaded, came Arrival, system system) (*D
 	d.handover.begin(came)
 	d.use(loaded)
 	d.outside.metrics = newMetrics(d)
-	previous, err := historyOf(came.Inherited)
+	previous, first, err := historyOf(came.Inherited)
 	if err != nil {
 		d.log.Warn().Err(err).Msg("the history of the process image before this one is lost")
 	}
@@ -84,6 +84,7 @@ func newDaemon(o Options, loaded config.Loaded, came Arrival, system system) (*D
 		Timeouts:   d.timeouts,
 		BootID:     d.bootID,
 		Previous:   previous,
+		First:      first,
 		OnHop:      d.recordHop,
 		OnDecision: d.outside.metrics.decided,
 		LastResort: d.lastResort,
@@ -112,7 +113,7 @@ func (d *Daemon) effects() map[fsm.Effect]fsm.EffectFunc {
 
 // Run runs the gateway until it has stopped or handed over, and returns the exit code of the process. The error is for
 // people; it is nil when nothing is left to explain. When ctx ends, the gateway stops. Call it once.
-func (d *Daemon) Run(ctx context.Context) (code int, err error) {
+func (d *Daemon) Run(ctx context.Context) (code fsm.ExitCode, err error) {
 	d.takeOverEarly()
 	d.outside.supervisor = process.NewSupervisor()
 	d.outside.signals = d.system.signals(d.signalled, lifecycleSignals()...)
@@ -150,13 +151,7 @@ func (d *Daemon) why() error {
 	return d.failure
 }
 
-func (d *Daemon) timeouts() fsm.Timeouts {
-	l := d.config().Lifecycle
-	return fsm.Timeouts{
-		fsm.StartTimeout: l.StartTimeout, fsm.DrainTimeout: l.DrainTimeout,
-		fsm.ShutdownTimeout: l.ShutdownTimeout, fsm.RespawnTimeout: l.RespawnTimeout,
-	}
-}
+func (d *Daemon) timeouts() fsm.Timeouts { return d.config().Lifecycle.Timeouts() }
 
 // recordHop keeps the journal, tells the supervisor and measures.
 func (d *Daemon) recordHop(h fsm.Hop) {
@@ -171,7 +166,7 @@ func (d *Daemon) recordHop(h fsm.Hop) {
 func (d *Daemon) lastResort(s fsm.Snapshot) {
 	d.log.Error().Str("state", string(s.State)).Msg("the lifecycle is stuck; ending the process. Try: report the stacks below")
 	_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
-	os.Exit(fsm.ExitForced)
+	os.Exit(int(fsm.ExitForced))
 }
 
 func (d *Daemon) subsystem(name string) zerolog.Logger {

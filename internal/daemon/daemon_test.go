@@ -34,7 +34,7 @@ type running struct {
 	t    *testing.T
 	stop context.CancelCauseFunc
 	done chan struct{}
-	code int
+	code fsm.ExitCode
 	err  error
 	log  *lines
 }

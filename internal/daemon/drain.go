@@ -10,65 +10,37 @@ import (
 // drain prepares the successor while the lanes go on, then stops them and waits for the turns that run. So clients
 // wait for what only this process can do, and a restart that is called off has held up nobody.
 func (d *Daemon) drain(ctx context.Context, e fsm.Entry) fsm.Outcome {
+	lanes := d.current.Load().lanes
 	d.handover.next = d.prepare()
-	d.current.Load().lanes.Fold()
-	prepared := d.handover.next.done
-	var drained chan error // nil while the lanes go on, and once nothing runs
-	stop := func() {
-		drained = make(chan error, 1)
-		go func() { drained <- d.current.Load().lanes.Drain(ctx, e.Request.Turn) }()
+	lanes.Fold()
+	if ended, how := d.awaitPrepared(ctx); ended {
+		return how
 	}
-	limit := time.NewTimer(never)
-	defer limit.Stop()
-	if e.Request.Drain != nil {
-		limit.Reset(*e.Request.Drain)
+	if e.Report(ctx, fsm.Outcome{Event: fsm.Prepared, Reason: "the successor is prepared"}) != nil {
+		return fsm.Outcome{} // the state was left
 	}
-	select {
-	case <-d.handover.hurry: // meant for an earlier drain
-	default:
+	if lanes.Drain(ctx, e.Request.Turn) != nil {
+		return fsm.Outcome{}
 	}
-	var end fsm.Outcome // how the wait for turns ended, once it has
-	for prepared != nil || end.Event == "" {
-		select {
-		case <-prepared:
-			if err := d.handover.next.err; err != nil {
-				return fsm.Outcome{Event: fsm.Resume, Reason: err.Error()}
-			}
-			prepared = nil
-			if end.Event == "" {
-				stop()
-			}
-		case err := <-drained:
-			if err != nil {
-				return fsm.Outcome{} // the state was left
-			}
-			drained = nil
-			end = fsm.Outcome{Event: fsm.Drained, Reason: "nothing runs"}
-			if d.handover.next.stale() && time.Until(d.machine.Snapshot().Deadline) > d.config().Lifecycle.PrepareTimeout() {
-				d.handover.next.dismiss()
-				d.handover.next = d.prepare() // the file or the executable may have changed while the turns ran
-				prepared = d.handover.next.done
-			}
-		case shorter := <-d.handover.hurry:
-			limit.Reset(shorter)
-		case <-limit.C:
-			drained = nil
-			end = fsm.Outcome{Event: fsm.DrainTimedOut, Reason: "the restart asked to wait no longer"}
-		case <-ctx.Done():
-			return fsm.Outcome{}
+	if d.handover.next.stale() && time.Until(e.Deadline()) > d.config().Lifecycle.PrepareTimeout() {
+		d.handover.next.dismiss()
+		d.handover.next = d.prepare() // the file or the executable may have changed while the turns ran
+		if ended, how := d.awaitPrepared(ctx); ended {
+			return how
 		}
 	}
-	return end
+	return fsm.Outcome{Event: fsm.Drained, Reason: "nothing runs"}
 }
 
-// hurryUp shortens the drain that is under way, if one is.
-func (d *Daemon) hurryUp(limit time.Duration) {
+// awaitPrepared waits for the successor, and reports whether the drain ends here because there is none.
+func (d *Daemon) awaitPrepared(ctx context.Context) (ended bool, how fsm.Outcome) {
 	select {
-	case <-d.handover.hurry: // the newest counts
-	default:
+	case <-d.handover.next.done:
+	case <-ctx.Done():
+		return true, fsm.Outcome{}
 	}
-	select {
-	case d.handover.hurry <- limit:
-	default:
+	if err := d.handover.next.err; err != nil {
+		return true, fsm.Outcome{Event: fsm.Resume, Reason: err.Error()}
 	}
+	return false, fsm.Outcome{}
 }

@@ -3,6 +3,7 @@ package daemon
 import (
 	"github.com/rs/zerolog"
 
+	"gateway/fsm"
 	"gateway/internal/config"
 	"gateway/internal/handoff"
 )
@@ -10,7 +11,7 @@ import (
 // generation is what a restart in this process replaces. It does not change: whoever has something new publishes a copy.
 type generation struct {
 	loaded config.Loaded // the configuration in force
-	mode   handoff.Mode  // how the next restart hands over
+	mode   fsm.Mode      // how the next restart hands over
 	why    string        // why by that mode
 	// lanes and agents are those of the generation before until the store is open again, nil before the first time.
 	lanes  lanes

@@ -3,7 +3,6 @@ package daemon
 import (
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"gateway/internal/handoff"
 )
@@ -38,14 +37,13 @@ type handover struct {
 	next        *preparation              // who is asked, or has promised, to take over from this process; nil for nobody
 	successor   atomic.Pointer[successor] // who this process has handed over to; nil before
 	checking    chan struct{}             // holds one while a successor is only asked
-	hurry       chan time.Duration        // a shorter time for the drain that is under way
 	lingers     bool                      // connections are left that could not be handed over
 }
 
 func (h *handover) begin(came Arrival) {
 	h.came, h.inherited, h.predecessor = came.role(), came.Inherited, came.Predecessor
 	h.role.Store(&h.came)
-	h.checking, h.hurry = make(chan struct{}, 1), make(chan time.Duration, 1)
+	h.checking = make(chan struct{}, 1)
 }
 
 // current is the role of this process.

@@ -25,7 +25,7 @@ func (d *Daemon) holdOff(ctx context.Context, e fsm.Entry) error {
 		return err
 	}
 	if f.Count > 0 {
-		hold := min(f.Hold(), d.config().Lifecycle.StartTimeout/2)
+		hold := min(f.Hold(), holdsOff.of(time.Until(e.Deadline())))
 		d.log.Warn().Int("failed", f.Count).Time("last", f.Last).Str("reason", f.Reason).Dur("wait_ms", hold).
 			Msg("the last starts have failed")
 		d.outside.supervisor.Notify(fmt.Sprintf("STATUS=%s: %d starts have failed; the last one: %s", fsm.Starting, f.Count, statusLine(f.Reason)))

@@ -103,7 +103,7 @@ func (m *metrics) turnEnded(t queue.Turn) {
 
 // decided counts what became of a request.
 func (m *metrics) decided(r fsm.Request, d fsm.Decision) {
-	m.requests.WithLabelValues(string(r.Event), d.Outcome).Inc()
+	m.requests.WithLabelValues(string(r.Event), string(d.Outcome)).Inc()
 }
 
 // Describe implements prometheus.Collector.

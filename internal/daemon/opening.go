@@ -51,7 +51,7 @@ func (d *Daemon) beginOpening(ctx context.Context) *storeOpening {
 			Runner: o.agents, Lanes: concurrency, MaxAttempts: c.Turns.MaxAttempts, OnInterrupt: queue.OnInterrupt(c.Turns.OnInterrupt),
 			MaxQueued: c.Turns.MaxQueued, MaxQueuedPerSession: c.Turns.MaxQueuedPerSession, MaxOutput: int(c.Turns.MaxOutput),
 			MaxInput: int(c.Turns.MaxInput), RetryBackoff: c.Turns.RetryBackoff,
-			Retention: c.Turns.Retention, CancelGrace: cancelGrace, Ended: d.outside.metrics.turnEnded, Log: d.subsystem("queue"),
+			Retention: c.Turns.Retention, CancelGrace: cancelGrace, CloseReserve: closeReserve, Ended: d.outside.metrics.turnEnded, Log: d.subsystem("queue"),
 		})
 	}()
 	return o

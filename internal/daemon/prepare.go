@@ -5,6 +5,7 @@ import (
 	"net"
 	"time"
 
+	"gateway/fsm"
 	"gateway/internal/advice"
 	"gateway/internal/config"
 	"gateway/internal/handoff"
@@ -37,16 +38,16 @@ func (d *Daemon) prepare() *preparation {
 		if p.err = statedir.Room(about.StateDir); p.err != nil {
 			return
 		}
-		if d.current.Load().mode != handoff.ModeInPlace {
+		if d.current.Load().mode != fsm.ModeInPlace {
 			d.shed()
 		}
 		switch d.current.Load().mode {
-		case handoff.ModeInPlace:
+		case fsm.ModeInPlace:
 			p.next, p.err = d.system.candidate(d.Source, about)
-		case handoff.ModeSpawn:
+		case fsm.ModeSpawn:
 			about.Stay = true
 			p.successor, p.err = d.system.spawn(ctx, d.executable, d.Argv, about)
-		case handoff.ModeExec, handoff.ModeSupervisor:
+		case fsm.ModeExec, fsm.ModeSupervisor, fsm.ModeAuto: // auto was replaced when the configuration was put in force
 			_, _, p.err = d.system.ask(ctx, d.executable, d.Argv, about)
 		}
 	}()
@@ -70,7 +71,7 @@ func (d *Daemon) check(ctx context.Context) (server.Successor, error) {
 	err := statedir.Room(about.StateDir)
 	switch {
 	case err != nil:
-	case mode == handoff.ModeInPlace:
+	case mode == fsm.ModeInPlace:
 		var next config.Loaded
 		if next, err = d.system.candidate(d.Source, about); err == nil {
 			s.Version, s.Warnings = d.Version, warnings(next)

@@ -44,8 +44,6 @@ func (d *Daemon) release(ctx context.Context, e fsm.Entry) fsm.Outcome {
 // leaveTo ends a process that has handed over: what it still answers ends here, and each connection follows
 // as its answer is done.
 func (d *Daemon) leaveTo(ctx context.Context, s successor) {
-	ctx, cancel := context.WithTimeout(ctx, closeStep)
-	defer cancel()
 	d.ingress.front.Relay(func(ctx context.Context) (net.Conn, error) { return statedir.DialSocket(ctx, d.config().StateDir) })
 	d.dropCarried()
 	for {

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"gateway/fsm"
-	"gateway/internal/handoff"
 )
 
 // reset begins a new generation in this process.
@@ -13,7 +12,7 @@ func (d *Daemon) reset(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	p.dismiss()
 	if d.tenure.keep(func() {
 		d.handover.next = nil
-		if p != nil && p.err == nil && d.current.Load().mode == handoff.ModeInPlace {
+		if p != nil && p.err == nil && d.current.Load().mode == fsm.ModeInPlace {
 			d.use(p.next)
 		}
 	}, nil) != nil {

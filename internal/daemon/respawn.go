@@ -26,25 +26,25 @@ func (d *Daemon) respawn(ctx context.Context, e fsm.Entry) fsm.Outcome {
 		return fsm.Outcome{Event: fsm.RespawnFailed, Reason: err.Error()}
 	}
 	switch g := d.current.Load(); g.mode {
-	case handoff.ModeInPlace:
+	case fsm.ModeInPlace:
 		return fsm.Outcome{Event: fsm.RespawnDeclined, Reason: "restart in place: " + g.why}
-	case handoff.ModeSupervisor:
-		return fsm.Outcome{Event: fsm.Respawned, Reason: "the supervisor starts the next process", Exit: fsm.ExitSupervisor}
-	case handoff.ModeSpawn:
+	case fsm.ModeSupervisor:
+		return fsm.Outcome{Event: fsm.HandedBack, Reason: "the supervisor starts the next process"}
+	case fsm.ModeSpawn:
 		return d.handToSuccessor(ctx, e)
-	case handoff.ModeExec:
+	case fsm.ModeExec, fsm.ModeAuto: // auto was replaced when the configuration was put in force
 	}
 	return d.handToNextImage(ctx, e)
 }
 
 // handToNextImage replaces the image of this process.
 func (d *Daemon) handToNextImage(ctx context.Context, e fsm.Entry) fsm.Outcome {
-	if d.park(ctx, parkTime) != nil {
+	if d.park(ctx, answersPark) != nil {
 		return fsm.Outcome{}
 	}
 	failpoint.At("respawn.parked")
 	d.folder.journal.Load().Add(map[string]any{"intent": "exec", "boot_id": d.bootID, "time": time.Now(), "path": d.executable})
-	err := e.Commit(ctx, d.outside.signals.Quiesce, d.replaceImage, fsm.Outcome{})
+	err := e.Commit(ctx, d.outside.signals.Quiesce, d.replaceImage, fsm.Outcome{Event: fsm.Respawned, Reason: "handed over"})
 	if errors.Is(err, fsm.ErrSuperseded) {
 		return fsm.Outcome{}
 	}
@@ -55,11 +55,11 @@ func (d *Daemon) handToNextImage(ctx context.Context, e fsm.Entry) fsm.Outcome {
 // killed and this process goes on.
 func (d *Daemon) handToSuccessor(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	s := d.handover.next.successor
-	if d.park(ctx, spawnParkTime) != nil {
+	if d.park(ctx, answersFollow) != nil {
 		return fsm.Outcome{}
 	}
 	d.folder.journal.Load().Add(map[string]any{"intent": "spawn", "boot_id": d.bootID, "time": time.Now(), "path": d.executable, "pid": s.pid()})
-	everything, err := d.everything()
+	everything, err := d.everything(nil)
 	if err == nil {
 		d.shed()
 		err = s.Go(ctx, everything)
@@ -67,8 +67,12 @@ func (d *Daemon) handToSuccessor(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	}
 	if err == nil {
 		then := fsm.Outcome{Event: fsm.Respawned, Reason: fmt.Sprintf("the successor serves, pid %d", s.pid())}
-		err = e.Commit(ctx, d.outside.signals.Quiesce, func() error {
-			if err := s.Serve(); err != nil {
+		err = e.Commit(ctx, d.outside.signals.Quiesce, func(last fsm.Hop) error {
+			hop, err := json.Marshal(last)
+			if err != nil {
+				return err
+			}
+			if err := s.Serve(hop); err != nil {
 				return err
 			}
 			d.handover.successor.Store(&s)
@@ -81,19 +85,19 @@ func (d *Daemon) handToSuccessor(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	return fsm.Outcome{Event: fsm.RespawnFailed, Reason: err.Error()}
 }
 
-// park takes every connection that is not being answered, and those whose answers end within the time.
-func (d *Daemon) park(ctx context.Context, patience time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// park takes every connection that is not being answered, and those whose answers end within the share.
+func (d *Daemon) park(ctx context.Context, answers share) error {
+	ctx, cancel := answers.within(ctx)
 	defer cancel()
 	parked := d.ingress.front.Park(ctx)
 	return d.tenure.keep(func() { d.ingress.carried = append(d.ingress.carried, parked...) }, func() { d.ingress.front.Refuse(parked) })
 }
 
-// replaceImage returns only when it failed.
-func (d *Daemon) replaceImage() error {
+// replaceImage returns only when it failed. The next image gets the hop that has led to it.
+func (d *Daemon) replaceImage(last fsm.Hop) error {
 	d.folder.journal.Load().Close()
 	defer func() { d.folder.journal.Store(statedir.OpenJournal(d.config().StateDir)) }()
-	everything, err := d.everything()
+	everything, err := d.everything(&last)
 	if err != nil {
 		return err
 	}
@@ -101,16 +105,21 @@ func (d *Daemon) replaceImage() error {
 	return d.system.replace(d.executable, d.Argv, everything)
 }
 
-// everything is what goes over. This process still has all of it when the hand-over fails.
-func (d *Daemon) everything() (handoff.Handover, error) {
+// everything is what goes over; last is the hop with which this process ends, nil when it has yet to be made. This process
+// still has all of it when the hand-over fails.
+func (d *Daemon) everything(last *fsm.Hop) (handoff.Handover, error) {
 	hops := d.machine.Hops(0)
+	next := hops[len(hops)-1].Seq + 2 // the hop between them is the last one of this process
+	if last != nil {
+		hops = append(hops, *last)
+	}
 	history, err := json.Marshal(hops[max(0, len(hops)-hopsHandedOver):])
 	if err != nil {
 		return handoff.Handover{}, err
 	}
 	return handoff.Handover{
 		About: handoff.About{
-			BootID: d.bootID, StateDir: d.config().StateDir, History: history,
+			BootID: d.bootID, StateDir: d.config().StateDir, History: history, NextHop: next,
 			ListenAddress: d.ingress.listens, Activated: d.ingress.activated.Load(),
 		},
 		Lock: d.folder.lock, Listener: d.ingress.listener.(syscall.Conn), Socket: d.ingress.socket.(syscall.Conn),
@@ -126,23 +135,19 @@ func carried(parked []server.Parked) []handoff.Carried {
 	return conns
 }
 
-// historyOf reads what the image before this one did, and adds that it has handed over.
-func historyOf(h *handoff.Inherited) ([]fsm.Hop, error) {
+// historyOf reads what the gateway before this one did, and the number of the first hop of this one.
+func historyOf(h *handoff.Inherited) (hops []fsm.Hop, next uint64, err error) {
 	if h == nil {
-		return nil, nil
+		return nil, 0, nil
 	}
-	var hops []fsm.Hop
 	if err := json.Unmarshal(h.History, &hops); err != nil {
-		return nil, fmt.Errorf("gateway: history: %w", err)
+		return nil, h.NextHop, fmt.Errorf("gateway: history: %w", err)
 	}
 	if len(hops) == 0 {
-		return nil, errors.New("gateway: history: empty")
+		return nil, h.NextHop, errors.New("gateway: history: empty")
 	}
-	last := hops[len(hops)-1]
-	now := time.Now()
-	return append(hops, fsm.Hop{
-		Seq: last.Seq + 1, BootID: h.BootID, Generation: last.Generation, Time: now,
-		From: fsm.Respawning, Event: fsm.Respawned, To: fsm.Stopped, Actor: "gateway",
-		Reason: "handed over", LastedMS: float64(max(0, now.Sub(last.Time)).Microseconds()) / 1000, // the clock may have been set back
-	}), nil
+	if h.NextHop == 0 { // handed over by a version that does not pass its last hop on
+		return hops, hops[len(hops)-1].Seq + 2, nil
+	}
+	return hops, h.NextHop, nil
 }

@@ -30,7 +30,7 @@ type Options struct {
 
 // Main is the whole life of a process that is a gateway, as [Daemon.Run] returns it. A process that a predecessor started
 // answers it first, and hears whether it is needed.
-func Main(o Options) (code int, err error) {
+func Main(o Options) (code fsm.ExitCode, err error) {
 	predecessor, err := handoff.Asked()
 	if err != nil {
 		return fsm.ExitFailed, err
@@ -41,7 +41,7 @@ func Main(o Options) (code int, err error) {
 	return runDaemon(o)
 }
 
-func runDaemon(o Options) (code int, err error) {
+func runDaemon(o Options) (code fsm.ExitCode, err error) {
 	collectLater()
 	inherited, err := handoff.Inherit()
 	if err != nil {
@@ -78,7 +78,7 @@ func collectLater() {
 
 // runSuccessor says whether this process could take over from the gateway that asks, and does so when it is
 // told to. What was checked is what runs.
-func runSuccessor(o Options, predecessor *handoff.Predecessor) (code int, err error) {
+func runSuccessor(o Options, predecessor *handoff.Predecessor) (code fsm.ExitCode, err error) {
 	defer predecessor.Close()
 	loaded, err := candidateFor(o.Source, predecessor.Question)
 	var warned []string

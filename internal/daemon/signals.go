@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gateway/fsm"
+	"gateway/internal/advice"
 )
 
 // lifecycleSignals are the signals of the table.
@@ -17,37 +18,48 @@ func lifecycleSignals() []os.Signal {
 	return sigs
 }
 
-// signalled turns a signal into the event that the table names for it.
+// signalled turns a signal into the event of its row, when its condition holds.
 func (d *Daemon) signalled(sig os.Signal) {
 	number, ok := sig.(unix.Signal)
 	if !ok {
 		return
 	}
-	name := unix.SignalName(number)
 	if s := d.handover.handedTo(); s != nil { // whoever sends it means the gateway
 		_ = unix.Kill(s.pid(), number)
 		return
 	}
-	switch number { //nolint:exhaustive // the signals of the table
-	case unix.SIGTERM, unix.SIGINT:
-		d.machine.Notify(fsm.Request{Event: fsm.Stop, Actor: name})
-	case unix.SIGHUP:
-		if _, err := d.system.candidate(d.Source, d.question()); err != nil {
+	name := unix.SignalName(number)
+	for _, row := range fsm.Signals() {
+		if row.Name != name {
+			continue
+		}
+		reason, err := d.conditions()[row.Condition]()
+		if err != nil {
 			d.outside.metrics.signals.WithLabelValues(name).Inc()
-			d.log.Warn().Err(err).Msg("received SIGHUP; refused, the gateway goes on as it was")
+			d.log.Warn().Err(err).Msg("received " + name + "; refused, the gateway goes on as it was")
 			return
 		}
-		d.machine.Notify(fsm.Request{Event: fsm.Restart, Actor: name, Reason: "the configuration on disk is valid"})
-	case unix.SIGUSR1:
-		if d.config().Lifecycle.AllowSignalRestart {
-			d.machine.Notify(fsm.Request{Event: fsm.Restart, Actor: name, Reason: "lifecycle.allow_signal_restart"})
-			return
-		}
-		if actor, ok := d.outside.permit.Use(); ok {
-			d.machine.Notify(fsm.Request{Event: fsm.Restart, Actor: name, Reason: "authorised by " + actor})
-			return
-		}
-		d.outside.metrics.signals.WithLabelValues(name).Inc()
-		d.log.Warn().Msg("received SIGUSR1; refused: no restart was authorised. Try: gateway restart, or gateway restart --authorize-signal before the signal, or lifecycle.allow_signal_restart: true")
+		d.machine.Notify(fsm.Request{Event: row.Event, Actor: name, Reason: reason})
+	}
+}
+
+// conditions has a function for each condition of a signal. It returns why the condition holds, for the history, or why
+// it does not.
+func (d *Daemon) conditions() map[fsm.Condition]func() (reason string, err error) {
+	return map[fsm.Condition]func() (string, error){
+		fsm.Always: func() (string, error) { return "", nil },
+		fsm.ValidConfiguration: func() (string, error) {
+			_, err := d.system.candidate(d.Source, d.question())
+			return "the configuration on disk is valid", err
+		},
+		fsm.Authorised: func() (string, error) {
+			if d.config().Lifecycle.AllowSignalRestart {
+				return "lifecycle.allow_signal_restart", nil
+			}
+			if actor, ok := d.outside.permit.Use(); ok {
+				return "authorised by " + actor, nil
+			}
+			return "", advice.Errorf("no restart was authorised").Try("gateway restart, or gateway restart --authorize-signal before the signal, or lifecycle.allow_signal_restart: true")
+		},
 	}
 }

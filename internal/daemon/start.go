@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"context"
 	"crypto/ed25519"
+	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -83,13 +83,16 @@ func (d *Daemon) takeOver(ctx context.Context, _ fsm.Entry) error {
 		return nil
 	}
 	p := d.handover.predecessor
-	patience := d.config().Lifecycle.StartTimeout / 2 // this process gives up before its state does
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("it said nothing for %s", patience))
+	ctx, cancel := awaitsServe.within(ctx)
 	defer cancel()
-	if err := p.Ready(ctx); err != nil {
+	last, err := p.Ready(ctx)
+	if err != nil {
 		return err
 	}
-	var err error
+	var hop fsm.Hop
+	if last != nil && json.Unmarshal(last, &hop) == nil { // none when it is dead
+		d.machine.Recall(hop)
+	}
 	return cmp.Or(d.tenure.keep(func() {
 		if err = d.handover.move(toldToServe); err == nil {
 			d.handover.forwarded.Go(func() { p.Forwarded(d.takeForwarded) })

@@ -31,7 +31,7 @@ func (d *Daemon) tellSupervisor(h fsm.Hop) {
 		d.outside.supervisor.Notify(sdnotify.SdNotifyReady, fmt.Sprintf("MAINPID=%d", s.pid()), "STATUS="+string(fsm.Running))
 	case h.To == fsm.Running:
 		d.outside.supervisor.Notify(sdnotify.SdNotifyReady, status)
-	case h.To == fsm.Draining:
+	case h.To == fsm.Draining && h.From != fsm.Draining:
 		wait := d.config().Lifecycle.DrainTimeout + d.config().Lifecycle.ShutdownTimeout + d.config().Lifecycle.RespawnTimeout + extendSlack
 		d.outside.supervisor.Notify(append(process.Reloading(), fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", wait.Microseconds()), status)...)
 	case h.To == fsm.ShuttingDown && (h.Event == fsm.Stop || h.Event == fsm.ServerFailed):

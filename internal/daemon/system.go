@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
 	"net"
 	"os"
 	"syscall"
@@ -87,7 +88,7 @@ type front interface {
 type successor interface {
 	pid() int
 	Go(context.Context, handoff.Handover) error
-	Serve() error
+	Serve(last json.RawMessage) error
 	Forward([]handoff.Carried) error
 	Leave()
 	Dismiss()

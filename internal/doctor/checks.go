@@ -394,7 +394,7 @@ func (x *examination) supervisor() {
 
 // supervised warns of a mode of restarting that leaves nobody to start the next gateway.
 func (x *examination) supervised() {
-	if x.config.Config.Lifecycle.Respawn != string(handoff.ModeSupervisor) || (x.running == nil && handoff.Look().Supervisor != "") {
+	if x.config.Config.Lifecycle.Respawn != fsm.ModeSupervisor || (x.running == nil && handoff.Look().Supervisor != "") {
 		return
 	}
 	if x.running == nil || !strings.Contains(x.running.RespawnReason, "supervised by") {

@@ -34,6 +34,8 @@ type About struct {
 	Activated bool `json:"activated,omitempty"`
 	// History is opaque to this package.
 	History json.RawMessage `json:"history"`
+	// NextHop is the number of the first hop of who takes over; 0 where it is not known.
+	NextHop uint64 `json:"next_hop,omitempty"`
 }
 
 // Handover is everything that a gateway passes to the one that replaces it: the next image of this process, or a

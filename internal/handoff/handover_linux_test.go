@@ -191,7 +191,8 @@ func relayMain() {
 	}
 	fail(err)
 	if asked != nil {
-		fail(asked.Ready(context.Background()))
+		_, err = asked.Ready(context.Background())
+		fail(err)
 		fail(lock.Claim())
 	}
 	if left == 0 {
@@ -208,7 +209,7 @@ func relayMain() {
 	s, err := Spawn(context.Background(), os.Args[0], next, Question{StateDir: dir, Stay: true})
 	fail(err)
 	fail(s.Go(context.Background(), Handover{Lock: lock}))
-	fail(s.Serve())
+	fail(s.Serve(nil))
 	fail(lock.Leave())
 }
 

@@ -44,6 +44,8 @@ type message struct {
 	Warnings []string `json:"warnings,omitempty"`
 	Error    string   `json:"error,omitempty"`
 	Files    int      `json:"files,omitempty"`
+	// Hop is the last one of the predecessor; it goes with the word to serve, and is opaque to this package.
+	Hop json.RawMessage `json:"hop,omitempty"`
 }
 
 // link is one end of a pair of connected sockets. One goroutine may send while another receives.

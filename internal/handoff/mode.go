@@ -3,20 +3,8 @@ package handoff
 import (
 	"os"
 	"runtime"
-)
 
-// Mode is how a restart hands over.
-type Mode string
-
-const (
-	// ModeExec replaces the image of this process: the process id, the lock and the listener stay.
-	ModeExec Mode = "exec"
-	// ModeSpawn hands over to a process of its own.
-	ModeSpawn Mode = "spawn"
-	// ModeInPlace starts again inside this process image; it is also what every other mode falls back to.
-	ModeInPlace Mode = "in-process"
-	// ModeSupervisor ends this process with an exit code that asks the supervisor for a fresh start.
-	ModeSupervisor Mode = "supervisor"
+	"gateway/fsm"
 )
 
 // Surroundings decide how a restart can hand over. The zero value is a process that nobody supervises.
@@ -54,38 +42,38 @@ func Look() Surroundings {
 }
 
 // Choose decides the mode for a configured value and says why.
-func (s Surroundings) Choose(configured string) (mode Mode, why string) {
+func (s Surroundings) Choose(configured fsm.Mode) (mode fsm.Mode, why string) {
 	by := ""
 	if s.Supervisor != "" {
 		by = "; supervised by " + s.Supervisor
 	}
 	const sealed = "TLS connections cannot be carried over an exec; a new executable needs gateway stop, then gateway run"
-	switch mode := Mode(configured); {
+	switch mode := configured; {
 	case s.NoRespawn:
-		return ModeInPlace, "GATEWAY_NO_RESPAWN=1"
-	case mode == ModeSpawn && s.First:
-		return ModeInPlace, "spawn is configured, but this is process 1: a successor would end with it"
-	case mode == ModeSpawn && s.Supervisor != "" && !s.Follows && s.TLS:
-		return ModeInPlace, "spawn is configured, but " + s.Supervisor + " would take the end of this process for the end of the gateway, and " + sealed
-	case mode == ModeExec && s.TLS:
-		return ModeInPlace, "exec is configured, but " + sealed
-	case mode == ModeSpawn && s.Supervisor != "" && !s.Follows:
-		return ModeExec, "spawn is configured, but " + s.Supervisor + " would take the end of this process for the end of the gateway"
-	case mode == ModeExec && !s.CanExec:
-		return ModeInPlace, "exec is configured, but this system cannot replace a process image"
-	case mode == ModeExec, mode == ModeSpawn, mode == ModeInPlace, mode == ModeSupervisor:
+		return fsm.ModeInPlace, "GATEWAY_NO_RESPAWN=1"
+	case mode == fsm.ModeSpawn && s.First:
+		return fsm.ModeInPlace, "spawn is configured, but this is process 1: a successor would end with it"
+	case mode == fsm.ModeSpawn && s.Supervisor != "" && !s.Follows && s.TLS:
+		return fsm.ModeInPlace, "spawn is configured, but " + s.Supervisor + " would take the end of this process for the end of the gateway, and " + sealed
+	case mode == fsm.ModeExec && s.TLS:
+		return fsm.ModeInPlace, "exec is configured, but " + sealed
+	case mode == fsm.ModeSpawn && s.Supervisor != "" && !s.Follows:
+		return fsm.ModeExec, "spawn is configured, but " + s.Supervisor + " would take the end of this process for the end of the gateway"
+	case mode == fsm.ModeExec && !s.CanExec:
+		return fsm.ModeInPlace, "exec is configured, but this system cannot replace a process image"
+	case mode == fsm.ModeExec, mode == fsm.ModeSpawn, mode == fsm.ModeInPlace, mode == fsm.ModeSupervisor:
 		return mode, "configured" + by
 	case s.First:
-		return ModeInPlace, "auto: this is process 1, to which the kernel delivers no stop while its image is replaced"
+		return fsm.ModeInPlace, "auto: this is process 1, to which the kernel delivers no stop while its image is replaced"
 	case !s.CanExec:
-		return ModeInPlace, "auto: this system cannot replace a process image"
+		return fsm.ModeInPlace, "auto: this system cannot replace a process image"
 	case s.TLS && s.Supervisor != "" && !s.Follows:
-		return ModeInPlace, "auto: " + s.Supervisor + " would take the end of this process for the end of the gateway, and " + sealed
+		return fsm.ModeInPlace, "auto: " + s.Supervisor + " would take the end of this process for the end of the gateway, and " + sealed
 	case s.TLS && !s.Follows && s.UnderFirst:
-		return ModeInPlace, "auto: process 1 may end with this process, and " + sealed
+		return fsm.ModeInPlace, "auto: process 1 may end with this process, and " + sealed
 	case s.TLS:
-		return ModeSpawn, "auto: with TLS this process answers its connections to their end, beside its successor" + by
+		return fsm.ModeSpawn, "auto: with TLS this process answers its connections to their end, beside its successor" + by
 	default:
-		return ModeExec, "auto: the process id stays, so no supervisor notices" + by
+		return fsm.ModeExec, "auto: the process id stays, so no supervisor notices" + by
 	}
 }

@@ -4,41 +4,43 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"gateway/fsm"
 )
 
 func TestTheModeFollowsTheSurroundingsAndSaysWhy(t *testing.T) {
 	plain := Surroundings{CanExec: true}
 	for _, tt := range []struct {
 		in         Surroundings
-		configured string
-		mode       Mode
+		configured fsm.Mode
+		mode       fsm.Mode
 		why        string
 	}{
-		{plain, "auto", ModeExec, "no supervisor notices"},
-		{plain, "exec", ModeExec, "configured"},
-		{plain, "spawn", ModeSpawn, "configured"},
-		{plain, "in-process", ModeInPlace, "configured"},
-		{plain, "supervisor", ModeSupervisor, "configured"},
-		{Surroundings{CanExec: true, NoRespawn: true}, "auto", ModeInPlace, "GATEWAY_NO_RESPAWN=1"},
-		{Surroundings{CanExec: true, NoRespawn: true}, "spawn", ModeInPlace, "GATEWAY_NO_RESPAWN=1"},
-		{Surroundings{CanExec: true, First: true}, "auto", ModeInPlace, "process 1"},
-		{Surroundings{CanExec: true, First: true}, "spawn", ModeInPlace, "process 1"},
-		{Surroundings{CanExec: true, First: true}, "exec", ModeExec, "configured"},
-		{Surroundings{CanExec: true, Supervisor: "systemd", Follows: true}, "auto", ModeExec, "supervised by systemd"},
-		{Surroundings{CanExec: true, Supervisor: "systemd", Follows: true}, "spawn", ModeSpawn, "supervised by systemd"},
-		{Surroundings{CanExec: true, Supervisor: "launchd"}, "spawn", ModeExec, "launchd would take"},
-		{Surroundings{CanExec: true, Supervisor: "launchd"}, "auto", ModeExec, "supervised by launchd"},
-		{Surroundings{CanExec: true, TLS: true}, "auto", ModeSpawn, "beside its successor"},
-		{Surroundings{CanExec: true, TLS: true}, "exec", ModeInPlace, "cannot be carried over an exec"},
-		{Surroundings{CanExec: true, TLS: true}, "spawn", ModeSpawn, "configured"},
-		{Surroundings{CanExec: true, TLS: true, First: true}, "auto", ModeInPlace, "process 1"},
-		{Surroundings{CanExec: true, TLS: true, UnderFirst: true}, "auto", ModeInPlace, "process 1 may end"},
-		{Surroundings{CanExec: true, TLS: true, UnderFirst: true, Supervisor: "systemd", Follows: true}, "auto", ModeSpawn, "supervised by systemd"},
-		{Surroundings{CanExec: true, TLS: true, Supervisor: "launchd"}, "auto", ModeInPlace, "launchd would take"},
-		{Surroundings{CanExec: true, TLS: true, Supervisor: "launchd"}, "spawn", ModeInPlace, "launchd would take"},
-		{Surroundings{CanExec: true, UnderFirst: true}, "auto", ModeExec, "no supervisor notices"},
-		{Surroundings{}, "auto", ModeInPlace, "cannot replace"},
-		{Surroundings{}, "exec", ModeInPlace, "cannot replace"},
+		{plain, "auto", fsm.ModeExec, "no supervisor notices"},
+		{plain, "exec", fsm.ModeExec, "configured"},
+		{plain, "spawn", fsm.ModeSpawn, "configured"},
+		{plain, "in-process", fsm.ModeInPlace, "configured"},
+		{plain, "supervisor", fsm.ModeSupervisor, "configured"},
+		{Surroundings{CanExec: true, NoRespawn: true}, "auto", fsm.ModeInPlace, "GATEWAY_NO_RESPAWN=1"},
+		{Surroundings{CanExec: true, NoRespawn: true}, "spawn", fsm.ModeInPlace, "GATEWAY_NO_RESPAWN=1"},
+		{Surroundings{CanExec: true, First: true}, "auto", fsm.ModeInPlace, "process 1"},
+		{Surroundings{CanExec: true, First: true}, "spawn", fsm.ModeInPlace, "process 1"},
+		{Surroundings{CanExec: true, First: true}, "exec", fsm.ModeExec, "configured"},
+		{Surroundings{CanExec: true, Supervisor: "systemd", Follows: true}, "auto", fsm.ModeExec, "supervised by systemd"},
+		{Surroundings{CanExec: true, Supervisor: "systemd", Follows: true}, "spawn", fsm.ModeSpawn, "supervised by systemd"},
+		{Surroundings{CanExec: true, Supervisor: "launchd"}, "spawn", fsm.ModeExec, "launchd would take"},
+		{Surroundings{CanExec: true, Supervisor: "launchd"}, "auto", fsm.ModeExec, "supervised by launchd"},
+		{Surroundings{CanExec: true, TLS: true}, "auto", fsm.ModeSpawn, "beside its successor"},
+		{Surroundings{CanExec: true, TLS: true}, "exec", fsm.ModeInPlace, "cannot be carried over an exec"},
+		{Surroundings{CanExec: true, TLS: true}, "spawn", fsm.ModeSpawn, "configured"},
+		{Surroundings{CanExec: true, TLS: true, First: true}, "auto", fsm.ModeInPlace, "process 1"},
+		{Surroundings{CanExec: true, TLS: true, UnderFirst: true}, "auto", fsm.ModeInPlace, "process 1 may end"},
+		{Surroundings{CanExec: true, TLS: true, UnderFirst: true, Supervisor: "systemd", Follows: true}, "auto", fsm.ModeSpawn, "supervised by systemd"},
+		{Surroundings{CanExec: true, TLS: true, Supervisor: "launchd"}, "auto", fsm.ModeInPlace, "launchd would take"},
+		{Surroundings{CanExec: true, TLS: true, Supervisor: "launchd"}, "spawn", fsm.ModeInPlace, "launchd would take"},
+		{Surroundings{CanExec: true, UnderFirst: true}, "auto", fsm.ModeExec, "no supervisor notices"},
+		{Surroundings{}, "auto", fsm.ModeInPlace, "cannot replace"},
+		{Surroundings{}, "exec", fsm.ModeInPlace, "cannot replace"},
 	} {
 		mode, why := tt.in.Choose(tt.configured)
 		require.Equal(t, tt.mode, mode, "%+v %s", tt.in, tt.configured)

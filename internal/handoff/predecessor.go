@@ -89,10 +89,11 @@ func (p *Predecessor) AwaitGo() (*Inherited, error) {
 
 // Ready reports to the predecessor that this process holds everything and has opened the store, and waits until it may
 // serve: the predecessor sent serve, or is dead. When ctx ends first, Ready returns an error, this process may not
-// serve, and the predecessor, whose serve no longer arrives, goes on itself.
-func (p *Predecessor) Ready(ctx context.Context) error {
+// serve, and the predecessor, whose serve no longer arrives, goes on itself. last is what [Successor.Serve] was
+// given; nil when the predecessor is dead.
+func (p *Predecessor) Ready(ctx context.Context) (last json.RawMessage, err error) {
 	if err := p.link.send(message{Say: sayReady}); err != nil {
-		return nil // the predecessor is dead, and everything is here
+		return nil, nil // the predecessor is dead, and everything is here
 	}
 	failpoint.At("successor.ready")
 	stop := context.AfterFunc(ctx, func() { _ = p.link.c.CloseRead() })
@@ -103,13 +104,13 @@ func (p *Predecessor) Ready(ctx context.Context) error {
 	switch {
 	case err == nil && m.Say == sayServe:
 		failpoint.At("successor.serve")
-		return nil
+		return m.Hop, nil
 	case err == nil:
-		return fmt.Errorf("handoff: the predecessor sent %q instead of %q", m.Say, sayServe)
+		return nil, fmt.Errorf("handoff: the predecessor sent %q instead of %q", m.Say, sayServe)
 	case ctx.Err() != nil:
-		return fmt.Errorf("handoff: the predecessor did not send %q: %w", sayServe, context.Cause(ctx))
+		return nil, fmt.Errorf("handoff: the predecessor did not send %q: %w", sayServe, context.Cause(ctx))
 	default:
-		return nil // the predecessor is dead
+		return nil, nil // the predecessor is dead
 	}
 }
 

@@ -186,10 +186,11 @@ func (s *Successor) Go(ctx context.Context, h Handover) error {
 	}
 }
 
-// Serve is the point of no return: from here on everything belongs to the successor. An error means that the successor
+// Serve is the point of no return: from here on everything belongs to the successor, which gets the last
+// hop of this process. An error means that the successor
 // had ended, and nothing has changed.
-func (s *Successor) Serve() error {
-	if err := s.link.send(message{Say: sayServe}); err != nil {
+func (s *Successor) Serve(last json.RawMessage) error {
+	if err := s.link.send(message{Say: sayServe, Hop: last}); err != nil {
 		return errors.Join(s.early("told to serve"), err)
 	}
 	failpoint.At("predecessor.serve")

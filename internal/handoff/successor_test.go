@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -51,7 +52,7 @@ func successorMain(role string) {
 	if err != nil {
 		os.Exit(5)
 	}
-	if err := p.Ready(context.Background()); err != nil {
+	if last, err := p.Ready(context.Background()); err != nil || (last != nil && string(last) != `{"seq":7}`) { // none when the predecessor died
 		os.Exit(4)
 	}
 	die("told")
@@ -119,7 +120,7 @@ func TestASuccessorTakesOverTheLockAndEveryConnection(t *testing.T) {
 	s, lock, doc, ours := spawn(t, "takes over")
 	require.NoError(t, s.Go(t.Context(), doc))
 	closeAll(t, doc.Conns)
-	require.NoError(t, s.Serve())
+	require.NoError(t, s.Serve(json.RawMessage(`{"seq":7}`)))
 	require.NoError(t, lock.Leave())
 	_, err := statedir.Acquire(doc.StateDir)
 	require.Error(t, err, "the successor has it")
@@ -205,10 +206,11 @@ func TestASuccessorThatGivesUpIsNotToldToServe(t *testing.T) {
 	p := &Predecessor{link: link}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("too late"))
-	require.ErrorContains(t, p.Ready(ctx), "too late")
+	_, err = p.Ready(ctx)
+	require.ErrorContains(t, err, "too late")
 	s := &Successor{link: ours, ended: make(chan struct{})}
 	close(s.ended)
-	require.Error(t, s.Serve())
+	require.Error(t, s.Serve(nil))
 	p.Close()
 	s.Leave()
 }

@@ -10,6 +10,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
+	"gateway/fsm"
 	"gateway/internal/client"
 	"gateway/queue"
 	"gateway/server"
@@ -173,7 +174,7 @@ func (m *top) show(seen client.Sighting) {
 		m.status = *seen.Status
 	}
 	for _, change := range seen.Changes {
-		if n := len(m.hops); n == 0 || m.hops[n-1].State != change.State || change.Event != "" {
+		if n := len(m.hops); n == 0 || m.hops[n-1].State != change.State || (change.Event != "" && change.Event != fsm.Prepared) {
 			m.hops = append(m.hops, change)
 		}
 	}

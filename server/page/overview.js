@@ -27,13 +27,14 @@ export function hop(h) {
   const list = $("#hops");
   list.prepend(el("li", { className: `to-${h.to}` },
     el("time", { dateTime: h.time, title: dateTime(h.time) }, time(h.time)),
-    el("span", {}, h.from ? `${h.from} → ${h.to}` : h.to),
+    el("span", {}, h.from && h.from !== h.to ? `${h.from} → ${h.to}` : h.to),
     el("span", { className: "quiet", title: h.from ? `${h.from} lasted so long` : "" }, h.from && h.lasted_ms ? lasted(h.lasted_ms) : ""),
     el("span", { className: "why quiet small" }, [h.event, `by ${h.actor}`, h.reason].filter(Boolean).join(" · ")),
   ));
   while (list.children.length > maxHops) list.lastChild.remove();
   if (status && h.seq > status.hop) {
-    status = { ...status, state: h.to, since: h.time, hop: h.seq, deadline: undefined };
+    const stays = h.from === h.to; // the status that follows knows the rest
+    status = { ...status, state: h.to, hop: h.seq, ...(stays ? {} : { since: h.time, deadline: undefined }) };
     show();
   }
 }
@@ -126,7 +127,8 @@ function countdown() {
   }
   if (box.hidden) return;
   const holds = status.state === "Draining" && runs.turns.length > 0;
-  $("#countdown-text").textContent = `${status.state} for at most ${whole(left)} more.${holds ? " It waits for" : ""}`;
+  const half = status.state !== "Draining" ? "" : status.ready ? " Turns start until the next gateway is prepared." : " The next gateway is prepared, and no turn starts before it runs.";
+  $("#countdown-text").textContent = `${status.state} for at most ${whole(left)} more.${half}${holds ? " It waits for" : ""}`;
   const most = new Date(status.deadline) - new Date(status.since);
   $("#countdown-bar").max = most;
   $("#countdown-bar").value = Math.min(most, left);

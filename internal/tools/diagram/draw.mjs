@@ -16,7 +16,7 @@ const arrows = new Map(); // "From To" to the events that lead there
 for (const cell of table.cells) {
   if (cell.kind !== "transition") continue;
   const key = `${cell.state} ${cell.to}`;
-  arrows.set(key, [...(arrows.get(key) ?? []), cell.event]);
+  arrows.set(key, [...(arrows.get(key) ?? []), cell.when ? `${cell.event} [${cell.when}]` : cell.event]);
 }
 
 const dot = [
