@@ -3,6 +3,9 @@
 //
 // The invariant: a turn that Accept returned is on disk, ends exactly once, and no later turn of its
 // session starts before it ended. That holds across stop, restart, crash and power loss.
+//
+// What can happen to a turn, and what becomes of it then, is one table, in lifecycle.go. docs/turns.md is generated from
+// it.
 package queue
 
 import (
