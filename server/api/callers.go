@@ -50,7 +50,7 @@ func NewCaller(name, token string, scope Scope) Caller {
 	return Caller{Name: name, Scope: scope, digest: sha256.Sum256([]byte(token))}
 }
 
-// Who asks without a token: who needs none, and who may only see the page and knock.
+// Master is a caller that needs no token. Stranger has none, and may only load the page and open a WebSocket.
 var Master, Stranger = &Caller{Scope: Admin}, &Caller{Scope: Anyone}
 
 // Prefix goes before the rest of who asked, in the history.

@@ -24,7 +24,7 @@ const (
 // StatusClientGone is what the log says of a request whose client left; nobody reads the answer.
 const StatusClientGone = 499
 
-// Error is an answer that says no. Its document has OpenAI's shape, whichever endpoint it comes from.
+// Error is a refusal. Its document has OpenAI's shape, whichever endpoint it comes from.
 type Error struct {
 	Status  int
 	Type    string
@@ -42,15 +42,18 @@ type Error struct {
 	Cause error
 }
 
+// Error implements error.
 func (e *Error) Error() string { return "server: " + e.Message }
 
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// errorDocument is the body of an error, and the data of one inside a stream.
-type errorDocument struct {
+// ErrorDocument is the body of an error, and the data of one inside a stream.
+type ErrorDocument struct {
 	Error ErrorBody `json:"error"`
 }
 
+// ErrorBody is the one member of an ErrorDocument. Param is null when the request as a whole is at fault.
 type ErrorBody struct {
 	Message string  `json:"message"`
 	Type    string  `json:"type"`
@@ -58,12 +61,13 @@ type ErrorBody struct {
 	Param   *string `json:"param"`
 }
 
-func (e *Error) Document() errorDocument {
+// Document is what the client is sent.
+func (e *Error) Document() ErrorDocument {
 	body := ErrorBody{Message: e.Message, Type: e.Type, Code: e.Code}
 	if e.Param != "" {
 		body.Param = &e.Param
 	}
-	return errorDocument{body}
+	return ErrorDocument{body}
 }
 
 // Invalid is a 400 about one parameter.
@@ -76,14 +80,17 @@ func Unsupported(param, why string) *Error {
 	return Invalid(param, "unsupported_parameter", "%s is not supported: %s", param, why)
 }
 
+// NotFound is a 404. Param is empty for the path itself.
 func NotFound(code, param, format string, args ...any) *Error {
 	return &Error{Status: http.StatusNotFound, Type: TypeInvalid, Code: code, Param: param, Message: fmt.Sprintf(format, args...)}
 }
 
+// NoSuchTurn is the 404 for a turn.
 func NoSuchTurn(id string) *Error {
 	return NotFound("not_found", "id", "there is no turn %q; finished turns are kept for the retention time only. Try: gateway turns, or GET /v1/turns", Clip(id))
 }
 
+// TooLarge is a 413. Limit is in bytes, and key is the setting that raises it.
 func TooLarge(what string, limit int64, key string) *Error {
 	return &Error{
 		Status: http.StatusRequestEntityTooLarge, Type: TypeInvalid, Code: "request_too_large",
@@ -149,6 +156,7 @@ func Explain(err error) *Error {
 	}
 }
 
+// Unavailable is a 503 that asks the client to try again after a second.
 func Unavailable(code, message string, cause error) *Error {
 	return &Error{Status: http.StatusServiceUnavailable, Type: TypeServer, Code: code, Message: message, RetryAfter: time.Second, Cause: cause}
 }

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 )
 
+// What clients name things by is bounded.
 const (
 	MaxKey    = 255 // bytes of an idempotency key
 	MaxName   = 256 // bytes of a session's name
@@ -52,7 +53,7 @@ func sample(t reflect.Type) string {
 	}
 }
 
-// Fields is a JSON object whose members are taken one by one; what is left was not understood.
+// Fields is a JSON object whose members are taken out one by one. What is left at the end was not understood.
 type Fields map[string]json.RawMessage
 
 // ParseFields reads one object and nothing behind it.
@@ -89,7 +90,7 @@ func (f Fields) TakeMember(name string, into any) error {
 	return nil
 }
 
-// Member is where a member's value goes.
+// Member is a member of an object, and where its value goes; see [Into].
 type Member struct {
 	name  string
 	value any
@@ -98,6 +99,7 @@ type Member struct {
 // Into has the member decoded to what value points to.
 func Into(name string, value any) Member { return Member{name, value} }
 
+// TakeMembers takes several members and returns the first error.
 func (f Fields) TakeMembers(members ...Member) error {
 	for _, m := range members {
 		if err := f.TakeMember(m.name, m.value); err != nil {

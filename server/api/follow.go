@@ -38,8 +38,10 @@ const LastEvents = 250 * time.Millisecond
 // written nothing goes back to the gate by returning it.
 type Retired struct{ Notice }
 
+// Error implements error.
 func (r *Retired) Error() string { return "server: " + r.Reason }
 
+// Unwrap returns [queue.ErrClosed].
 func (r *Retired) Unwrap() error { return queue.ErrClosed }
 
 // CutShort is what a stream that has begun says when it ends before the turn does: a clean end would look
@@ -57,13 +59,15 @@ func CutShort(log *zerolog.Logger, r *http.Request, err error, resume string) (e
 	return &Error{Status: http.StatusServiceUnavailable, Type: TypeServer, Code: code, Message: message + resume}, stop
 }
 
-// Retirement says when open streams must end, and why.
+// Retirement tells open streams when they must end, and why. The daemon begins it through the server; every stream and
+// every WebSocket watches it.
 type Retirement struct {
 	mu   sync.Mutex
 	done chan struct{} // closed when they must
 	why  Notice
 }
 
+// NewRetirement returns a retirement that has not begun.
 func NewRetirement() *Retirement { return &Retirement{done: make(chan struct{})} }
 
 // Begin ends the open streams.

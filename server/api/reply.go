@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Reply writes a JSON document. The client has writeTimeout to take it.
+// Reply writes a JSON document. The client has WriteTimeout to take it.
 func Reply(w http.ResponseWriter, status int, document any) error {
 	body, err := EncodeJSON(document)
 	if err != nil {
@@ -29,6 +29,7 @@ func EncodeJSON(document any) ([]byte, error) {
 	return b.Bytes(), err
 }
 
+// ReplyText writes an answer of any type. The client has WriteTimeout to take it.
 func ReplyText(w http.ResponseWriter, status int, contentType string, body []byte) error {
 	rc := http.NewResponseController(w)
 	if err := setWriteDeadline(rc, time.Now().Add(WriteTimeout)); err != nil {

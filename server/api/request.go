@@ -11,26 +11,29 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-
-	"gateway/queue"
 )
 
+// The headers of requests and answers that are ours.
 const (
+	// IdempotencyHeader names the key by which a repeated request finds the turn of the first.
+	IdempotencyHeader = "Idempotency-Key"
+	// TurnHeader names the turn in an answer.
+	TurnHeader = "X-Turn-Id"
+)
+
+// The sizes of pages, in turns or sessions.
+const (
+	DefaultPage = 100
+	MaxPage     = 1000
+	// MaxPageBytes ends a page of turns early: in memory it takes several times as much.
+	MaxPageBytes = 8 << 20
+	// MaxSmallBody is the size of the largest body of a request that makes no turn, in bytes.
 	MaxSmallBody = 64 << 10
 	// bodyPerInput is how much larger than the input a body may be: JSON escapes, and the earlier messages
 	// that clients send along.
 	bodyPerInput     = 8
 	defaultBodyLimit = bodyPerInput << 20
 )
-
-// TurnID takes the turn's id from the path.
-func TurnID(r *http.Request) (string, error) {
-	id := r.PathValue("id")
-	if id == "" || !Printable(id, MaxID) {
-		return "", NoSuchTurn(id)
-	}
-	return id, nil
-}
 
 // ReadObject reads a body that must be one JSON object of at most limit bytes.
 func ReadObject(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
@@ -58,6 +61,7 @@ func ReadSmall(w http.ResponseWriter, r *http.Request, members ...Member) error 
 	return cmp.Or(f.TakeMembers(members...), f.RefuseRest(""))
 }
 
+// ReadBody reads a body of at most limit bytes, which must be UTF-8.
 func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
@@ -113,60 +117,4 @@ func ResumeAfter(r *http.Request) (int64, error) {
 		return QueryInt(url.Values{"Last-Event-ID": {last}}, "Last-Event-ID", 0, math.MaxInt64, 0)
 	}
 	return QueryInt(r.URL.Query(), "after", 0, math.MaxInt64, 0)
-}
-
-const (
-	IdempotencyHeader = "Idempotency-Key"
-	TurnHeader        = "X-Turn-Id"
-	DefaultPage       = 100
-	MaxPage           = 1000
-	// MaxPageBytes ends a page of turns early: in memory it takes several times as much.
-	MaxPageBytes = 8 << 20
-)
-
-// TurnOf reads the turn that the path names.
-func TurnOf(r *http.Request, b *Backend) (queue.Turn, error) {
-	id, err := TurnID(r)
-	if err != nil {
-		return queue.Turn{}, err
-	}
-	t, err := b.Queue.Turn(r.Context(), id)
-	if errors.Is(err, queue.ErrNotFound) {
-		return t, NoSuchTurn(id)
-	}
-	return t, err
-}
-
-// CancelTurn ends the turn. One that is cancelled already is as good as cancelled now.
-func CancelTurn(r *http.Request, b *Backend) (queue.Turn, error) {
-	id, err := TurnID(r)
-	if err != nil {
-		return queue.Turn{}, err
-	}
-	t, err := b.Queue.Cancel(r.Context(), id)
-	switch {
-	case errors.Is(err, queue.ErrNotFound):
-		return t, NoSuchTurn(id)
-	case errors.Is(err, queue.ErrConflict) && t.Status == queue.Cancelled:
-		return t, nil
-	}
-	return t, err
-}
-
-func DeleteTurn(r *http.Request, b *Backend) (queue.Turn, error) {
-	id, err := TurnID(r)
-	if err != nil {
-		return queue.Turn{}, err
-	}
-	t, err := b.Queue.Delete(r.Context(), id)
-	switch {
-	case errors.Is(err, queue.ErrNotFound):
-		return t, NoSuchTurn(id)
-	case errors.Is(err, queue.ErrConflict):
-		return t, &Error{
-			Status: http.StatusConflict, Type: TypeInvalid, Code: "conflict", Settled: true, Cause: err,
-			Message: fmt.Sprintf("turn %s is %s, and only one that has ended can be deleted. Try: POST /v1/turns/%[1]s/cancel first", id, t.Status),
-		}
-	}
-	return t, err
 }

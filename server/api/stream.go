@@ -20,6 +20,7 @@ type Stream struct {
 	Open bool
 }
 
+// NewStream returns a stream that has not begun.
 func NewStream(w http.ResponseWriter) *Stream {
 	return &Stream{w: w, rc: http.NewResponseController(w)}
 }
@@ -51,6 +52,7 @@ func (s *Stream) Send(name, id string, document any) error {
 	return s.SendText(name, id, string(bytes.TrimSuffix(data, []byte("\n"))))
 }
 
+// SendText writes one event with any text as its data.
 func (s *Stream) SendText(name, id, data string) error {
 	var m sse.Message
 	if name != "" {
@@ -91,6 +93,7 @@ func (s *Stream) Pass(events []byte) error {
 	return nil
 }
 
+// Flush sends what was written on its way.
 func (s *Stream) Flush() error {
 	if err := s.rc.Flush(); err != nil {
 		return fmt.Errorf("server: flushing events: %w", err)
