@@ -35,8 +35,36 @@ type documentConn struct {
 	Read   []byte `json:"read"`
 }
 
-// document duplicates what is passed, with F_DUPFD for a new image or F_DUPFD_CLOEXEC for another process. On an error
+// parcel is a document and the file that it travels in.
+type parcel struct {
+	doc  *document
+	file *os.File
+}
+
+// pack duplicates what is passed, with F_DUPFD for a new image or F_DUPFD_CLOEXEC for another process. On an error
 // nothing is left open.
+func (h *Handover) pack(how int) (*parcel, error) {
+	doc, err := h.document(how)
+	if err != nil {
+		return nil, err
+	}
+	f, err := doc.file()
+	if err != nil {
+		doc.drop()
+		return nil, err
+	}
+	return &parcel{doc, f}, nil
+}
+
+// descriptors lists that of the file, then those of the document.
+func (p *parcel) descriptors() []int { return append([]int{int(p.file.Fd())}, p.doc.descriptors()...) }
+
+// drop closes the duplicates and the file.
+func (p *parcel) drop() {
+	p.doc.drop()
+	_ = p.file.Close()
+}
+
 func (h *Handover) document(how int) (*document, error) {
 	doc := &document{About: h.About, Lock: -1, Listener: -1, Socket: -1}
 	var errs error

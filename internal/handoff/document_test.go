@@ -45,7 +45,7 @@ func TestTheDocumentIsWhatOtherReleasesReadAndWrite(t *testing.T) {
 func TestAHandOverThatCannotBeMadeLeavesNothingOpen(t *testing.T) {
 	clients, carried := pairs(t, 2, "request")
 	require.NoError(t, carried[1].Conn.Close())
-	_, err := (&Handover{Conns: carried}).document(unix.F_DUPFD_CLOEXEC)
+	_, err := (&Handover{Conns: carried}).pack(unix.F_DUPFD_CLOEXEC)
 	require.ErrorContains(t, err, "duplicating a descriptor")
 	require.NoError(t, carried[0].Conn.Close())
 	require.NoError(t, clients[0].SetReadDeadline(time.Now().Add(time.Minute)))

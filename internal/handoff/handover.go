@@ -109,17 +109,12 @@ func inheritedListener[L net.Listener](fd int, name string) (l L, err error) {
 func Exec(path string, argv []string, h Handover) error {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
-	doc, err := h.document(unix.F_DUPFD)
+	p, err := h.pack(unix.F_DUPFD)
 	if err != nil {
 		return err
 	}
-	defer doc.drop()
-	f, err := doc.file()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	fd, err := duplicate(f, unix.F_DUPFD)
+	defer p.drop()
+	fd, err := duplicate(p.file, unix.F_DUPFD)
 	if err != nil {
 		return err
 	}

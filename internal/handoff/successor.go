@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -153,21 +152,15 @@ func (s *Successor) early(stage string) error {
 // yet. When Go fails, or ctx ends, [Successor.Kill] undoes it: nothing was served, and the caller still has everything
 // open.
 func (s *Successor) Go(ctx context.Context, h Handover) error {
-	doc, err := h.document(unix.F_DUPFD_CLOEXEC)
+	p, err := h.pack(unix.F_DUPFD_CLOEXEC)
 	if err != nil {
 		return err
 	}
-	defer doc.drop()
-	f, err := doc.file()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
+	defer p.drop()
 	stop := context.AfterFunc(ctx, func() { _ = s.link.c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	s.gone = true
-	files := slices.Concat([]int{int(f.Fd())}, doc.descriptors())
-	if err := s.link.send(message{Say: sayGo}, files...); err != nil {
+	if err := s.link.send(message{Say: sayGo}, p.descriptors()...); err != nil {
 		return fmt.Errorf("the hand-over could not be sent to the successor: %w", err)
 	}
 	failpoint.At("predecessor.gone")
@@ -199,18 +192,13 @@ func (s *Successor) Serve(last json.RawMessage) error {
 
 // Forward passes more connections, after Serve. On an error the successor has none of them.
 func (s *Successor) Forward(conns []Carried) error {
-	doc, err := (&Handover{Conns: conns}).document(unix.F_DUPFD_CLOEXEC)
+	p, err := (&Handover{Conns: conns}).pack(unix.F_DUPFD_CLOEXEC)
 	if err != nil {
 		return err
 	}
-	defer doc.drop()
-	f, err := doc.file()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
+	defer p.drop()
 	_ = s.link.c.SetWriteDeadline(time.Now().Add(forwardTime))
-	return s.link.send(message{Say: sayMore}, slices.Concat([]int{int(f.Fd())}, doc.descriptors())...)
+	return s.link.send(message{Say: sayMore}, p.descriptors()...)
 }
 
 // Leave closes the link after Serve: the successor goes on alone.
