@@ -88,6 +88,7 @@ func TestRandomLivesFindAChangedCell(t *testing.T) {
 // lives is a real queue, and what the table says of its turns.
 type lives struct {
 	t      *testing.T
+	ctx    context.Context //nolint:containedctx // a step that does not end fails after a day of virtual time
 	rules  ruleIndex
 	path   string
 	cfg    Config
@@ -108,6 +109,7 @@ type modelLife struct {
 	attempt, runs int
 	events        []EventType
 	work          *gatedTurn // nil unless it runs
+	pauses        time.Time  // since when it waits for its next attempt; zero when it does not
 }
 
 // play returns how the queue differs from what the table says.
@@ -115,11 +117,14 @@ func play(t *testing.T, empty []byte, rules ruleIndex, script []lifeStep) (err e
 	w := &lives{t: t, rules: rules, path: storePath(t)}
 	require.NoError(t, os.WriteFile(w.path, empty, 0o600))
 	synctest.Test(t, func(t *testing.T) {
-		w.t, w.agent = t, newGated()
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
+		w.t, w.ctx, w.agent = t, ctx, newGated()
 		w.cfg = testConfig(t, w.agent)
 		w.cfg.Log = zerolog.Nop()
 		w.cfg.Lanes, w.cfg.MaxAttempts = map[string]int{"main": 2}, 2
 		w.open()
+		defer func() { closeQueue(t, w.q) }()
 		for i, s := range script {
 			if err = w.take(s); err == nil {
 				synctest.Wait()
@@ -130,7 +135,6 @@ func play(t *testing.T, empty []byte, rules ruleIndex, script []lifeStep) (err e
 				break
 			}
 		}
-		closeQueue(t, w.q)
 	})
 	return err
 }
@@ -167,6 +171,13 @@ func (w *lives) happen(m *modelLife, on occurrence, f facts) error {
 	case unaffected:
 		return nil
 	case transition:
+		if on == onStart && !m.pauses.IsZero() && time.Since(m.pauses) < w.cfg.RetryBackoff/2 {
+			return fmt.Errorf("it starts although it has to wait")
+		}
+		m.pauses = time.Time{}
+		if r.Pause && (on != onCrash || m.attempt > 1) {
+			m.pauses = time.Now()
+		}
 		turn := Turn{Attempt: m.attempt, Runs: m.runs}
 		r.apply(&turn)
 		m.status, m.attempt, m.runs = turn.Status, turn.Attempt, turn.Runs
@@ -210,7 +221,7 @@ func same(got, want error) error {
 }
 
 func (w *lives) take(s lifeStep) error {
-	ctx := w.t.Context()
+	ctx := w.ctx
 	switch s.What {
 	case "accept":
 		return w.accept(s)
@@ -312,7 +323,7 @@ func (w *lives) accept(s lifeStep) error {
 			last = m
 		}
 	}
-	t, created, err := w.q.Accept(w.t.Context(), n)
+	t, created, err := w.q.Accept(w.ctx, n)
 	if err != nil {
 		return err
 	}
@@ -382,14 +393,14 @@ func (w *lives) compare() error {
 	}
 	ready := 0
 	for i, m := range w.turns {
-		got, err := w.q.store.turn(w.t.Context(), m.id)
+		got, err := w.q.store.turn(w.ctx, m.id)
 		if m.status == absent && errors.Is(err, ErrNotFound) {
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("turn %d: %w", i, err)
 		}
-		events, err := w.q.store.events(w.t.Context(), m.id, 0, 1000)
+		events, err := w.q.store.events(w.ctx, m.id, 0, 1000)
 		if err != nil {
 			return err
 		}

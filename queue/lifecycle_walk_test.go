@@ -174,6 +174,7 @@ func emptyStore(t *testing.T) []byte {
 // walkedTurn is one turn of a real queue, in a lane for one, with another turn of its session behind it.
 type walkedTurn struct {
 	t     *testing.T
+	ctx   context.Context //nolint:containedctx // a step that does not end fails after a minute of virtual time
 	path  string
 	cfg   Config
 	agent *gated
@@ -188,6 +189,9 @@ type walkedTurn struct {
 // observe lets the occurrence of the rule happen to a turn in the rule's status, when the facts are these.
 func observe(t *testing.T, path string, r rule, f facts) observation {
 	l := &walkedTurn{t: t, path: path, agent: newGated()}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	l.ctx = ctx
 	l.cfg = testConfig(t, l.agent)
 	l.cfg.Log = zerolog.Nop()
 	l.cfg.OnInterrupt = FailTurn
@@ -201,13 +205,13 @@ func observe(t *testing.T, path string, r rule, f facts) observation {
 		f |= agentCalled
 	}
 	l.open()
+	defer func() { closeQueue(t, l.q) }()
 	l.bring(r, f)
 	o := observation{before: l.look()}
 	require.Equal(t, r.Status, o.before.Status)
 	o.err = l.happen(r, f)
 	synctest.Wait()
 	o.after = l.look()
-	closeQueue(t, l.q)
 	return o
 }
 
@@ -218,23 +222,29 @@ func (l *walkedTurn) send(n NewTurn) (Turn, bool, error) {
 	if n.Agent == "" {
 		n.Agent = "echo"
 	}
-	return l.q.Accept(l.t.Context(), n)
+	return l.q.Accept(l.ctx, n)
 }
 
 func (l *walkedTurn) look() seen {
 	s := seen{Ahead: -1}
-	turn, err := l.q.store.turn(l.t.Context(), l.turn.ID)
+	turn, err := l.q.store.turn(l.ctx, l.turn.ID)
 	if !errors.Is(err, ErrNotFound) {
 		require.NoError(l.t, err)
 		s.Status, s.Attempt, s.Runs, s.Pause = turn.Status, turn.Attempt, turn.Runs, turn.NotBefore != nil
 	}
-	events, err := l.q.store.events(l.t.Context(), l.turn.ID, 0, 1000)
+	events, err := l.q.store.events(l.ctx, l.turn.ID, 0, 1000)
 	require.NoError(l.t, err)
 	for i, e := range events {
 		require.Equal(l.t, int64(i+1), e.Seq, "events are numbered without gaps")
 		s.Events = append(s.Events, e.Type)
 	}
 	require.EqualValues(l.t, len(events), turn.LastEvent)
+	if s.Status == absent {
+		var left int
+		require.NoError(l.t, l.store.Store.(*sqliteStore).reads.QueryRowContext(l.ctx, `SELECT
+			(SELECT count(*) FROM events WHERE turn = ?) + (SELECT count(*) FROM keys WHERE turn = ?)`, l.seq, l.turn.ID).Scan(&left))
+		require.Zero(l.t, left, "an absent turn has neither events nor keys")
+	}
 	for _, lane := range l.q.Lanes() {
 		if lane.Name == "cron" {
 			s.Slots = lane.Running
@@ -251,7 +261,7 @@ func (l *walkedTurn) bring(r rule, f facts) {
 	var err error
 	l.turn, _, err = l.send(NewTurn{Input: "in", IdempotencyKey: "key", Mode: Collect})
 	require.NoError(l.t, err)
-	require.NoError(l.t, l.store.Store.(*sqliteStore).r.seq.QueryRowContext(l.t.Context(), l.turn.ID).Scan(&l.seq))
+	require.NoError(l.t, l.store.Store.(*sqliteStore).r.seq.QueryRowContext(l.ctx, l.turn.ID).Scan(&l.seq))
 	if r.Occurrence != onJoin {
 		_, _, err := l.send(NewTurn{Input: "behind"})
 		require.NoError(l.t, err)
@@ -259,7 +269,7 @@ func (l *walkedTurn) bring(r rule, f facts) {
 	switch r.Status {
 	case absent:
 		l.cancel()
-		_, err := l.q.Delete(l.t.Context(), l.turn.ID)
+		_, err := l.q.Delete(l.ctx, l.turn.ID)
 		require.NoError(l.t, err)
 	case Queued:
 	case Running:
@@ -278,7 +288,7 @@ func (l *walkedTurn) bring(r rule, f facts) {
 }
 
 func (l *walkedTurn) cancel() {
-	_, err := l.q.Cancel(l.t.Context(), l.turn.ID)
+	_, err := l.q.Cancel(l.ctx, l.turn.ID)
 	require.NoError(l.t, err)
 }
 
@@ -302,7 +312,6 @@ func (l *walkedTurn) start(f facts) {
 
 // happen lets something happen to the turn.
 func (l *walkedTurn) happen(r rule, f facts) error {
-	ctx := l.t.Context()
 	switch r.Occurrence {
 	case onAccept:
 		input := "in"
@@ -359,16 +368,16 @@ func (l *walkedTurn) happen(r rule, f facts) error {
 		crash(l.t, l.q, l.store)
 		l.open()
 	case onCancel:
-		_, err := l.q.Cancel(ctx, l.turn.ID)
+		_, err := l.q.Cancel(l.ctx, l.turn.ID)
 		return err
 	case onSupersede:
 		_, _, err := l.send(NewTurn{Input: "newer", Mode: Interrupt})
 		return err
 	case onRetry:
-		_, err := l.q.Retry(ctx, l.turn.ID)
+		_, err := l.q.Retry(l.ctx, l.turn.ID)
 		return err
 	case onDelete:
-		_, err := l.q.Delete(ctx, l.turn.ID)
+		_, err := l.q.Delete(l.ctx, l.turn.ID)
 		return err
 	case onPrune:
 		before := now().Add(time.Second)
@@ -376,7 +385,7 @@ func (l *walkedTurn) happen(r rule, f facts) error {
 			before = now().Add(-time.Second)
 		}
 		op := &pruneTurns{progress: progress{done: make(chan struct{})}, seqs: []int64{l.seq}, before: before}
-		return l.q.do(ctx, op, func() { l.q.scheduler.write(op) })
+		return l.q.do(l.ctx, op, func() { l.q.scheduler.write(op) })
 	default:
 		require.Fail(l.t, "no such occurrence", "%s", r.Occurrence)
 	}
