@@ -133,7 +133,7 @@ func (t Table) documentStates(p *page) {
 		}
 	}
 
-	p.heading("What a client sees", "")
+	p.heading("What a client sees", "What becomes of a running turn, with the time it has to end and what that costs, is a table of its own: [turns.md](turns.md#what-becomes-of-a-running-turn).")
 	p.row("state", "a client sees")
 	p.rule(2)
 	for _, s := range t.States {
