@@ -17,13 +17,18 @@ func (s *Server) streamGateway(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	after := s.hopsAfter(uint64(number)) //nolint:gosec // not negative
-	out := api.NewStream(w)
-	retiring := s.retirement.Begun()
+	out, retiring := api.NewStream(w), s.retirement.Begun()
 	now, news := s.feed.join()
 	defer s.feed.leave(news)
 	if err := out.Pass(now); err != nil {
 		return err
 	}
+	return s.streamHops(r, out, after, retiring, news)
+}
+
+// streamHops sends each hop after a number as it comes, until the open streams must end. With news it also sends the
+// events that come there, and the status again after hops; news is nil for neither.
+func (s *Server) streamHops(r *http.Request, out *api.Stream, after uint64, retiring <-chan struct{}, news <-chan []byte) error {
 	silence := time.NewTimer(api.KeepAlive)
 	defer silence.Stop()
 	for last := false; ; {
@@ -34,7 +39,7 @@ func (s *Server) streamGateway(w http.ResponseWriter, r *http.Request) error {
 			}
 			after = hop.Seq
 		}
-		if len(hops) > 0 {
+		if len(hops) > 0 && news != nil {
 			if err := out.Send("status", "", s.opts.Lifecycle.Status()); err != nil {
 				return err
 			}

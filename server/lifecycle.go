@@ -1,12 +1,10 @@
 package server
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
-	"strconv"
 	"time"
 
 	"gateway/fsm"
@@ -74,45 +72,13 @@ func (s *Server) hopsAfter(after uint64) uint64 {
 	return after
 }
 
-// streamLifecycle goes on through the hops of a restart or stop, until the open streams must end.
+// streamLifecycle sends the snapshot, then each hop of a restart or stop as it comes.
 func (s *Server) streamLifecycle(w http.ResponseWriter, r *http.Request, after uint64) error {
-	out := api.NewStream(w)
-	retiring := s.retirement.Begun()
+	out, retiring := api.NewStream(w), s.retirement.Begun()
 	if err := out.Send("status", "", s.opts.Lifecycle.Status()); err != nil {
 		return err
 	}
-	silence := time.NewTimer(api.KeepAlive)
-	defer silence.Stop()
-	for last := false; ; {
-		hops, newer := s.opts.Lifecycle.Hops(after)
-		for _, hop := range hops {
-			if err := out.Send("hop", strconv.FormatUint(hop.Seq, 10), hop); err != nil {
-				return err
-			}
-			after = hop.Seq
-		}
-		if last {
-			if err := out.Send("shutdown", "", s.retirement.Notice()); err != nil {
-				return err
-			}
-			return out.End()
-		}
-		if err := out.Flush(); err != nil {
-			return err
-		}
-		silence.Reset(api.KeepAlive)
-		select {
-		case <-newer:
-		case <-retiring:
-			last = true
-		case <-silence.C:
-			if err := out.Comment("keep-alive"); err != nil {
-				return err
-			}
-		case <-r.Context().Done():
-			return r.Context().Err()
-		}
-	}
+	return s.streamHops(r, out, after, retiring, nil)
 }
 
 // requestEvent asks the machine for an event and answers with what it decided.
@@ -153,18 +119,6 @@ func (s *Server) requestEvent(event fsm.Event) func(http.ResponseWriter, *http.R
 		}
 		return api.Reply(w, http.StatusAccepted, decision)
 	}
-}
-
-// stateAndBoot is where the lifecycle is, and the name of this run of the program.
-func (s *Server) stateAndBoot() (state, bootID string) {
-	now := s.opts.Lifecycle.Snapshot()
-	return string(now.State), now.BootID
-}
-
-// restart asks for a restart.
-func (s *Server) restart(ctx context.Context, actor, reason string) (outcome, state, message string, err error) {
-	d, err := s.opts.Lifecycle.Request(ctx, fsm.Request{Event: fsm.Restart, Actor: actor, Reason: reason})
-	return string(d.Outcome), string(d.State), d.Message, err
 }
 
 // checkSuccessor says whether a restart would work.

@@ -79,7 +79,7 @@ type Server struct {
 func New(opts Options) *Server {
 	s := &Server{opts: opts, roster: newRoster(), crossOrigin: http.NewCrossOriginProtection(), retirement: api.NewRetirement()}
 	s.openAI = openai.New(s.retirement, opts.Log)
-	s.hub = openclaw.New(openclaw.Options{State: s.stateAndBoot, Restart: s.restart, Version: opts.Version, Retirement: s.retirement, Log: opts.Log})
+	s.hub = openclaw.New(openclaw.Options{Lifecycle: opts.Lifecycle, Version: opts.Version, Retirement: s.retirement, Log: opts.Log})
 	s.gate = newGate(opts.Lifecycle, func() bool { return s.relay.Load() != nil })
 	s.feed = newOverview(opts.Lifecycle, func() *api.Backend { b, _, _, _ := s.gate.look(); return b }, opts.Log)
 	s.tls = s.newTLS()

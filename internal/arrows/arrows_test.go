@@ -23,7 +23,7 @@ var allowed = map[string][]string{
 	"gateway/server":             {"gateway/queue", "gateway/fsm", "gateway/server/api", "gateway/server/openai", "gateway/server/openclaw"},
 	"gateway/server/api":         {"gateway/queue"},
 	"gateway/server/openai":      {"gateway/queue", "gateway/internal/conversation", "gateway/server/api"},
-	"gateway/server/openclaw":    {"gateway/queue", "gateway/server/api"},
+	"gateway/server/openclaw":    {"gateway/fsm", "gateway/queue", "gateway/server/api"},
 	"gateway/internal/daemon":    {"gateway/fsm", "gateway/queue", "gateway/server", "gateway/internal/agent", "gateway/internal/config", "gateway/internal/process", "gateway/internal/statedir", "gateway/internal/handoff", "gateway/internal/child", "gateway/internal/failpoint"},
 	"gateway/internal/agent":     {"gateway/queue", "gateway/internal/config", "gateway/internal/conversation", "gateway/internal/child"},
 	"gateway/internal/config":    {"gateway/fsm"},

@@ -14,12 +14,22 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"gateway/fsm"
 	"gateway/internal/puppet"
 	"gateway/internal/wire"
 	"gateway/server/api"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// running is a lifecycle that stays in Running.
+type running struct{}
+
+func (running) Snapshot() fsm.Snapshot { return fsm.Snapshot{State: fsm.Running, BootID: "boot"} }
+
+func (running) Request(context.Context, fsm.Request) (fsm.Decision, error) {
+	return fsm.Decision{Outcome: fsm.VerdictAccepted, State: fsm.Draining, Message: "restarting"}, nil
+}
 
 // gateway is a hub on a real store and a real socket, without the server around it.
 type gateway struct {
@@ -39,11 +49,7 @@ func newGateway(t *testing.T) *gateway {
 	t.Helper()
 	g := &gateway{t: t, agent: puppet.New(), retirement: api.NewRetirement(), store: filepath.Join(t.TempDir(), "store.db")}
 	g.hub = New(Options{
-		State: func() (string, string) { return "Running", "boot" },
-		Restart: func(context.Context, string, string) (outcome, state, message string, err error) {
-			return "accepted", "Draining", "restarting", nil
-		},
-		Version: "test", Retirement: g.retirement, Log: zerolog.Nop(),
+		Lifecycle: running{}, Version: "test", Retirement: g.retirement, Log: zerolog.Nop(),
 	})
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		g.mu.Lock()

@@ -265,10 +265,9 @@ func (d *device) check(p *connectParams, nonce string, now time.Time) string {
 
 // hello is the answer to connect.
 func (c *socket) hello() map[string]any {
-	_, bootID := c.hub.opts.State()
 	return map[string]any{
 		"type": "hello-ok", "protocol": protocol,
-		"server":   map[string]any{"version": c.hub.opts.Version, "connId": c.id, "bootId": bootID},
+		"server":   map[string]any{"version": c.hub.opts.Version, "connId": c.id, "bootId": c.hub.opts.Lifecycle.Snapshot().BootID},
 		"features": map[string]any{"methods": slices.Sorted(maps.Keys(methods)), "events": socketEvents},
 		"snapshot": map[string]any{
 			"presence": c.hub.presence(), "health": c.hub.health(c.b), "stateVersion": map[string]int{"presence": c.hub.presenceVersion(), "health": 0},

@@ -107,9 +107,8 @@ func (c *socket) status(ctx context.Context, _ string, _ api.Fields) (any, error
 	sessions := recent(listed)
 	sessions["byAgent"] = byAgent
 	st := c.b.Queue.Stats()
-	state, _ := c.hub.opts.State()
 	return map[string]any{
-		"runtimeVersion": c.hub.opts.Version, "state": state,
+		"runtimeVersion": c.hub.opts.Version, "state": c.hub.opts.Lifecycle.Snapshot().State,
 		"tasks": map[string]any{
 			"total": st.Running + st.Queued, "active": st.Running, "byStatus": map[string]int{"running": st.Running, "queued": st.Queued},
 		},

@@ -11,18 +11,24 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"gateway/fsm"
 	"gateway/server/api"
 )
 
 // Options is what a hub needs for the whole life of the process image.
 type Options struct {
-	// State is where the lifecycle is, and the name of this run of the program.
-	State func() (state, bootID string)
-	// Restart asks the lifecycle for a restart and returns what it decided.
-	Restart    func(ctx context.Context, actor, reason string) (outcome, state, message string, err error)
+	Lifecycle  Lifecycle
 	Version    string
 	Retirement *api.Retirement
 	Log        zerolog.Logger
+}
+
+// Lifecycle is the machine as clients of this protocol see it.
+type Lifecycle interface {
+	// Snapshot is the published state. It never waits.
+	Snapshot() fsm.Snapshot
+	// Request asks the machine for an event and returns its decision.
+	Request(ctx context.Context, r fsm.Request) (fsm.Decision, error)
 }
 
 // Hub knows the connections of this process, and the runs that are told to them.

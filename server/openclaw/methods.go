@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"gateway/fsm"
 	"gateway/queue"
 	"gateway/server/api"
 )
@@ -303,12 +304,14 @@ func (c *socket) restartRequest(ctx context.Context, _ string, params api.Fields
 		return nil, badFrame(fmt.Sprintf("reason must be at most %d printable characters. Try: a shorter one", api.MaxReason))
 	}
 	preflight := c.preflight()
-	outcome, state, message, err := c.hub.opts.Restart(ctx, "websocket "+c.peer.caller.Prefix()+c.peer.ID, reason)
+	d, err := c.hub.opts.Lifecycle.Request(ctx, fsm.Request{
+		Event: fsm.Restart, Actor: "websocket " + c.peer.caller.Prefix() + c.peer.ID, Reason: reason,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("server: requesting a restart: %w", err)
 	}
 	return map[string]any{
-		"ok": true, "status": outcome, "state": state, "message": message,
+		"ok": true, "status": d.Outcome, "state": d.State, "message": d.Message,
 		"preflight": preflight, "restart": map[string]any{"pid": os.Getpid()}, // the command line looks at both
 	}, nil
 }
