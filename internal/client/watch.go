@@ -46,7 +46,8 @@ type Sighting struct {
 
 // Watch passes every change of the state, and of how many turns run and wait, to tell, until ctx ends or tell returns an
 // error. The first one is how the gateway is now. Hops are told by their sequence, each once, whether they come as events,
-// in the history of the next process, or only in the journal of the state folder. A gateway that goes away is waited for.
+// in the history of the next process, or only in the journal of the state folder. Of a gateway elsewhere the journal cannot
+// be read, and the hop to Stopped is not told. A gateway that goes away is waited for.
 func (c *Client) Watch(ctx context.Context, tell func(Sighting) error) error {
 	o := newObserver()
 	journal := func() error {
