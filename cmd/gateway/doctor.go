@@ -66,6 +66,6 @@ func printFindings(w io.Writer, all []doctor.Finding) error {
 			name, state = "", ""
 		}
 	}
-	_, _ = fmt.Fprintf(t, "%d ok, %d to look at, %d that do not work\n", counts[doctor.OK], counts[doctor.Warning], counts[doctor.Error])
+	_, _ = fmt.Fprintf(t, "%d ok, %d warnings, %d errors\n", counts[doctor.OK], counts[doctor.Warning], counts[doctor.Error])
 	return t.Flush()
 }

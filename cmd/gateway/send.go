@@ -168,7 +168,7 @@ func send(ctx context.Context, cmd *cobra.Command, c *client.Client, f *sending,
 // kept says of a turn that was accepted where it can be found although err ended the wait for it.
 func kept(id string, err error) error {
 	if absent, ok := errors.AsType[*client.AbsentError](err); ok {
-		return advice.Errorf("%s any more; turn %s is accepted, and goes on when one does again", absent.Where, id).Tryf("%s, then gateway turns show %s", absent.Try, id)
+		return advice.Errorf("lost the gateway (%s); turn %s was accepted and continues when the gateway is back", absent.Where, id).Tryf("%s, then gateway turns show %s", absent.Try, id)
 	}
 	why, _ := advice.Split(err)
 	return advice.Errorf("%s; turn %s is accepted and goes on", why, id).Tryf("gateway turns show %s", id)

@@ -130,7 +130,7 @@ func TestSendThatIsGivenUpSaysThatTheTurnGoesOn(t *testing.T) {
 
 func TestATurnIsKeptWhenItsGatewayIsGone(t *testing.T) {
 	require.EqualError(t, kept("t1", &client.AbsentError{Where: "no gateway runs with the state folder /state", Try: "gateway run"}),
-		"no gateway runs with the state folder /state any more; turn t1 is accepted, and goes on when one does again\nTry: gateway run, then gateway turns show t1")
+		"lost the gateway (no gateway runs with the state folder /state); turn t1 was accepted and continues when the gateway is back\nTry: gateway run, then gateway turns show t1")
 	require.EqualError(t, kept("t1", errors.New("no answer within 1s\nTry: something else")),
 		"no answer within 1s; turn t1 is accepted and goes on\nTry: gateway turns show t1")
 }

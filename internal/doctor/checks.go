@@ -364,7 +364,7 @@ func (x *examination) store(ctx context.Context) {
 	case statedir.Owned(x.dir):
 		x.add("store", Warning, "a gateway began to use it meanwhile", "gateway doctor again")
 	case errors.Is(err, queue.ErrNoIndex):
-		x.add("store", Warning, "it was left by a crash, and cannot be looked through without writing beside it; the next start does both", "gateway run")
+		x.add("store", Warning, "not checked: the last gateway crashed, and checking now would write to the store; the next start recovers and checks it", "gateway run")
 	case errors.Is(err, fs.ErrNotExist):
 		x.add("store", OK, "none yet; the first start makes it", "")
 	case errors.Is(err, context.DeadlineExceeded):
