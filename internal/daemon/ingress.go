@@ -22,10 +22,13 @@ type ingress struct {
 	address   atomic.Pointer[string]
 	activated atomic.Bool // the listener belongs to the supervisor, whatever the configuration says
 	broken    atomic.Bool // front failed on the listener
+	// newest is the start of this generation: what fails later is reported to it.
+	newest atomic.Pointer[fsm.Entry]
 }
 
 // listen opens the port and the control socket, or takes over those that are open already.
-func (d *Daemon) listen(ctx context.Context, _ fsm.Entry) error {
+func (d *Daemon) listen(ctx context.Context, e fsm.Entry) error {
+	d.ingress.newest.Store(&e)
 	if h := d.handover.inherited; h != nil {
 		if err := d.inheritListeners(h); err != nil {
 			return err
@@ -108,7 +111,7 @@ func (d *Daemon) openListener(ctx context.Context) error {
 
 // serve makes the listeners known to front and carries on with the connections that the gateway before this one held.
 // All wait until open.
-func (d *Daemon) serve(_ context.Context, e fsm.Entry) error {
+func (d *Daemon) serve(context.Context, fsm.Entry) error {
 	in := &d.ingress
 	if in.front == nil {
 		f := d.system.front(server.Options{Lifecycle: lifecycle{d}, Version: d.Version, Metrics: d.outside.metrics.handler(), Log: d.subsystem("server")})
@@ -116,12 +119,12 @@ func (d *Daemon) serve(_ context.Context, e fsm.Entry) error {
 			return err
 		}
 		d.outside.metrics.front.Store(&f)
-		if err := d.serveOn(e, in.socket, true); err != nil {
+		if err := d.serveOn(in.socket, true); err != nil {
 			return err
 		}
 	}
 	if !in.served {
-		if err := d.serveOn(e, in.listener, false); err != nil {
+		if err := d.serveOn(in.listener, false); err != nil {
 			return err
 		}
 		if err := d.tenure.keep(func() { in.served = true }, nil); err != nil {
@@ -144,7 +147,7 @@ func (d *Daemon) serve(_ context.Context, e fsm.Entry) error {
 }
 
 // serveOn serves a listener until it is closed or fails.
-func (d *Daemon) serveOn(e fsm.Entry, ln net.Listener, local bool) error {
+func (d *Daemon) serveOn(ln net.Listener, local bool) error {
 	serve, err := d.ingress.front.Listen(ln, local)
 	if err != nil {
 		return err
@@ -153,7 +156,7 @@ func (d *Daemon) serveOn(e fsm.Entry, ln net.Listener, local bool) error {
 		if err := serve(); err != nil {
 			d.log.Error().Err(err).Msg("the server failed. Try: gateway run, and report it when it fails again")
 			d.ingress.broken.Store(d.ingress.broken.Load() || !local)
-			e.Raise(fsm.Outcome{Event: fsm.ServerFailed, Reason: err.Error(), Exit: fsm.ExitServer})
+			d.ingress.newest.Load().Raise(fsm.Outcome{Event: fsm.ServerFailed, Reason: err.Error(), Exit: fsm.ExitServer})
 		}
 	}()
 	return nil
