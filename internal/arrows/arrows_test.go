@@ -19,6 +19,7 @@ import (
 // internal/daemon, which wires the rooms of a gateway that runs.
 var allowed = map[string][]string{
 	"gateway/fsm":                {},
+	"gateway/fsm/explore":        {},
 	"gateway/queue":              {"gateway/internal/failpoint"},
 	"gateway/server":             {"gateway/queue", "gateway/fsm", "gateway/server/api", "gateway/server/openai", "gateway/server/openclaw"},
 	"gateway/server/api":         {"gateway/queue"},

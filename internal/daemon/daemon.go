@@ -59,10 +59,15 @@ type outside struct {
 
 // New wires a gateway that has loaded its configuration. It opens nothing and starts nothing.
 func New(o Options, loaded config.Loaded, came Arrival) (*Daemon, error) {
-	return newDaemon(o, loaded, came, realSystem())
+	d, err := wire(o, loaded, came, realSystem())
+	if err != nil {
+		return nil, err
+	}
+	return d, d.drive(d.effects())
 }
 
-func newDaemon(o Options, loaded config.Loaded, came Arrival, system system) (*Daemon, error) {
+// wire makes a daemon without a machine.
+func wire(o Options, loaded config.Loaded, came Arrival, system system) (*Daemon, error) {
 	executable, err := handoff.Executable(o.Argv[0])
 	if err != nil {
 		return nil, err
@@ -74,13 +79,18 @@ func newDaemon(o Options, loaded config.Loaded, came Arrival, system system) (*D
 	d.handover.begin(came)
 	d.use(loaded)
 	d.outside.metrics = newMetrics(d)
-	previous, first, err := historyOf(came.Inherited)
+	return d, nil
+}
+
+// drive makes the machine that runs the effects.
+func (d *Daemon) drive(effects map[fsm.Effect]fsm.EffectFunc) error {
+	previous, first, err := historyOf(d.handover.inherited)
 	if err != nil {
 		d.log.Warn().Err(err).Msg("the history of the process image before this one is lost")
 	}
 	d.machine, err = fsm.New(fsm.Config{
 		Table:      fsm.Lifecycle(),
-		Effects:    d.effects(),
+		Effects:    effects,
 		Timeouts:   d.timeouts,
 		BootID:     d.bootID,
 		Previous:   previous,
@@ -90,10 +100,7 @@ func newDaemon(o Options, loaded config.Loaded, came Arrival, system system) (*D
 		LastResort: d.lastResort,
 		Log:        d.subsystem("lifecycle"),
 	})
-	if err != nil {
-		return nil, err
-	}
-	return d, nil
+	return err
 }
 
 // effects has a function for each effect of the table, in a file of its own.

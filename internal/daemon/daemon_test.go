@@ -72,8 +72,9 @@ func newIn(t *testing.T, dir, yaml string, system system) (*Daemon, *lines) {
 	loaded, err := config.Load(source)
 	require.NoError(t, err)
 	system.signals = func(func(os.Signal), ...os.Signal) signals { return noSignals{} }
-	d, err := newDaemon(Options{Source: source, Argv: os.Args, Version: "test", Out: io.Discard, Err: log}, loaded, Arrival{}, system)
+	d, err := wire(Options{Source: source, Argv: os.Args, Version: "test", Out: io.Discard, Err: log}, loaded, Arrival{}, system)
 	require.NoError(t, err)
+	require.NoError(t, d.drive(d.effects()))
 	return d, log
 }
 

@@ -9,8 +9,6 @@ import (
 	"gateway/internal/advice"
 	"gateway/internal/config"
 	"gateway/internal/handoff"
-	"gateway/internal/process"
-	"gateway/internal/statedir"
 	"gateway/server"
 )
 
@@ -35,7 +33,7 @@ func (d *Daemon) prepare() *preparation {
 	go func() {
 		defer close(p.done)
 		defer cancel()
-		if p.err = statedir.Room(about.StateDir); p.err != nil {
+		if p.err = d.system.room(about.StateDir); p.err != nil {
 			return
 		}
 		if d.current.Load().mode != fsm.ModeInPlace {
@@ -43,7 +41,7 @@ func (d *Daemon) prepare() *preparation {
 		}
 		switch d.current.Load().mode {
 		case fsm.ModeInPlace:
-			p.next, p.err = d.system.candidate(d.Source, about)
+			p.next, p.err = d.system.candidate(ctx, d.Source, about)
 		case fsm.ModeSpawn:
 			about.Stay = true
 			p.successor, p.err = d.system.spawn(ctx, d.executable, d.Argv, about)
@@ -68,12 +66,12 @@ func (d *Daemon) check(ctx context.Context) (server.Successor, error) {
 	about, mode := d.question(), d.current.Load().mode
 	about.Warn = true
 	s := server.Successor{Mode: string(mode)}
-	err := statedir.Room(about.StateDir)
+	err := d.system.room(about.StateDir)
 	switch {
 	case err != nil:
 	case mode == fsm.ModeInPlace:
 		var next config.Loaded
-		if next, err = d.system.candidate(d.Source, about); err == nil {
+		if next, err = d.system.candidate(asked, d.Source, about); err == nil {
 			s.Version, s.Warnings = d.Version, warnings(next)
 		}
 	default:
@@ -104,7 +102,7 @@ func (d *Daemon) noAnswer(timeout time.Duration) error {
 
 // shed makes room for the next generation, which comes to be beside this one.
 func (d *Daemon) shed() {
-	if err := process.Shed(); err != nil {
+	if err := d.system.shed(); err != nil {
 		d.log.Debug().Err(err).Msg("the pages of the program are kept")
 	}
 }
@@ -135,7 +133,7 @@ func (p *preparation) dismiss() {
 }
 
 // candidateFor decides whether this program, with the configuration on disk, could take over from p.
-func candidateFor(source config.Source, p handoff.Question) (config.Loaded, error) {
+func candidateFor(ctx context.Context, source config.Source, p handoff.Question) (config.Loaded, error) {
 	loaded, err := config.Load(source)
 	if err != nil {
 		return loaded, err
@@ -146,7 +144,7 @@ func candidateFor(source config.Source, p handoff.Question) (config.Loaded, erro
 	if p.Activated || loaded.Config.Listen == p.ListenAddress {
 		return loaded, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	probe, err := (&net.ListenConfig{}).Listen(ctx, "tcp", loaded.Config.Listen)
 	if err != nil {

@@ -80,7 +80,7 @@ func collectLater() {
 // told to. What was checked is what runs.
 func runSuccessor(o Options, predecessor *handoff.Predecessor) (code fsm.ExitCode, err error) {
 	defer predecessor.Close()
-	loaded, err := candidateFor(o.Source, predecessor.Question)
+	loaded, err := candidateFor(context.Background(), o.Source, predecessor.Question)
 	var warned []string
 	if err == nil && predecessor.Warn {
 		warned = warnings(loaded)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -49,7 +50,7 @@ func (d *Daemon) conditions() map[fsm.Condition]func() (reason string, err error
 	return map[fsm.Condition]func() (string, error){
 		fsm.Always: func() (string, error) { return "", nil },
 		fsm.ValidConfiguration: func() (string, error) {
-			_, err := d.system.candidate(d.Source, d.question())
+			_, err := d.system.candidate(context.Background(), d.Source, d.question())
 			return "the configuration on disk is valid", err
 		},
 		fsm.Authorised: func() (string, error) {

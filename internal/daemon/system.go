@@ -32,12 +32,16 @@ type system struct {
 	// lanes opens the store. It may take longer than ctx.
 	lanes func(ctx context.Context, path string, cfg queue.Config) (lanes, error)
 	// candidate decides whether this program could go on with the configuration on disk.
-	candidate func(config.Source, handoff.Question) (config.Loaded, error)
+	candidate func(context.Context, config.Source, handoff.Question) (config.Loaded, error)
 	// ask starts the executable, hears whether it could take over, and ends it; spawn lets it stay.
 	ask   func(ctx context.Context, path string, argv []string, q handoff.Question) (version string, warnings []string, err error)
 	spawn func(ctx context.Context, path string, argv []string, q handoff.Question) (successor, error)
 	// replace replaces the image of this process. It returns only when that failed.
 	replace func(path string, argv []string, h handoff.Handover) error
+	// shed gives memory back that this process can do without.
+	shed func() error
+	// room reports whether the state folder has room for a restart.
+	room func(dir string) error
 }
 
 type signals interface {
@@ -124,6 +128,8 @@ func realSystem() system {
 			return spawned{s}, nil
 		},
 		replace: handoff.Exec,
+		shed:    process.Shed,
+		room:    statedir.Room,
 	}
 }
 

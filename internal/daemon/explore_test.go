@@ -1,0 +1,263 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"gateway/fsm"
+	"gateway/fsm/explore"
+	"gateway/internal/config"
+)
+
+// exploration is how worlds are made.
+type exploration struct {
+	loaded config.Loaded
+	source config.Source
+	plant  func(d *Daemon, effects map[fsm.Effect]fsm.EffectFunc) // a fault; nil for none
+}
+
+// explored is an exploration of gateways that restart by the mode.
+func explored(t *testing.T, mode string) *exploration {
+	t.Helper()
+	source := sourceIn(t, t.TempDir(), "lifecycle: { respawn: "+mode+" }\n")
+	loaded, err := config.Load(source)
+	require.NoError(t, err)
+	loaded.Config.Log.Level = "disabled"
+	require.NoError(t, os.MkdirAll(loaded.Config.StateDir, 0o700))
+	return &exploration{loaded: loaded, source: source}
+}
+
+// begin starts a gateway in the world.
+func (x *exploration) begin(t *testing.T) *world {
+	t.Helper()
+	_ = os.Remove(filepath.Join(x.loaded.Config.StateDir, "starts.json"))
+	w := &world{over: make(chan struct{}), exited: make(chan struct{})}
+	d, err := wire(Options{Source: x.source, Argv: os.Args, Version: "test", Out: io.Discard, Err: io.Discard}, x.loaded, Arrival{}, w.system())
+	require.NoError(t, err)
+	w.Daemon = d
+	effects := d.effects()
+	if x.plant != nil {
+		x.plant(d, effects)
+	}
+	require.NoError(t, d.drive(effects))
+	go func() {
+		defer close(w.exited)
+		_, _ = d.Run(context.Background())
+	}()
+	return w
+}
+
+// lastEffect is longer than the last effect takes.
+const lastEffect = 7 * time.Second
+
+func (w *world) snapshot() fsm.Snapshot { return w.machine.Snapshot() }
+
+// Actions implements [explore.World].
+func (w *world) Actions() (all []explore.Action) {
+	add := func(name string, do func()) { all = append(all, explore.Action{Name: name, Do: do}) }
+	th, asked := w.look()
+	if th.replaced {
+		return nil
+	}
+	for _, q := range asked {
+		for _, a := range q.answers {
+			add(q.name+": "+a, func() { q.reply <- a })
+		}
+	}
+	if w.held() || w.snapshot().State == fsm.Stopped {
+		return all
+	}
+	for _, ev := range []fsm.Event{fsm.Stop, fsm.Restart, fsm.Resume} {
+		add("ask "+string(ev), func() { w.request(ev) })
+	}
+	if at := w.snapshot().Deadline; !at.IsZero() {
+		add("the deadline", func() { w.sleepUntil(at) })
+	}
+	if th.listens {
+		add("the listener fails", func() {
+			w.change(func(th *things) {
+				th.listens = false
+				close(w.fails)
+			})
+		})
+	}
+	return all
+}
+
+// sleepUntil lets time pass, which is virtual. After a deadline the last effect may still wait for the one before it.
+func (w *world) sleepUntil(at time.Time) {
+	if left := time.Until(at); left > 0 {
+		time.Sleep(left)
+	} else {
+		time.Sleep(lastEffect)
+	}
+}
+
+func (w *world) request(ev fsm.Event) {
+	dec, err := w.machine.Request(context.Background(), fsm.Request{Event: ev, Actor: "explorer"})
+	if err == nil && ev == fsm.Stop && dec.Outcome == fsm.VerdictAccepted {
+		w.stopAsked = true
+	}
+}
+
+// Signature implements [explore.World].
+func (w *world) Signature() string {
+	s := w.snapshot()
+	th, asked := w.look()
+	var names []string
+	for _, q := range asked {
+		names = append(names, q.name)
+	}
+	slices.Sort(names)
+	left := "never"
+	if !s.Deadline.IsZero() {
+		left = time.Until(s.Deadline).String()
+	}
+	return fmt.Sprintf("%s intent=%s exit=%d ready=%t deadline=%s asked=[%s] postponed=%v role=%q generation=%d stop=%t %+v",
+		s.State, s.Intent, s.Exit, s.Ready, left, strings.Join(names, ", "), s.Postponed, w.handover.current(), min(s.Generation, 2), w.stopAsked, th)
+}
+
+// Broken implements [explore.World].
+func (w *world) Broken() string {
+	for _, inv := range invariants {
+		if !inv.hold(w) {
+			return inv.name
+		}
+	}
+	return ""
+}
+
+// invariants, each by its name.
+var invariants = []struct {
+	name string
+	hold func(w *world) bool
+}{
+	{fsm.InvariantDeadline, func(w *world) bool {
+		s := w.snapshot()
+		_, asked := w.look()
+		return s.State == fsm.Running || s.State == fsm.Stopped || !s.Deadline.IsZero() || len(asked) > 0
+	}},
+	{fsm.InvariantAlternate, func(w *world) bool { th, _ := w.look(); return !th.twice }},
+	{fsm.InvariantLock, func(w *world) bool {
+		th, _ := w.look()
+		return th.locks > 0 || th.stores == 0 && th.listeners == 0
+	}},
+	{fsm.InvariantRelease, func(w *world) bool {
+		th, asked := w.look()
+		s := w.snapshot()
+		return s.State != fsm.Stopped || th.locks == 0 || s.Exit == fsm.ExitForced ||
+			w.folder.opening != nil && len(asked) > 0 // whoever waits for the store releases it
+	}},
+	{fsm.InvariantSuccessor, func(w *world) bool { th, _ := w.look(); return th.successors <= 1 }},
+	{fsm.InvariantLanes, func(w *world) bool {
+		th, _ := w.look()
+		s := w.snapshot()
+		return th.starts == 0 || s.Ready || s.State == fsm.Stopped && s.Exit == fsm.ExitForced
+	}},
+	{fsm.InvariantAdmission, func(w *world) bool {
+		th, _ := w.look()
+		return w.snapshot().Admission != fsm.Open || th.published && th.stores > 0 && (w.snapshot().State != fsm.Running || th.listens)
+	}},
+	{fsm.InvariantStop, func(w *world) bool {
+		s := w.snapshot()
+		return !w.stopAsked || s.State == fsm.ShuttingDown || s.State == fsm.Stopped
+	}},
+	{fsm.InvariantRefusal, func(w *world) bool { return !w.stopAsked || w.snapshot().Admission == fsm.Refused }},
+	{fsm.InvariantExit, func(w *world) bool {
+		s := w.snapshot()
+		if s.State != fsm.Stopped {
+			return true
+		}
+		code := fsm.ExitOK
+		for _, h := range w.machine.Hops(0) {
+			switch h.Event { //nolint:exhaustive // the events that decide it
+			case fsm.StartFailed:
+				code = fsm.ExitFailed
+			case fsm.ForceExit:
+				code = fsm.ExitForced
+			case fsm.ServerFailed:
+				code = fsm.ExitServer
+			case fsm.HandedBack:
+				code = fsm.ExitSupervisor
+			}
+		}
+		return s.Exit == code
+	}},
+	{fsm.InvariantHops, func(w *world) bool {
+		hops := w.machine.Hops(0)
+		for i := 1; i < len(hops); i++ {
+			if hops[i].Seq != hops[i-1].Seq+1 || hops[i].From != hops[i-1].To {
+				return false
+			}
+		}
+		return true
+	}},
+	{fsm.InvariantPossible, func(w *world) bool { return w.snapshot().Counters.Impossible == 0 }},
+}
+
+// Alone implements [explore.World]: each state is left by its deadline at the latest, until Running or Stopped.
+func (w *world) Alone() (broken, how string) {
+	for range 2 * len(fsm.Lifecycle().States) {
+		s := w.snapshot()
+		if th, _ := w.look(); s.State == fsm.Stopped || s.State == fsm.Running || th.replaced || w.held() {
+			return "", ""
+		}
+		w.sleepUntil(s.Deadline)
+		synctest.Wait()
+		if broken := w.Broken(); broken != "" {
+			return broken, w.Signature()
+		}
+		if w.snapshot().Hop == s.Hop && !w.held() {
+			w.sleepUntil(s.Deadline) // the last effect is under way
+			synctest.Wait()
+			if w.snapshot().Hop == s.Hop {
+				return fsm.InvariantEnd, fmt.Sprintf("%s outlives its deadline", s.State)
+			}
+		}
+	}
+	return fsm.InvariantEnd, fmt.Sprintf("it is %s at last", w.snapshot().State)
+}
+
+// held reports whether the machine itself waits for an answer, which takes no time.
+func (w *world) held() bool {
+	_, asked := w.look()
+	return slices.ContainsFunc(asked, func(q *question) bool { return q.owner })
+}
+
+// End implements [explore.World].
+func (w *world) End() {
+	close(w.over)
+	w.machine.Notify(fsm.Request{Event: fsm.Stop, Actor: "explorer", Reason: errors.New("the exploration is over").Error()})
+	<-w.exited
+}
+
+func TestEveryInterleavingOfTheRealEffectsKeepsTheInvariants(t *testing.T) {
+	names := []string{fsm.InvariantEnd} // see Alone
+	for _, inv := range invariants {
+		names = append(names, inv.name)
+	}
+	require.ElementsMatch(t, fsm.Invariants, names, "every invariant that is promised is checked")
+	modes := []string{"spawn", "in-process", "exec", "supervisor"}
+	if testing.Short() {
+		modes = modes[:1] // the one in which most can happen
+	}
+	for _, mode := range modes {
+		t.Run(mode, func(t *testing.T) {
+			r := explore.Run(t, explored(t, mode).begin, 60)
+			t.Log(r)
+			require.Empty(t, r.Broken, r.String())
+			require.Greater(t, r.Situations, 50)
+		})
+	}
+}
