@@ -156,7 +156,7 @@ func (d *Daemon) serveOn(ln net.Listener, local bool) error {
 		if err := serve(); err != nil {
 			d.log.Error().Err(err).Msg("the server failed. Try: gateway run, and report it when it fails again")
 			d.ingress.broken.Store(d.ingress.broken.Load() || !local)
-			d.ingress.newest.Load().Raise(fsm.Outcome{Event: fsm.ServerFailed, Reason: err.Error(), Exit: fsm.ExitServer})
+			d.ingress.newest.Load().Raise(fsm.Outcome{Event: fsm.ServerFailed, Reason: err.Error()})
 		}
 	}()
 	return nil
