@@ -18,6 +18,7 @@ import (
 	"gateway/fsm"
 	"gateway/fsm/explore"
 	"gateway/internal/config"
+	"gateway/internal/statedir"
 )
 
 // exploration is how worlds are made.
@@ -38,12 +39,19 @@ func explored(t *testing.T, mode string) *exploration {
 	return &exploration{loaded: loaded, source: source}
 }
 
-// begin starts a gateway in the world.
+// begin starts a gateway in a new world.
 func (x *exploration) begin(t *testing.T) *world {
 	t.Helper()
-	_ = os.Remove(filepath.Join(x.loaded.Config.StateDir, "starts.json"))
 	w := &world{over: make(chan struct{}), exited: make(chan struct{})}
-	d, err := wire(Options{Source: x.source, Argv: os.Args, Version: "test", Out: io.Discard, Err: io.Discard}, x.loaded, Arrival{}, w.system())
+	x.start(t, w, w.system())
+	return w
+}
+
+// start starts the gateway of the world on a system.
+func (x *exploration) start(t *testing.T, w *world, system system) {
+	t.Helper()
+	_ = os.Remove(filepath.Join(x.loaded.Config.StateDir, statedir.StartsFile))
+	d, err := wire(Options{Source: x.source, Argv: os.Args, Version: "test", Out: io.Discard, Err: io.Discard}, x.loaded, Arrival{}, system)
 	require.NoError(t, err)
 	w.Daemon = d
 	effects := d.effects()
@@ -55,7 +63,6 @@ func (x *exploration) begin(t *testing.T) *world {
 		defer close(w.exited)
 		_, _ = d.Run(context.Background())
 	}()
-	return w
 }
 
 // lastEffect is longer than the last effect takes.
