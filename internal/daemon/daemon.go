@@ -49,7 +49,7 @@ type given struct {
 	log        zerolog.Logger
 }
 
-// outside is who watches the gateway, and who may tell it what to do.
+// outside is what watches the gateway and what may send it requests.
 type outside struct {
 	signals    signals
 	permit     process.Authorization
@@ -118,8 +118,8 @@ func (d *Daemon) effects() map[fsm.Effect]fsm.EffectFunc {
 	}
 }
 
-// Run runs the gateway until it has stopped or handed over, and returns the exit code of the process. The error is for
-// people; it is nil when nothing is left to explain. When ctx ends, the gateway stops. Call it once.
+// Run runs the gateway until it has stopped or handed over, and returns the exit code of the process. The error
+// explains a code that is not 0, and is nil when the log has done so. When ctx ends, the gateway stops. Call it once.
 func (d *Daemon) Run(ctx context.Context) (code fsm.ExitCode, err error) {
 	d.takeOverEarly()
 	d.outside.supervisor = process.NewSupervisor()

@@ -10,7 +10,7 @@ import (
 	"gateway/fsm/explore"
 )
 
-// unstopped waits for the turns that run and goes on to start others.
+// unstopped waits for the turns that run and starts others meanwhile.
 type unstopped struct{ *fakeLanes }
 
 func (l unstopped) Drain(ctx context.Context, _ string) error { return l.wait(ctx) }

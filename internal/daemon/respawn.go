@@ -76,7 +76,7 @@ func (d *Daemon) handToSuccessor(ctx context.Context, e fsm.Entry) fsm.Outcome {
 				return err
 			}
 			d.handover.successor.Store(&s)
-			return d.handover.move(successorServes)
+			return d.handover.move(serveSent)
 		}, then)
 	}
 	if err == nil || ctx.Err() != nil || errors.Is(err, fsm.ErrSuperseded) {

@@ -11,7 +11,7 @@ const (
 	// nextImage: this image has replaced another one in the same process, and gets all that the other one owned.
 	nextImage role = "next image"
 	// candidate: this process gets copies of all that its predecessor owns. The predecessor may end this process and
-	// go on, so until it is told to serve it touches nothing but the store.
+	// continue, so until the predecessor sends serve, this process changes nothing but the store.
 	candidate role = "candidate"
 	// owner: the lock, the files that name its owner, the listeners and the connections are this process's own.
 	owner role = "owner"
@@ -23,9 +23,9 @@ const (
 type occasion string
 
 const (
-	lockTaken       occasion = "the lock is taken"
-	toldToServe     occasion = "the predecessor says serve, or has died"
-	successorServes occasion = "the successor is told to serve"
+	lockTaken     occasion = "the lock is taken"
+	serveReceived occasion = "the predecessor has sent serve, or has died"
+	serveSent     occasion = "this process has sent serve to its successor"
 )
 
 // roleMoves decides each role × occasion.
@@ -36,28 +36,28 @@ var roleMoves = []struct {
 	why  string
 }{
 	{fresh, lockTaken, owner, "nobody else has the lock"},
-	{fresh, toldToServe, "", "there is no predecessor"},
-	{fresh, successorServes, "", "nobody prepares a successor before this process serves"},
+	{fresh, serveReceived, "", "there is no predecessor"},
+	{fresh, serveSent, "", "no successor is prepared before this process serves"},
 	{nextImage, lockTaken, owner, "the image before this one is gone"},
-	{nextImage, toldToServe, "", "the image before this one is gone"},
-	{nextImage, successorServes, "", "nobody prepares a successor before this process serves"},
-	{candidate, lockTaken, candidate, "the predecessor has it too, and may go on"},
-	{candidate, toldToServe, owner, "the predecessor never takes it back"},
-	{candidate, successorServes, "", "nobody prepares a successor before this process serves"},
+	{nextImage, serveReceived, "", "the image before this one is gone"},
+	{nextImage, serveSent, "", "no successor is prepared before this process serves"},
+	{candidate, lockTaken, candidate, "the predecessor has it too, and may continue"},
+	{candidate, serveReceived, owner, "the predecessor never takes it back"},
+	{candidate, serveSent, "", "no successor is prepared before this process serves"},
 	{owner, lockTaken, owner, "a restart in this process keeps it"},
-	{owner, toldToServe, "", "there is no predecessor any more"},
-	{owner, successorServes, handedOver, "the point of no return"},
-	{handedOver, lockTaken, "", "this process starts nothing any more"},
-	{handedOver, toldToServe, "", "there is no predecessor any more"},
-	{handedOver, successorServes, "", "there is one successor"},
+	{owner, serveReceived, "", "there is no predecessor left"},
+	{owner, serveSent, handedOver, "the point of no return"},
+	{handedOver, lockTaken, "", "this process starts nothing again"},
+	{handedOver, serveReceived, "", "there is no predecessor left"},
+	{handedOver, serveSent, "", "there is one successor"},
 }
 
-// next is the role after an occasion. An error says that the occasion cannot come in this role; that is a bug.
+// next is the role after an occasion. An occasion that cannot come in the role is an error, and a bug.
 func (r role) next(on occasion) (role, error) {
 	for _, m := range roleMoves {
 		if m.from == r && m.on == on && m.to != "" {
 			return m.to, nil
 		}
 	}
-	return r, fmt.Errorf("gateway: a process that is %s in a hand-over cannot come to this: %s; please report it", r, on)
+	return r, fmt.Errorf("gateway: a process in the role %q reached what cannot happen: %s; please report it", r, on)
 }

@@ -11,7 +11,7 @@ import (
 // Each role × occasion is decided once.
 func TestEveryRoleDecidesEveryOccasion(t *testing.T) {
 	roles := []role{fresh, nextImage, candidate, owner, handedOver}
-	occasions := []occasion{lockTaken, toldToServe, successorServes}
+	occasions := []occasion{lockTaken, serveReceived, serveSent}
 	require.Len(t, roleMoves, len(roles)*len(occasions))
 	for _, from := range roles {
 		for _, on := range occasions {

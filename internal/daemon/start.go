@@ -94,7 +94,7 @@ func (d *Daemon) takeOver(ctx context.Context, _ fsm.Entry) error {
 		d.machine.Recall(hop)
 	}
 	return cmp.Or(d.tenure.keep(func() {
-		if err = d.handover.move(toldToServe); err == nil {
+		if err = d.handover.move(serveReceived); err == nil {
 			d.handover.forwarded.Go(func() { p.Forwarded(d.takeForwarded) })
 		}
 	}, nil), err)

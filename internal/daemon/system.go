@@ -33,7 +33,7 @@ type system struct {
 	lanes func(ctx context.Context, path string, cfg queue.Config) (lanes, error)
 	// candidate decides whether this program could go on with the configuration on disk.
 	candidate func(context.Context, config.Source, handoff.Question) (config.Loaded, error)
-	// ask starts the executable, hears whether it could take over, and ends it; spawn lets it stay.
+	// ask starts the executable, reads whether it could take over, and ends it; spawn keeps it.
 	ask   func(ctx context.Context, path string, argv []string, q handoff.Question) (version string, warnings []string, err error)
 	spawn func(ctx context.Context, path string, argv []string, q handoff.Question) (successor, error)
 	// replace replaces the image of this process. It returns only when that failed.

@@ -9,7 +9,7 @@ import (
 var errTooLate = errors.New("the gateway has ended meanwhile")
 
 // tenure is the time in which effects may add to what the daemon owns. Effects run one at a time, with one exception:
-// release waits for the effect before it, but not for ever, and goes on beside one that hangs. From the beginning of
+// release waits for the effect before it, but not for ever, and runs beside one that hangs. From the beginning of
 // release on, all that the daemon owns is release's to close, and nobody adds to it: an effect that comes back from a
 // call then closes by itself what that call has opened.
 //

@@ -19,11 +19,11 @@ import (
 	"gateway/server"
 )
 
-// world is the real daemon with its real effects on a system that answers when the explorer says so.
+// world is the real daemon with its real effects on a system whose answers the explorer chooses.
 type world struct {
 	*Daemon
 	exited chan struct{}
-	over   chan struct{} // closed at the end: nobody answers any more
+	over   chan struct{} // closed at the end: no question is answered after it
 
 	mu        sync.Mutex
 	questions []*question
@@ -59,7 +59,7 @@ var (
 	errOver    = errors.New("the exploration is over")
 )
 
-// ask returns the answer that the explorer chooses, or the error of ctx. A ctx of nil is a call that hears nothing.
+// ask returns the answer that the explorer chooses, or the error of ctx. A nil ctx is a call that does not end with its context.
 func (w *world) ask(ctx context.Context, q *question) (answer string, err error) {
 	q.reply = make(chan string)
 	w.mu.Lock()
@@ -124,7 +124,7 @@ func (w *world) system() system {
 			return &fakeFront{w: w, closed: make(chan struct{})}
 		},
 		agents: func(*config.Config, zerolog.Logger) (agents, error) { return fakeAgents{}, nil },
-		lanes: func(context.Context, string, queue.Config) (lanes, error) { // it hears no context
+		lanes: func(context.Context, string, queue.Config) (lanes, error) { // it does not end with its context
 			if err := w.yes(nil, "open the store", false); err != nil {
 				return nil, err
 			}
