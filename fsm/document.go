@@ -94,9 +94,9 @@ func (t Table) markdown() (string, error) {
 	t.documentEffects(&p)
 	documentHandover(&p)
 
-	p.heading("Invariants", "Each holds in every situation that any interleaving of requests, outcomes, deadlines and late outcomes leads to. A test runs them all on the machine itself.")
+	p.heading("Invariants", "Each holds in every situation that any interleaving of requests, outcomes, deadlines and late outcomes leads to. Two tests run them all, one on the machine with a model of its effects, one on the daemon with its real effects.")
 	for i, inv := range Invariants {
-		p.line("%d. %s", i+1, inv)
+		p.line("%d. %s", i+1, inv.Name)
 	}
 
 	p.heading("Exit codes", "")

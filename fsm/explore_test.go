@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -12,6 +11,8 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
+
+	"gateway/fsm/explore"
 )
 
 // world is the machine's surroundings as its effects leave them: what the gateway would hold and serve.
@@ -119,70 +120,67 @@ func (w *world) report(ctx context.Context, e Entry, spec EffectSpec) (out Outco
 	}
 }
 
-// action is one thing that can happen next.
-type action struct {
-	name string
-	do   func(w *world)
-}
-
-// actions lists everything that can happen in the world as it stands.
-func (w *world) actions(table Table) []action {
-	if w.Snapshot().State == table.Final {
+// Actions implements [explore.World].
+func (w *world) Actions() (all []explore.Action) {
+	table, s := w.cfg.Table, w.Snapshot()
+	if s.State == table.Final {
 		return nil
 	}
-	var all []action
+	add := func(name string, do func()) { all = append(all, explore.Action{Name: name, Do: do}) }
 	for _, e := range table.Events {
 		if e.Class == ByRequest {
-			all = append(all, action{"ask " + string(e.Name), func(w *world) { w.request(e.Name) }})
+			add("ask "+string(e.Name), func() { w.request(e.Name) })
 		}
 	}
 	for _, drain := range []time.Duration{0, time.Hour} {
-		all = append(all, action{fmt.Sprintf("ask restart, and to wait %s", drain), func(w *world) { w.ask(Request{Event: Restart, Drain: &drain}) }})
+		add(fmt.Sprintf("ask restart, and to wait %s", drain), func() { w.ask(Request{Event: Restart, Drain: &drain}) })
 	}
-	for _, spec := range table.Effects {
-		th := w.look()
+	for _, o := range w.reports() {
+		add(fmt.Sprintf("report %s %d", o.Event, o.Exit), func() { w.say <- o })
+	}
+	for i := range w.states[s.State].Deadlines {
+		add(fmt.Sprintf("deadline %d", i), func() {
+			at := s.Deadline
+			if i > 0 {
+				at = at.Add(seconds[ShutdownTimeout])
+			}
+			time.Sleep(time.Until(at)) // virtual
+		})
+	}
+	add("server fails", func() { w.serverFails(s.Generation) })
+	add("server of an earlier generation fails", func() { w.serverFails(s.Generation - 1) })
+	add("late outcomes", func() {
+		for _, e := range table.Events {
+			w.box.post(mail{outcome: &outcomeMail{Outcome: Outcome{Event: e.Name}, visit: 1 << 40}})
+		}
+	})
+	return all
+}
+
+// reports are the outcomes that the effect which has begun may report next.
+func (w *world) reports() (all []Outcome) {
+	th, s := w.look(), w.Snapshot()
+	for _, spec := range w.cfg.Table.Effects {
 		if spec.Name != th.running {
 			continue
 		}
-		say := func(o Outcome) {
-			all = append(all, action{fmt.Sprintf("report %s %d", o.Event, o.Exit), func(w *world) { w.say <- o }})
-		}
 		if th.reported < len(spec.Reports) { // an effect reports first, or fails
-			say(Outcome{Event: spec.Reports[th.reported]})
-			say(Outcome{Event: spec.Panic})
-			continue
+			return []Outcome{{Event: spec.Reports[th.reported]}, {Event: spec.Panic}}
 		}
 		for _, o := range spec.Outcomes {
-			say(Outcome{Event: o})
-			if row, _ := table.row(w.Snapshot().State, o, w.Snapshot().Intent); len(row.Exits) > 0 {
+			all = append(all, Outcome{Event: o})
+			if row, _ := w.cfg.Table.row(s.State, o, s.Intent); len(row.Exits) > 0 {
 				for _, code := range row.Exits[1:] {
-					say(Outcome{Event: o, Exit: code})
+					all = append(all, Outcome{Event: o, Exit: code})
 				}
 			}
 		}
 	}
-	for i := range w.states[w.Snapshot().State].Deadlines {
-		all = append(all, action{fmt.Sprintf("deadline %d", i), func(w *world) {
-			first, shutdown := w.Snapshot().Deadline, time.Duration(0)
-			if i > 0 {
-				shutdown = seconds[ShutdownTimeout]
-			}
-			time.Sleep(time.Until(first.Add(shutdown))) // virtual
-		}})
-	}
-	return append(all,
-		action{"server fails", func(w *world) {
-			w.box.post(mail{outcome: &outcomeMail{Outcome: Outcome{Event: ServerFailed}, generation: w.Snapshot().Generation}})
-		}},
-		action{"server of an earlier generation fails", func(w *world) {
-			w.box.post(mail{outcome: &outcomeMail{Outcome: Outcome{Event: ServerFailed}, generation: w.Snapshot().Generation - 1}})
-		}},
-		action{"late outcomes", func(w *world) {
-			for _, e := range table.Events {
-				w.box.post(mail{outcome: &outcomeMail{Outcome: Outcome{Event: e.Name}, visit: 1 << 40}})
-			}
-		}},
-	)
+	return all
+}
+
+func (w *world) serverFails(generation int) {
+	w.box.post(mail{outcome: &outcomeMail{Outcome: Outcome{Event: ServerFailed}, generation: generation}})
 }
 
 func (w *world) request(ev Event) Verdict { return w.ask(Request{Event: ev}) }
@@ -203,8 +201,8 @@ func (w *world) ask(r Request) Verdict {
 	return d.Outcome
 }
 
-// signature is what tells two situations apart.
-func (w *world) signature() string {
+// Signature implements [explore.World].
+func (w *world) Signature() string {
 	s, th := w.Snapshot(), w.look()
 	left := "never"
 	if !s.Deadline.IsZero() {
@@ -227,70 +225,17 @@ func (w *world) wished() time.Duration {
 	return time.Until(from.Add(*w.drain))
 }
 
-// invariants, each by its name.
-var invariants = []struct {
-	name string
-	hold func(w *world) bool
-}{
-	{InvariantDeadline, func(w *world) bool {
-		s := w.Snapshot()
-		return s.State == Running || s.State == Stopped || !s.Deadline.IsZero() || w.look().running != ""
-	}},
-	{InvariantAlternate, func(w *world) bool { return !w.look().startedTwice }},
-	{InvariantLock, func(w *world) bool {
-		s := w.Snapshot().State
-		th := w.look()
-		return th.lock || s == Starting || s == Stopped || !th.serving
-	}},
-	{InvariantRelease, func(w *world) bool {
-		return w.Snapshot().State != Stopped || !w.look().lock || w.Snapshot().Exit == ExitForced
-	}},
-	{InvariantSuccessor, func(w *world) bool { return w.look().successors <= 1 }},
-	{InvariantLanes, func(w *world) bool { return !w.look().lanes || w.Snapshot().Ready || w.forced() }},
-	{InvariantAdmission, func(w *world) bool { return w.Snapshot().Admission != Open || w.look().serving }},
-	{InvariantStop, func(w *world) bool {
-		s := w.Snapshot()
-		return !w.stopAsked || s.State == ShuttingDown || s.State == Stopped
-	}},
-	{InvariantRefusal, func(w *world) bool { return !w.stopAsked || w.Snapshot().Admission == Refused }},
-	{InvariantExit, func(w *world) bool {
-		if w.Snapshot().State != Stopped {
-			return true
-		}
-		code := ExitOK
-		for _, h := range w.Hops(0) {
-			switch h.Event { //nolint:exhaustive // the events that decide it
-			case StartFailed:
-				code = ExitFailed
-			case ForceExit:
-				code = ExitForced
-			case ServerFailed:
-				code = ExitServer
-			case HandedBack:
-				code = ExitSupervisor
-			}
-		}
-		got := w.Snapshot().Exit
-		return got == code || (code == ExitFailed && got == ExitConfig)
-	}},
-	{InvariantHops, func(w *world) bool {
-		hops := w.Hops(0)
-		for i := 1; i < len(hops); i++ {
-			if hops[i].Seq != hops[i-1].Seq+1 || hops[i].From != hops[i-1].To {
-				return false
-			}
-		}
-		return true
-	}},
-	{InvariantPossible, func(w *world) bool { return w.Snapshot().Counters.Impossible == 0 }},
+// Broken implements [explore.World].
+func (w *world) Broken() string {
+	th := w.look()
+	return Situation{
+		Snapshot: w.Snapshot(), Hops: w.Hops(0), Stopping: w.stopAsked, Busy: th.running != "",
+		Lock: th.lock, Open: th.serving, Serving: th.serving, Twice: th.startedTwice, Lanes: th.lanes, Successors: th.successors,
+	}.Broken()
 }
 
-func (w *world) forced() bool {
-	return w.Snapshot().State == Stopped && w.Snapshot().Exit == ExitForced
-}
-
-// end stops the owner wherever it is, so that the bubble can be left.
-func (w *world) end() {
+// End implements [explore.World]: it stops the owner wherever it is.
+func (w *world) End() {
 	if w.Snapshot().State == Stopped {
 		return
 	}
@@ -307,71 +252,24 @@ func (w *world) end() {
 	<-w.exit
 }
 
-// alone lets time pass with nobody reporting anything, and says where that ends and when.
-func (w *world) alone(table Table) (State, time.Duration) {
-	began := time.Now()
-	for range len(table.States) + 1 {
+// Alone implements [explore.World].
+func (w *world) Alone() (broken, how string) {
+	from, wished, began := w.Snapshot(), w.wished(), time.Now()
+	for range len(w.cfg.Table.States) + 1 {
 		s := w.Snapshot()
-		if s.State == table.Final || s.Deadline.IsZero() {
+		if s.State == w.cfg.Table.Final || s.Deadline.IsZero() {
 			break
 		}
 		time.Sleep(time.Until(s.Deadline))
 		synctest.Wait()
 	}
-	return w.Snapshot().State, time.Since(began)
-}
-
-// explore runs every interleaving of requests, outcomes, deadlines and late outcomes on the running
-// machine, until no new situation appears, and returns what it saw and the first violation.
-func explore(t *testing.T, table Table, depth int) (situations, hops int, violation string) {
-	type path []int
-	seen := make(map[string]bool)
-	frontier := []path{{}}
-	for d := 0; d <= depth && len(frontier) > 0; d++ {
-		var next []path
-		for _, p := range frontier {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t, table)
-				defer w.end()
-				var names []string
-				for _, i := range p {
-					a := w.actions(table)[i]
-					names = append(names, a.name)
-					a.do(w)
-					synctest.Wait()
-					hops++
-				}
-				for _, inv := range invariants {
-					if !inv.hold(w) {
-						violation = fmt.Sprintf("%q is broken in %s after: %s", inv.name, w.signature(), strings.Join(names, ", "))
-						return
-					}
-				}
-				sig := w.signature()
-				if seen[sig] {
-					return
-				}
-				seen[sig] = true
-				for i := range w.actions(table) {
-					next = append(next, append(slices.Clone(p), i))
-				}
-				from, wished := w.Snapshot(), w.wished()
-				if at, took := w.alone(table); at != Running && at != Stopped {
-					violation = fmt.Sprintf("left alone in %s it ends in %s", sig, at)
-				} else if from.State == Draining && took != drainsAlone(from, wished) {
-					violation = fmt.Sprintf("force-exit came after %s instead of drain + shutdown in %s", took, sig)
-				}
-			})
-			if violation != "" {
-				return len(seen), hops, violation
-			}
-		}
-		frontier = next
+	switch at, took := w.Snapshot().State, time.Since(began); {
+	case at != Running && at != Stopped:
+		return InvariantEnd, fmt.Sprintf("it ends in %s", at)
+	case from.State == Draining && took != drainsAlone(from, wished):
+		return InvariantEnd, fmt.Sprintf("the exit is forced after %s instead of drain + shutdown", took)
 	}
-	if len(frontier) > 0 {
-		violation = "not finished within the depth"
-	}
-	return len(seen), hops, violation
+	return "", ""
 }
 
 // drainsAlone is how long a drain lasts in which nothing reports, and the close after it.
@@ -384,13 +282,8 @@ func drainsAlone(from Snapshot, wished time.Duration) time.Duration {
 }
 
 func TestEveryInterleavingKeepsTheInvariants(t *testing.T) {
-	situations, hops, violation := explore(t, Lifecycle(), 40)
-	require.Empty(t, violation)
-	names := []string{InvariantEnd} // explore itself
-	for _, inv := range invariants {
-		names = append(names, inv.name)
-	}
-	require.ElementsMatch(t, Invariants, names, "every invariant that is promised is checked")
-	t.Logf("%d situations, %d steps; %d invariants held in each", situations, hops, len(Invariants))
-	require.Greater(t, situations, 50)
+	r := explore.Run(t, func(t *testing.T) *world { return newWorld(t, Lifecycle()) }, 40)
+	t.Log(r)
+	require.Empty(t, r.Broken, r.String())
+	require.Greater(t, r.Situations, 50)
 }

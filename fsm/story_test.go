@@ -73,7 +73,7 @@ func tell(t *testing.T, table Table, s story) (lines []string, told error) {
 		w.Machine = m
 		go func() { w.exit <- m.Run() }()
 		synctest.Wait()
-		defer w.end()
+		defer w.End()
 		effect := Effect("")
 		for _, line := range s.lines {
 			what, want, _ := strings.Cut(line, "→")

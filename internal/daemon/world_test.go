@@ -200,6 +200,7 @@ func (w *world) newListener() *fakeListener {
 
 func (l *fakeListener) Accept() (net.Conn, error) { return nil, net.ErrClosed }
 func (l *fakeListener) Addr() net.Addr            { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 18789} }
+
 func (l *fakeListener) Close() error {
 	l.w.change(func(th *things) {
 		if !l.closed {
@@ -233,6 +234,7 @@ func (f *fakeFront) Listen(inner net.Listener, local bool) (func() error, error)
 		}
 	}, nil
 }
+
 func (f *fakeFront) Publish(*server.Backend)                       { f.w.change(func(th *things) { th.published = true }) }
 func (f *fakeFront) Resume([]server.Parked)                        {}
 func (f *fakeFront) Retire(server.Notice)                          {}
@@ -313,6 +315,7 @@ func (s *fakeSuccessor) pid() int { return 4711 }
 func (s *fakeSuccessor) Go(ctx context.Context, _ handoff.Handover) error {
 	return s.w.yes(ctx, "hand over", false)
 }
+
 func (s *fakeSuccessor) Serve(json.RawMessage) error {
 	err := s.w.yes(nil, "let it serve", true)
 	if err == nil {
