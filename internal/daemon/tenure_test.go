@@ -49,7 +49,7 @@ func TestAStoreThatOpensTooLateIsClosedBeforeTheLockIsReleased(t *testing.T) {
 		on := w.system()
 		on.acquire = realSystem().acquire
 		on.lanes = func(ctx context.Context, path string, cfg queue.Config) (lanes, error) {
-			if err := w.yes(nil, "open the store", false); err != nil {
+			if err := w.yes(context.Background(), "open the store", false); err != nil {
 				return nil, err
 			}
 			return realSystem().lanes(context.WithoutCancel(ctx), path, cfg)

@@ -59,7 +59,8 @@ var (
 	errOver    = errors.New("the exploration is over")
 )
 
-// ask returns the answer that the explorer chooses, or the error of ctx. A nil ctx is a call that does not end with its context.
+// ask returns the answer that the explorer chooses, or the error of ctx. A call that does not end with its
+// context asks with [context.Background].
 func (w *world) ask(ctx context.Context, q *question) (answer string, err error) {
 	q.reply = make(chan string)
 	w.mu.Lock()
@@ -70,14 +71,10 @@ func (w *world) ask(ctx context.Context, q *question) (answer string, err error)
 		w.questions = slices.DeleteFunc(w.questions, func(p *question) bool { return p == q })
 		w.mu.Unlock()
 	}()
-	var ends <-chan struct{}
-	if ctx != nil {
-		ends = ctx.Done()
-	}
 	select {
 	case answer = <-q.reply:
 		return answer, nil
-	case <-ends:
+	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	case <-w.over:
 		return "", errOver
@@ -111,7 +108,7 @@ func (w *world) system() system {
 	return system{
 		signals: func(func(os.Signal), ...os.Signal) signals { return noSignals{} },
 		acquire: func(string) (lock, error) {
-			if err := w.yes(nil, "take the lock", false); err != nil {
+			if err := w.yes(context.Background(), "take the lock", false); err != nil {
 				return nil, err
 			}
 			w.change(func(th *things) { th.locks++ })
@@ -125,7 +122,7 @@ func (w *world) system() system {
 		},
 		agents: func(*config.Config, zerolog.Logger) (agents, error) { return fakeAgents{}, nil },
 		lanes: func(context.Context, string, queue.Config) (lanes, error) { // it does not end with its context
-			if err := w.yes(nil, "open the store", false); err != nil {
+			if err := w.yes(context.Background(), "open the store", false); err != nil {
 				return nil, err
 			}
 			w.change(func(th *things) {
@@ -151,7 +148,7 @@ func (w *world) system() system {
 			return &fakeSuccessor{w: w}, nil
 		},
 		replace: func(string, []string, handoff.Handover) error {
-			if err := w.yes(nil, "replace the image", true); err != nil {
+			if err := w.yes(context.Background(), "replace the image", true); err != nil {
 				return err
 			}
 			w.change(func(th *things) { th.replaced = true })
@@ -261,10 +258,9 @@ func (fakeAgents) Close(context.Context) error           { return nil }
 
 // fakeLanes start turns from Resume until Drain, HandOver or Close.
 type fakeLanes struct {
-	w              *world
-	closing        sync.Once
-	started        bool
-	handed, closed bool
+	w       *world
+	closing sync.Once
+	started bool
 }
 
 func (l *fakeLanes) set(starts bool) {
@@ -317,7 +313,7 @@ func (s *fakeSuccessor) Go(ctx context.Context, _ handoff.Handover) error {
 }
 
 func (s *fakeSuccessor) Serve(json.RawMessage) error {
-	err := s.w.yes(nil, "let it serve", true)
+	err := s.w.yes(context.Background(), "let it serve", true)
 	if err == nil {
 		s.end()
 	}
