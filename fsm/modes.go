@@ -31,7 +31,7 @@ type ModeSpec struct {
 // Modes lists the modes. Nobody else lists them.
 func Modes() []ModeSpec {
 	return []ModeSpec{
-		{ModeAuto, "that of exec; with TLS, that of spawn", "as in the mode chosen", "in-process: where the system has no exec, and as process 1, whose signals the kernel drops while an image is replaced"},
+		{ModeAuto, "that of exec; with TLS, that of spawn", "as in the mode chosen", "in-process: as process 1, whose signals the kernel drops while an image is replaced"},
 		{ModeExec, "the next image of this process, from the executable on disk: the process id stays", "carried to the next image", "in-process: with TLS, or when the image cannot be replaced"},
 		{ModeSpawn, "a process of its own, which starts beside this one. Started from a terminal, it ends up in the background", "carried to the successor", "exec or in-process: under a supervisor that does not follow a successor. In-process: as process 1"},
 		{ModeSupervisor, "whatever the supervisor starts once this process has ended with exit code 75", "refused with 503; with socket activation no new connection is refused", "–"},

@@ -2,7 +2,6 @@ package handoff
 
 import (
 	"os"
-	"runtime"
 
 	"gateway/fsm"
 )
@@ -19,15 +18,13 @@ type Surroundings struct {
 	NoRespawn bool
 	// UnderFirst: the parent is process 1, which in a container may be an init that ends with its child.
 	UnderFirst bool
-	// CanExec: this system can replace a process image.
-	CanExec bool
 	// TLS: clients' connections have a state that only this process image knows.
 	TLS bool
 }
 
 // Look finds the surroundings of this process in its environment.
 func Look() Surroundings {
-	s := Surroundings{First: os.Getpid() == 1, UnderFirst: os.Getppid() == 1, CanExec: runtime.GOOS != "windows"}
+	s := Surroundings{First: os.Getpid() == 1, UnderFirst: os.Getppid() == 1}
 	switch {
 	case os.Getenv("NOTIFY_SOCKET") != "":
 		s.Supervisor, s.Follows = "systemd, by its notification socket", true
@@ -59,14 +56,10 @@ func (s Surroundings) Choose(configured fsm.Mode) (mode fsm.Mode, why string) {
 		return fsm.ModeInPlace, "exec is configured, but " + sealed
 	case mode == fsm.ModeSpawn && s.Supervisor != "" && !s.Follows:
 		return fsm.ModeExec, "spawn is configured, but " + s.Supervisor + " would take the end of this process for the end of the gateway"
-	case mode == fsm.ModeExec && !s.CanExec:
-		return fsm.ModeInPlace, "exec is configured, but this system cannot replace a process image"
 	case mode == fsm.ModeExec, mode == fsm.ModeSpawn, mode == fsm.ModeInPlace, mode == fsm.ModeSupervisor:
 		return mode, "configured" + by
 	case s.First:
 		return fsm.ModeInPlace, "auto: this is process 1, to which the kernel delivers no stop while its image is replaced"
-	case !s.CanExec:
-		return fsm.ModeInPlace, "auto: this system cannot replace a process image"
 	case s.TLS && s.Supervisor != "" && !s.Follows:
 		return fsm.ModeInPlace, "auto: " + s.Supervisor + " would take the end of this process for the end of the gateway, and " + sealed
 	case s.TLS && !s.Follows && s.UnderFirst:

@@ -9,7 +9,7 @@ import (
 )
 
 func TestTheModeFollowsTheSurroundingsAndSaysWhy(t *testing.T) {
-	plain := Surroundings{CanExec: true}
+	plain := Surroundings{}
 	for _, tt := range []struct {
 		in         Surroundings
 		configured fsm.Mode
@@ -21,26 +21,24 @@ func TestTheModeFollowsTheSurroundingsAndSaysWhy(t *testing.T) {
 		{plain, "spawn", fsm.ModeSpawn, "configured"},
 		{plain, "in-process", fsm.ModeInPlace, "configured"},
 		{plain, "supervisor", fsm.ModeSupervisor, "configured"},
-		{Surroundings{CanExec: true, NoRespawn: true}, "auto", fsm.ModeInPlace, "GATEWAY_NO_RESPAWN=1"},
-		{Surroundings{CanExec: true, NoRespawn: true}, "spawn", fsm.ModeInPlace, "GATEWAY_NO_RESPAWN=1"},
-		{Surroundings{CanExec: true, First: true}, "auto", fsm.ModeInPlace, "process 1"},
-		{Surroundings{CanExec: true, First: true}, "spawn", fsm.ModeInPlace, "process 1"},
-		{Surroundings{CanExec: true, First: true}, "exec", fsm.ModeExec, "configured"},
-		{Surroundings{CanExec: true, Supervisor: "systemd", Follows: true}, "auto", fsm.ModeExec, "supervised by systemd"},
-		{Surroundings{CanExec: true, Supervisor: "systemd", Follows: true}, "spawn", fsm.ModeSpawn, "supervised by systemd"},
-		{Surroundings{CanExec: true, Supervisor: "launchd"}, "spawn", fsm.ModeExec, "launchd would take"},
-		{Surroundings{CanExec: true, Supervisor: "launchd"}, "auto", fsm.ModeExec, "supervised by launchd"},
-		{Surroundings{CanExec: true, TLS: true}, "auto", fsm.ModeSpawn, "beside its successor"},
-		{Surroundings{CanExec: true, TLS: true}, "exec", fsm.ModeInPlace, "cannot be carried over an exec"},
-		{Surroundings{CanExec: true, TLS: true}, "spawn", fsm.ModeSpawn, "configured"},
-		{Surroundings{CanExec: true, TLS: true, First: true}, "auto", fsm.ModeInPlace, "process 1"},
-		{Surroundings{CanExec: true, TLS: true, UnderFirst: true}, "auto", fsm.ModeInPlace, "process 1 may end"},
-		{Surroundings{CanExec: true, TLS: true, UnderFirst: true, Supervisor: "systemd", Follows: true}, "auto", fsm.ModeSpawn, "supervised by systemd"},
-		{Surroundings{CanExec: true, TLS: true, Supervisor: "launchd"}, "auto", fsm.ModeInPlace, "launchd would take"},
-		{Surroundings{CanExec: true, TLS: true, Supervisor: "launchd"}, "spawn", fsm.ModeInPlace, "launchd would take"},
-		{Surroundings{CanExec: true, UnderFirst: true}, "auto", fsm.ModeExec, "no supervisor notices"},
-		{Surroundings{}, "auto", fsm.ModeInPlace, "cannot replace"},
-		{Surroundings{}, "exec", fsm.ModeInPlace, "cannot replace"},
+		{Surroundings{NoRespawn: true}, "auto", fsm.ModeInPlace, "GATEWAY_NO_RESPAWN=1"},
+		{Surroundings{NoRespawn: true}, "spawn", fsm.ModeInPlace, "GATEWAY_NO_RESPAWN=1"},
+		{Surroundings{First: true}, "auto", fsm.ModeInPlace, "process 1"},
+		{Surroundings{First: true}, "spawn", fsm.ModeInPlace, "process 1"},
+		{Surroundings{First: true}, "exec", fsm.ModeExec, "configured"},
+		{Surroundings{Supervisor: "systemd", Follows: true}, "auto", fsm.ModeExec, "supervised by systemd"},
+		{Surroundings{Supervisor: "systemd", Follows: true}, "spawn", fsm.ModeSpawn, "supervised by systemd"},
+		{Surroundings{Supervisor: "launchd"}, "spawn", fsm.ModeExec, "launchd would take"},
+		{Surroundings{Supervisor: "launchd"}, "auto", fsm.ModeExec, "supervised by launchd"},
+		{Surroundings{TLS: true}, "auto", fsm.ModeSpawn, "beside its successor"},
+		{Surroundings{TLS: true}, "exec", fsm.ModeInPlace, "cannot be carried over an exec"},
+		{Surroundings{TLS: true}, "spawn", fsm.ModeSpawn, "configured"},
+		{Surroundings{TLS: true, First: true}, "auto", fsm.ModeInPlace, "process 1"},
+		{Surroundings{TLS: true, UnderFirst: true}, "auto", fsm.ModeInPlace, "process 1 may end"},
+		{Surroundings{TLS: true, UnderFirst: true, Supervisor: "systemd", Follows: true}, "auto", fsm.ModeSpawn, "supervised by systemd"},
+		{Surroundings{TLS: true, Supervisor: "launchd"}, "auto", fsm.ModeInPlace, "launchd would take"},
+		{Surroundings{TLS: true, Supervisor: "launchd"}, "spawn", fsm.ModeInPlace, "launchd would take"},
+		{Surroundings{UnderFirst: true}, "auto", fsm.ModeExec, "no supervisor notices"},
 	} {
 		mode, why := tt.in.Choose(tt.configured)
 		require.Equal(t, tt.mode, mode, "%+v %s", tt.in, tt.configured)
