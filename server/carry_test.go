@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"gateway/fsm"
+	"gateway/server/carry"
 )
 
 func TestAConnectionFollowsWithItsAnswer(t *testing.T) {
@@ -37,12 +38,12 @@ func TestAConnectionFollowsWithItsAnswer(t *testing.T) {
 	<-begun
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	require.Empty(t, old.Park(ctx))
+	require.Empty(t, old.Carry(ctx))
 	close(finish)
 	require.Equal(t, "old", c.receive())
-	carried := old.took(old.ParkNext(t.Context()))
+	carried := old.took(old.CarryNext(t.Context()))
 	require.Len(t, carried, 1)
-	require.Empty(t, old.ParkNext(t.Context()), "nothing else is open")
+	require.Empty(t, old.CarryNext(t.Context()), "nothing else is open")
 	next := newImage(t, "new", ln, nil)
 	next.Resume(carried)
 	require.Equal(t, "new /behind ", c.receive())
@@ -60,7 +61,7 @@ func TestAConnectionWhoseClientLeftIsClosedAndNotCarried(t *testing.T) {
 	require.NoError(t, c.Close())
 	waitFor(t, func() bool { return s.gate.held.Load() == 0 })
 	waitFor(t, func() bool { return s.Stats().Connections == 0 })
-	require.Empty(t, s.Park(t.Context()))
+	require.Empty(t, s.Carry(t.Context()))
 }
 
 // net/http answers this request itself, and no handler of ours sees it.
@@ -74,9 +75,9 @@ func TestARequestThatNoHandlerSeesIsNotReplayed(t *testing.T) {
 	require.Empty(t, c.receive())
 	c.send(post("/one", "1"))
 	require.Equal(t, "old /one 1", c.receive())
-	carried := old.Park(t.Context())
+	carried := old.Carry(t.Context())
 	require.Len(t, carried, 1)
-	require.Empty(t, carried[0].Read)
+	require.Empty(t, carried[0].Unanswered)
 	next := newImage(t, "new", ln, nil)
 	next.Resume(carried)
 	c.send(get("/two"))
@@ -108,7 +109,7 @@ func TestARequestWhoseBodyIsTooLargeIsNotCarried(t *testing.T) {
 	c.send(strings.Repeat(chunk, int(s.bodyLimit())/16+1) + "1\r\nx\r\n0\r\n\r\n")
 	require.Contains(t, c.receive(), "too_large")
 	waitFor(t, func() bool { return s.Stats().Connections == 0 })
-	require.Empty(t, s.Park(t.Context()))
+	require.Empty(t, s.Carry(t.Context()))
 }
 
 func TestAConnectionWithoutARequestEndsAtOnceWithTheServer(t *testing.T) {
@@ -151,7 +152,7 @@ func TestACarriedConnectionMayStayIdle(t *testing.T) {
 
 func carriedTo(s *Server, read string) net.Conn {
 	ours, theirs := net.Pipe()
-	s.Adopt(Parked{Conn: theirs, Read: []byte(read)})
+	s.Adopt(carry.Connection{Conn: theirs, Unanswered: []byte(read)})
 	return ours
 }
 
@@ -198,16 +199,16 @@ func TestATLSConnectionIsCarriedUntilItsHandshakeIsAnswered(t *testing.T) {
 	require.Equal(t, "HTTP/1.1 200 OK", string(answer))
 	hello := clientHello(t)
 	begins.send(string(hello[:50]))
-	waitFor(t, func() bool { return len(old.roster.all()) == 3 })
+	waitFor(t, func() bool { return old.Stats().Connections == 3 })
 	ln.came(begins, 50)
 
-	carried := old.Park(t.Context())
+	carried := old.Carry(t.Context())
 	require.Len(t, carried, 2)
 	require.Equal(t, 1, old.Sealed())
 	for _, c := range carried {
 		require.True(t, c.TLS)
-		if len(c.Read) > 0 {
-			require.Equal(t, hello[:50], c.Read)
+		if len(c.Unanswered) > 0 {
+			require.Equal(t, hello[:50], c.Unanswered)
 		}
 	}
 	next := newImage(t, "new", ln, nil)
@@ -234,13 +235,13 @@ func TestAWebSocketThatIsToldToComeBackIsLeftToItsClient(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		c := connOf(r.Context())
-		c.becomeSocket()
+		c := carry.Of(r.Context())
+		c.Upgraded()
 		go func() {
 			defer close(left)
 			close(opened)
 			<-leave
-			c.part()
+			c.CloseBegins()
 			_ = ws.Close(websocket.StatusServiceRestart, "service restart")
 		}()
 		return nil
@@ -252,13 +253,13 @@ func TestAWebSocketThatIsToldToComeBackIsLeftToItsClient(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, http.StatusSwitchingProtocols, resp.StatusCode)
 	<-opened
-	parked := make(chan []Parked, 1)
-	go func() { parked <- old.Park(t.Context()) }()
-	waitFor(t, func() bool { return old.roster.all()[0].isParking() })
+	parked := make(chan []carry.Connection, 1)
+	go func() { parked <- old.Carry(t.Context()) }()
+	ln.saw(c, "carrying begins")
 	close(leave)
 	carried := <-parked
 	require.Len(t, carried, 1)
-	require.True(t, carried[0].Parted)
+	require.True(t, carried[0].CloseSent)
 	text, err := io.ReadAll(io.LimitReader(c.r, int64(len("..\x03\xf4service restart"))))
 	require.NoError(t, err)
 	require.Equal(t, "\x88\x11\x03\xf4service restart", string(text))
@@ -267,5 +268,5 @@ func TestAWebSocketThatIsToldToComeBackIsLeftToItsClient(t *testing.T) {
 	require.ErrorIs(t, err, io.EOF)
 	require.NoError(t, c.Close())
 	<-left
-	old.partings.Wait()
+	old.Server.ingress.AwaitClosing()
 }

@@ -15,6 +15,7 @@ import (
 	"gateway/fsm"
 	"gateway/queue"
 	"gateway/server/api"
+	"gateway/server/carry"
 )
 
 const (
@@ -27,7 +28,6 @@ const (
 
 // What the gate can answer instead of a Backend.
 var (
-	errParked  = errors.New("server: the connection is carried over")
 	errRefused = api.Stopping(nil)
 	errHeldMax = api.Unavailable("too_many_held", "too many requests wait for the restart already. Try: again in a moment", nil)
 )
@@ -38,12 +38,12 @@ type gate struct {
 	lifecycle Lifecycle
 	held      atomic.Int64
 
-	mu      sync.Mutex
-	backend *api.Backend
-	changed chan struct{} // closed when backend or parking changed
-	parking bool
-	closed  bool // nobody will serve here again
-	relayed func() bool
+	mu       sync.Mutex
+	backend  *api.Backend
+	changed  chan struct{} // closed when backend or carrying changed
+	carrying bool
+	closed   bool // nobody will serve here again
+	relayed  func() bool
 }
 
 // newGate: relayed reports whether the successor answers what cannot be carried to it.
@@ -70,10 +70,10 @@ func (g *gate) publish(b *api.Backend) {
 	g.wakeLocked()
 }
 
-func (g *gate) park(on bool) {
+func (g *gate) carry(on bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.parking = on
+	g.carrying = on
 	g.wakeLocked()
 }
 
@@ -89,28 +89,28 @@ func (g *gate) wakeLocked() {
 	g.changed = make(chan struct{})
 }
 
-func (g *gate) look() (b *api.Backend, parking, closed bool, changed <-chan struct{}) {
+func (g *gate) look() (b *api.Backend, carrying, closed bool, changed <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.backend, g.parking, g.closed, g.changed
+	return g.backend, g.carrying, g.closed, g.changed
 }
 
 // admit waits until the request may be served and returns the generation to serve it from, another one
 // than `not`, whose queue has closed. c is nil for a connection that cannot be carried over: it waits until this
 // process serves again, or its successor does.
-func (g *gate) admit(ctx context.Context, c *conn, not *api.Backend) (*api.Backend, error) {
+func (g *gate) admit(ctx context.Context, c *carry.Served, not *api.Backend) (*api.Backend, error) {
 	var deadline <-chan time.Time
 	for {
 		admission, state := g.lifecycle.Admission()
-		b, parking, closed, changed := g.look()
+		b, carrying, closed, changed := g.look()
 		switch {
 		case c == nil && g.relayed():
 			return nil, errRelayed
 		case closed:
 			return nil, errRefused
-		case c == nil && parking:
-		case parking || (c != nil && c.isParking()):
-			return nil, errParked
+		case c == nil && carrying:
+		case carrying || (c != nil && c.IsCarrying()):
+			return nil, carry.ErrCarried
 		case admission == fsm.Refused:
 			return nil, errRefused
 		case admission == fsm.Open && b != nil && b != not:
@@ -132,8 +132,8 @@ func (g *gate) admit(ctx context.Context, c *conn, not *api.Backend) (*api.Backe
 		case <-deadline:
 			return nil, errRefused
 		case <-ctx.Done():
-			if c != nil && c.isParking() { // the deadline that parks a connection also ends its context
-				return nil, errParked
+			if c != nil && c.IsCarrying() { // the deadline that interrupts a connection also ends its context
+				return nil, carry.ErrCarried
 			}
 			return nil, context.Cause(ctx)
 		}
@@ -145,7 +145,7 @@ func (g *gate) admit(ctx context.Context, c *conn, not *api.Backend) (*api.Backe
 // POST has an idempotency key by then, so the second run finds the turn of the first.
 func (s *Server) gated(h api.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		c := connOf(r.Context())
+		c := carry.Of(r.Context())
 		insert := ""
 		if r.Method == http.MethodPost && r.Header.Get(api.IdempotencyHeader) == "" {
 			key := "auto-" + rand.Text()
@@ -162,30 +162,30 @@ func (s *Server) gated(h api.Handler) http.HandlerFunc {
 		}
 		read := func() { body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit)) }
 		if c != nil {
-			c.readBody(read)
+			c.ReadBody(read)
 		} else {
 			read()
 		}
 		if err != nil {
-			if c != nil && c.isParking() {
-				s.carry(w, r, c, insert)
+			if c != nil && c.IsCarrying() {
+				s.giveUp(w, r, c, insert)
 				return
 			}
 			if c != nil {
-				c.drop()
+				c.Drop()
 			}
 			endConnection(w, r)
 			s.writeError(w, r, api.IncompleteBody(err))
 			return
 		}
-		if c != nil && c.isLost() {
+		if c != nil && c.IsLost() {
 			endConnection(w, r)
 		}
 		var last *api.Backend
 		for {
 			b, err := s.gate.admit(r.Context(), c, last)
-			if errors.Is(err, errParked) {
-				s.carry(w, r, c, insert)
+			if errors.Is(err, carry.ErrCarried) {
+				s.giveUp(w, r, c, insert)
 				return
 			}
 			r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
@@ -211,8 +211,8 @@ func (s *Server) gated(h api.Handler) http.HandlerFunc {
 				return
 			}
 			if !errors.Is(err, queue.ErrClosed) {
-				if r.Context().Err() != nil && c != nil && c.isParking() {
-					s.carry(w, r, c, insert)
+				if r.Context().Err() != nil && c != nil && c.IsCarrying() {
+					s.giveUp(w, r, c, insert)
 					return
 				}
 				s.writeError(w, r, err)
@@ -231,12 +231,12 @@ func endConnection(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// carry takes the connection from net/http and parks it with its unanswered request.
-func (s *Server) carry(w http.ResponseWriter, r *http.Request, c *conn, insert string) {
+// giveUp takes the connection from net/http, to be carried with its unanswered request.
+func (s *Server) giveUp(w http.ResponseWriter, r *http.Request, c *carry.Served, insert string) {
 	if c == nil {
 		return
 	}
-	if c.isLost() {
+	if c.IsLost() {
 		endConnection(w, r)
 		s.writeError(w, r, api.Unavailable("gateway_restarting", "the gateway restarts, and this request is too large to be carried over; a turn that was accepted is kept, and X-Turn-Id names it. Try: again, with the same Idempotency-Key", nil))
 		return
@@ -246,7 +246,7 @@ func (s *Server) carry(w http.ResponseWriter, r *http.Request, c *conn, insert s
 		_ = c.Close()
 		return
 	}
-	c.take(insert)
+	c.GiveUp(insert)
 }
 
 // watched notes whether anything was written.

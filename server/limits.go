@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"gateway/server/api"
+	"gateway/server/carry"
 )
 
 const (
@@ -30,108 +30,7 @@ const (
 	// maxClients is how many clients' rates are known at once. The one that was not heard of for longest is
 	// forgotten for a new one.
 	maxClients = 10_000
-	// maxGoodbyes is how many connections beyond the limit are told so at once; the others are closed without a
-	// word.
-	maxGoodbyes = 32
-	// complaintInterval is how often the log says that connections are refused.
-	complaintInterval = 10 * time.Second
 )
-
-// network is what counts as one address: an IPv4 address, or a /64 network of IPv6, whose owner has all of it.
-// What has none, such as a Unix socket, is the zero value.
-func network(addr net.Addr) netip.Prefix {
-	if addr == nil {
-		return netip.Prefix{}
-	}
-	return networkOf(addr.String())
-}
-
-// networkOf is network for host:port.
-func networkOf(hostPort string) netip.Prefix {
-	ap, err := netip.ParseAddrPort(hostPort)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	ip, bits := ap.Addr().Unmap().WithZone(""), 64
-	if ip.Is4() {
-		bits = 32
-	}
-	p, _ := ip.Prefix(bits) // the bits fit
-	return p
-}
-
-// full reports whether a further connection from there would be one too many, and which limit says so.
-func (r *roster) full(from netip.Prefix) (limit string, is bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch l := r.limits; {
-	case l.Connections > 0 && r.remote >= l.Connections:
-		return "limits.connections", true
-	case l.PerAddress > 0 && from.IsValid() && r.from[from] >= l.PerAddress:
-		return "limits.connections_per_address", true
-	}
-	return "", false
-}
-
-// limit puts limits in force. Connections that are open stay.
-func (r *roster) limit(l api.Limits) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.limits = l
-}
-
-// countLocked keeps the numbers of connections in step with the connections.
-func (r *roster) countLocked(c *conn, n int) {
-	if c.local {
-		return
-	}
-	r.remote += n
-	if r.from[c.from] += n; r.from[c.from] <= 0 {
-		delete(r.from, c.from)
-	}
-}
-
-// bouncer sends away connections that are one too many.
-type bouncer struct {
-	goodbyes chan struct{} // one for each that is being told
-	complain func(limit string)
-
-	mu   sync.Mutex
-	last time.Time
-	sent map[string]uint64 // away, by limit
-}
-
-func newBouncer(complain func(limit string)) *bouncer {
-	return &bouncer{goodbyes: make(chan struct{}, maxGoodbyes), complain: complain, sent: make(map[string]uint64)}
-}
-
-// refuse closes the connection, after an answer where that costs little: a TLS handshake would not.
-func (b *bouncer) refuse(nc net.Conn, sealed bool, limit string) {
-	b.mu.Lock()
-	b.sent[limit]++
-	due := time.Since(b.last) > complaintInterval
-	if due {
-		b.last = time.Now()
-	}
-	b.mu.Unlock()
-	if due {
-		b.complain(limit)
-	}
-	if sealed {
-		_ = nc.Close()
-		return
-	}
-	select {
-	case b.goodbyes <- struct{}{}:
-	default:
-		_ = nc.Close()
-		return
-	}
-	go func() {
-		defer func() { <-b.goodbyes }()
-		sayGoodbye(nc, "too_many_connections", "too many connections are open. Try: fewer at once, or raise "+limit)
-	}()
-}
 
 // meter limits how often each client may ask.
 type meter struct {
@@ -196,7 +95,7 @@ func (m *meter) reserve(c asker, now time.Time) time.Duration {
 
 // metered refuses a request that is one too many.
 func (s *Server) metered(r *http.Request, who *api.Caller, known bool) error {
-	by := asker{from: networkOf(r.RemoteAddr), known: known}
+	by := asker{from: carry.Network(r.RemoteAddr), known: known}
 	if known {
 		by.name = who.Name
 	}

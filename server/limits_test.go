@@ -21,6 +21,8 @@ import (
 
 	"gateway/fsm"
 	"gateway/server/api"
+
+	"gateway/server/carry"
 )
 
 // pipes is a listener of connections in memory, whose time is that of a synctest bubble.
@@ -232,11 +234,11 @@ func TestConnectionsHaveALimit(t *testing.T) {
 		{Connections: 3}:                  "limits.connections",
 		{Connections: 100, PerAddress: 3}: "limits.connections_per_address",
 	} {
-		g.roster.limit(limits)
+		g.ingress.Limit(limits.Connections, limits.PerAddress)
 		var conns []net.Conn
 		for i := range 3 {
 			conns = append(conns, open())
-			waitFor(t, func() bool { return len(g.roster.all()) == i+1 })
+			waitFor(t, func() bool { return g.Stats().Connections == i+1 })
 		}
 		resp, err := http.ReadResponse(bufio.NewReader(open()), nil)
 		require.NoError(t, err)
@@ -257,11 +259,9 @@ func TestConnectionsHaveALimit(t *testing.T) {
 		for _, c := range conns {
 			require.NoError(t, c.Close())
 		}
-		waitFor(t, func() bool { return len(g.roster.all()) == 0 })
-		require.Zero(t, g.roster.remote)
-		require.Empty(t, g.roster.from)
+		waitFor(t, func() bool { return g.Stats().Connections == 0 })
 	}
-	g.roster.limit(api.Limits{})
+	g.ingress.Limit(0, 0)
 }
 
 func TestAnAddressIsANetwork(t *testing.T) {
@@ -269,11 +269,9 @@ func TestAnAddressIsANetwork(t *testing.T) {
 		"192.0.2.1:5": "192.0.2.1/32", "[::ffff:192.0.2.1]:5": "192.0.2.1/32", "[2001:db8:1:2:3:4:5:6]:7": "2001:db8:1:2::/64",
 		"[fe80::1%eth0]:1": "fe80::/64",
 	} {
-		require.Equal(t, netip.MustParsePrefix(want), networkOf(address))
+		require.Equal(t, netip.MustParsePrefix(want), carry.Network(address))
 	}
-	require.False(t, networkOf("@").IsValid())
-	require.False(t, network(nil).IsValid())
-	require.False(t, network(&net.UnixAddr{}).IsValid())
+	require.False(t, carry.Network("@").IsValid())
 }
 
 func TestAClientHasARate(t *testing.T) {
@@ -318,7 +316,7 @@ func TestTheRatesOfManyClientsAreBounded(t *testing.T) {
 	require.Zero(t, m.reserve(asker{}, now), "off")
 	m.set(10, 1)
 	from := func(i int) asker {
-		return asker{networkOf(fmt.Sprintf("10.%d.%d.%d:1", i>>16&255, i>>8&255, i&255)), false, ""}
+		return asker{carry.Network(fmt.Sprintf("10.%d.%d.%d:1", i>>16&255, i>>8&255, i&255)), false, ""}
 	}
 	require.Zero(t, m.reserve(from(0), now))
 	require.Equal(t, 100*time.Millisecond, m.reserve(from(0), now))

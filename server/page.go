@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"gateway/server/api"
+	"gateway/server/carry"
 	"gateway/server/openclaw"
 )
 
@@ -83,22 +84,13 @@ func isPage(r *http.Request) bool {
 		(r.URL.Path == "/" || strings.HasPrefix(r.URL.Path, "/page/"))
 }
 
-// upgradable is a connection as the WebSocket on it sees it.
-type upgradable struct{ *conn }
-
-// BecomeSocket implements [openclaw.Conn].
-func (c upgradable) BecomeSocket() { c.becomeSocket() }
-
-// Part implements [openclaw.Conn].
-func (c upgradable) Part() { c.part() }
-
 // home is the page, or a WebSocket.
 func (s *Server) home(w http.ResponseWriter, r *http.Request) error {
 	if isUpgrade(r) {
 		s.gated(func(w http.ResponseWriter, r *http.Request, b *api.Backend) error {
 			from := openclaw.Origin{Host: hostOf(r), Trusted: trusted(r.Context())}
-			if c := connOf(r.Context()); c != nil {
-				from.Under = upgradable{c}
+			if c := carry.Of(r.Context()); c != nil {
+				from.Under = c
 			}
 			return s.hub.Open(w, r, b, from)
 		})(w, r)

@@ -18,6 +18,7 @@ import (
 	"gateway/fsm"
 	"gateway/queue"
 	"gateway/server/api"
+	"gateway/server/carry"
 )
 
 // stage is a lifecycle whose admission a test sets.
@@ -54,21 +55,21 @@ type image struct {
 	served  chan error
 }
 
-// Park carries the image's connections away, once no answer is on the way.
-func (i *image) Park(ctx context.Context) []Parked {
+// Carry carries the image's connections away, once no answer is on the way.
+func (i *image) Carry(ctx context.Context) []carry.Connection {
 	i.ingress.each(i.name, "carrying begins")
-	return i.took(i.Server.Park(ctx))
+	return i.took(i.Server.Carry(ctx))
 }
 
-func (i *image) took(parked []Parked) []Parked {
+func (i *image) took(parked []carry.Connection) []carry.Connection {
 	for _, p := range parked {
-		i.ingress.carried(p.Conn.RemoteAddr().String(), i.name, p.TLS, p.Parted, p.Read)
+		i.ingress.carried(p.Conn.RemoteAddr().String(), i.name, p.TLS, p.CloseSent, p.Unanswered)
 	}
 	return parked
 }
 
 // Resume serves, and goes on with what was carried here.
-func (i *image) Resume(parked []Parked) {
+func (i *image) Resume(parked []carry.Connection) {
 	for _, p := range parked {
 		i.ingress.owned(p.Conn.RemoteAddr().String(), i.name, "served again")
 	}
@@ -158,7 +159,7 @@ func TestNoConnectionIsLostWhenTheImageIsReplaced(t *testing.T) {
 		c.send(get("/first"))
 		require.Equal(t, "old /first ", c.receive())
 	}
-	waitFor(t, func() bool { return len(old.roster.all()) == 8 })
+	waitFor(t, func() bool { return old.Stats().Connections == 8 })
 
 	before := len(get("/first"))
 	old.stage.set(fsm.Held)
@@ -175,7 +176,7 @@ func TestNoConnectionIsLostWhenTheImageIsReplaced(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	parked := old.Park(ctx)
+	parked := old.Carry(ctx)
 	require.NoError(t, ctx.Err(), "all were parked, none was waited for")
 	require.Len(t, parked, 8)
 	late := dial(t, ln) // waits in the kernel
@@ -189,11 +190,12 @@ func TestNoConnectionIsLostWhenTheImageIsReplaced(t *testing.T) {
 	head.send("ad HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	body.send("56789")
 	chunked.send("5\r\n56789\r\n0\r\n\r\n")
+	require.Equal(t, "new /one 1", behind.receive())
 	behind.send("o HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	for c, want := range map[*client][]string{
 		fresh: {"new /fresh "}, idle: {"new /second "}, head: {"new /head "}, body: {"new /body 0123456789"},
 		chunked: {"new /chunked 0123456789"}, held: {"new /held question"},
-		pipelined: {"new /one 1", "new /two 2", "new /three "}, behind: {"new /one 1", "new /two "}, late: {"new /late "},
+		pipelined: {"new /one 1", "new /two 2", "new /three "}, behind: {"new /two "}, late: {"new /late "},
 	} {
 		for _, answer := range want {
 			t.Log("waiting for", answer)
@@ -220,7 +222,7 @@ func TestARequestHasOneKeyHoweverOftenItIsReplayed(t *testing.T) {
 	waitFor(t, func() bool { return old.gate.held.Load() == 1 })
 	old.Publish(&api.Backend{MaxInput: 1 << 20}) // a restart in place: the same request again
 	waitFor(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(keys) == 1 && old.gate.held.Load() == 1 })
-	parked := old.Park(t.Context())
+	parked := old.Carry(t.Context())
 	require.Len(t, parked, 1)
 	next := newImage(t, "new", ln, func(w http.ResponseWriter, r *http.Request, _ *api.Backend) error {
 		mu.Lock()
@@ -264,8 +266,8 @@ func TestAConnectionThatItsClientClosedIsNotCarriedOver(t *testing.T) {
 	c.send(get("/first"))
 	c.receive()
 	require.NoError(t, c.Close())
-	waitFor(t, func() bool { return len(s.roster.all()) == 0 })
-	require.Empty(t, s.Park(t.Context()))
+	waitFor(t, func() bool { return s.Stats().Connections == 0 })
+	require.Empty(t, s.Carry(t.Context()))
 }
 
 func waitFor(t *testing.T, cond func() bool) {
@@ -292,10 +294,10 @@ func TestParkingThatWasInVainLosesNothing(t *testing.T) {
 	require.Equal(t, "/first", idle.receive())
 	busy.send(get("/slow"))
 	<-begun
-	waitFor(t, func() bool { return len(s.roster.all()) == 2 })
+	waitFor(t, func() bool { return s.Stats().Connections == 2 })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	parked := s.Park(ctx) // the new image could not be started
+	parked := s.Carry(ctx) // the new image could not be started
 	require.Len(t, parked, 1)
 	s.Publish(&api.Backend{MaxInput: 1 << 20})
 	s.Resume(parked)
@@ -332,10 +334,9 @@ func TestAStrayLineEndDoesNotReplayAnAnsweredRequest(t *testing.T) {
 	c.send(post("/one", "1") + "\r\n" + post("/two", "2"))
 	require.Equal(t, "old /one 1", c.receive())
 	require.Equal(t, "old /two 2", c.receive())
-	waitFor(t, func() bool { return len(old.roster.all()) == 1 && !old.roster.all()[0].isServing() })
-	parked := old.Park(t.Context())
+	parked := old.Carry(t.Context())
 	require.Len(t, parked, 1)
-	require.Empty(t, parked[0].Read, "all that was read is answered")
+	require.Empty(t, parked[0].Unanswered, "all that was read is answered")
 	next := newImage(t, "new", ln, nil)
 	next.Resume(parked)
 	c.send(get("/three"))
@@ -358,13 +359,11 @@ func TestALineEndBehindARequestDoesNotSpoilTheOneThatIsCarriedOver(t *testing.T)
 			c := dial(t, ln)
 			c.send(post("/one", "1"))
 			require.Equal(t, "old /one 1", c.receive())
-			waitFor(t, func() bool { all := old.roster.all(); return len(all) == 1 && !all[0].isServing() })
 			old.stage.set(fsm.Held)
 			c.send(before)
-			waitFor(t, func() bool {
-				return old.gate.held.Load() == 1 || !strings.HasSuffix(before, "2") && old.roster.all()[0].unanswered() == len(before)
-			})
-			parked := old.Park(t.Context())
+			ln.came(c, len(post("/one", "1")+before))
+			waitFor(t, func() bool { return old.gate.held.Load() == 1 || !strings.HasSuffix(before, "2") })
+			parked := old.Carry(t.Context())
 			require.Len(t, parked, 1)
 			next := newImage(t, "new", ln, nil)
 			c.send(after)
@@ -388,12 +387,12 @@ func TestNothingIsCarriedOverFromBehindARequestThatWasTooLargeToKeep(t *testing.
 	const head = "POST /large HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 	c.send(head)
 	ln.came(c, len(head))
-	c.send(strings.Repeat(chunk, replayLimit/len(chunk)+1))
+	c.send(strings.Repeat(chunk, carry.ReplayLimit/len(chunk)+1))
 	inner := post("/inner", "which is only a body")
 	c.send("0\r\n\r\n" + fmt.Sprintf("POST /outer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", 2*len(inner)))
 	require.Equal(t, "old /large", c.receive())
 	_, _ = io.WriteString(c, inner) // which may find nobody
-	parked := old.Park(t.Context())
+	parked := old.Carry(t.Context())
 	require.Empty(t, parked)
 	_, err := http.ReadResponse(c.r, nil) //nolint:bodyclose // there is none
 	require.Error(t, err, "there is no further answer on this connection")
@@ -410,9 +409,9 @@ func TestARequestThatIsTooLargeToBeCarriedOverIsToldSo(t *testing.T) {
 	const head = "POST /large HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 	c.send(head)
 	ln.came(c, len(head))
-	c.send(strings.Repeat(chunk, replayLimit/len(chunk)+1) + "0\r\n\r\n")
+	c.send(strings.Repeat(chunk, carry.ReplayLimit/len(chunk)+1) + "0\r\n\r\n")
 	waitFor(t, func() bool { return old.gate.held.Load() == 1 })
-	require.Empty(t, old.Park(t.Context()))
+	require.Empty(t, old.Carry(t.Context()))
 	resp, err := http.ReadResponse(c.r, nil)
 	require.NoError(t, err)
 	defer func() { _ = resp.Body.Close() }()
@@ -434,8 +433,8 @@ func TestCarriedRequestsThatNobodyWillServeAreRefused(t *testing.T) {
 		clients = append(clients, c)
 	}
 	idle := dial(t, ln)
-	waitFor(t, func() bool { return s.gate.held.Load() == 20 && len(s.roster.all()) == 21 })
-	parked := s.Park(t.Context())
+	waitFor(t, func() bool { return s.gate.held.Load() == 20 && s.Stats().Connections == 21 })
+	parked := s.Carry(t.Context())
 	require.Len(t, parked, 21)
 	s.Refuse(parked)
 	require.NoError(t, s.Close(t.Context()))
@@ -455,6 +454,17 @@ type slowAccept struct {
 	*net.TCPListener
 	accepted chan struct{}
 	hand     chan struct{}
+	paused   chan struct{}
+}
+
+func (l *slowAccept) SetDeadline(t time.Time) error {
+	if !t.IsZero() {
+		select {
+		case l.paused <- struct{}{}:
+		default:
+		}
+	}
+	return l.TCPListener.SetDeadline(t)
 }
 
 func (l *slowAccept) Accept() (net.Conn, error) {
@@ -468,7 +478,7 @@ func (l *slowAccept) Accept() (net.Conn, error) {
 
 func TestAConnectionThatIsBeingAcceptedIsParkedToo(t *testing.T) {
 	ln := newIngress(t)
-	slow := &slowAccept{ln.TCPListener, make(chan struct{}, 1), make(chan struct{})}
+	slow := &slowAccept{ln.TCPListener, make(chan struct{}, 1), make(chan struct{}), make(chan struct{}, 1)}
 	s := New(Options{Lifecycle: newStage(fsm.Open), Log: zerolog.Nop()})
 	serve, err := s.Listen(slow, false)
 	require.NoError(t, err)
@@ -477,9 +487,10 @@ func TestAConnectionThatIsBeingAcceptedIsParkedToo(t *testing.T) {
 	s.Resume(nil)
 	c := dial(t, ln)
 	<-slow.accepted
-	parked := make(chan []Parked, 1)
-	go func() { parked <- s.Park(t.Context()) }()
-	waitFor(t, func() bool { return s.allListeners()[0].pausedUntil() != nil })
+	<-slow.paused // before it served
+	parked := make(chan []carry.Connection, 1)
+	go func() { parked <- s.Carry(t.Context()) }()
+	<-slow.paused
 	close(slow.hand)
 	got := <-parked
 	require.Len(t, got, 1)
@@ -488,16 +499,4 @@ func TestAConnectionThatIsBeingAcceptedIsParkedToo(t *testing.T) {
 	require.ErrorIs(t, err, io.EOF)
 	require.NoError(t, s.Close(context.Background()))
 	require.NoError(t, <-served)
-}
-
-func (c *conn) isServing() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.serving
-}
-
-func (c *conn) unanswered() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.pending)
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gateway/server/api"
+	"gateway/server/carry"
 )
 
 // A TLS connection has a state that only this process knows, so it cannot be carried over. Instead this process
@@ -73,7 +74,7 @@ func (s *Server) Relay(dial func(context.Context) (net.Conn, error)) {
 // are here for that.
 func (s *Server) relayed(w http.ResponseWriter, r *http.Request) bool {
 	relay := s.relay.Load()
-	if relay == nil || !isSealed(r.Context()) {
+	if relay == nil || !carry.IsTLS(r.Context()) {
 		return false
 	}
 	w.Header().Set("Connection", "close") // with HTTP/2 it becomes a GOAWAY
@@ -86,21 +87,13 @@ func (s *Server) relayed(w http.ResponseWriter, r *http.Request) bool {
 }
 
 // Sealed is how many connections cannot be carried over and are open.
-func (s *Server) Sealed() int {
-	n := 0
-	for _, c := range s.roster.all() {
-		if c.stays() {
-			n++
-		}
-	}
-	return n
-}
+func (s *Server) Sealed() int { return s.ingress.Sealed() }
 
 // Leave ends the connections that could not be carried over, once Relay answers them: idle ones after a moment,
 // the others with their answers, or with ctx.
 func (s *Server) Leave(ctx context.Context) error {
 	idle, cancel := context.WithTimeout(ctx, lingerTime)
-	s.roster.ended(idle)
+	s.ingress.Ended(idle)
 	cancel()
 	err := s.http.Shutdown(ctx)
 	if err != nil && ctx.Err() != nil {

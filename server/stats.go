@@ -1,9 +1,6 @@
 package server
 
-import (
-	"maps"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // Stats is what a server does and has done since its process image began.
 type Stats struct {
@@ -20,14 +17,8 @@ type Stats struct {
 
 // Stats counts.
 func (s *Server) Stats() Stats {
-	stats := Stats{Held: int(s.gate.held.Load()), Answers: s.answers.all()}
-	s.roster.mu.Lock()
-	stats.Connections = s.roster.remote
-	s.roster.mu.Unlock()
+	stats := Stats{Connections: s.ingress.Open(), Held: int(s.gate.held.Load()), Answers: s.answers.all(), SentAway: s.ingress.SentAway()}
 	stats.WebSockets = s.hub.Clients()
-	s.bouncer.mu.Lock()
-	stats.SentAway = maps.Clone(s.bouncer.sent)
-	s.bouncer.mu.Unlock()
 	return stats
 }
 

@@ -20,7 +20,7 @@ func TestStatsCountWhatIsThereAndWhatWas(t *testing.T) {
 	w := g.connect()
 	stats := g.Stats()
 	require.Equal(t, 1, stats.WebSockets)
-	require.Equal(t, len(g.roster.all()), stats.Connections)
+	require.Equal(t, g.ingress.Open(), stats.Connections)
 	require.EqualValues(t, 1, stats.Answers[http.StatusNotFound])
 	require.EqualValues(t, 1, stats.Answers[http.StatusOK])
 	require.EqualValues(t, 2, stats.Answers[http.StatusSwitchingProtocols])

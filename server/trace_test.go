@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -106,6 +107,16 @@ func (i *ingress) came(c *client, n int) {
 		i.mu.Lock()
 		defer i.mu.Unlock()
 		return i.of(c.LocalAddr().String()).total >= n
+	})
+}
+
+// saw waits until the record of a client ends with a line.
+func (i *ingress) saw(c *client, line string) {
+	waitFor(i.t, func() bool {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		lines := i.of(c.LocalAddr().String()).lines
+		return len(lines) > 0 && strings.HasSuffix(lines[len(lines)-1], line)
 	})
 }
 
@@ -213,13 +224,13 @@ func (i *ingress) compare() {
 
 // recorded is the listener of one image.
 type recorded struct {
-	deadliner
+	*net.TCPListener
 	*ingress
 	image string
 }
 
 func (l recorded) Accept() (net.Conn, error) {
-	c, err := l.deadliner.Accept()
+	c, err := l.TCPListener.Accept()
 	if err != nil {
 		return nil, err
 	}
@@ -228,9 +239,11 @@ func (l recorded) Accept() (net.Conn, error) {
 	return &recordedConn{Conn: c, ingress: l.ingress, client: client}, nil
 }
 
-func (l recorded) Addr() net.Addr { return l.deadliner.Addr() }
+func (l recorded) Addr() net.Addr { return l.TCPListener.Addr() }
 
-func (l recorded) Close() error { return l.deadliner.Close() }
+func (l recorded) SetDeadline(t time.Time) error { return l.TCPListener.SetDeadline(t) }
+
+func (l recorded) Close() error { return l.TCPListener.Close() }
 
 // recordedConn is the socket of one client.
 type recordedConn struct {

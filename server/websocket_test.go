@@ -115,9 +115,9 @@ func TestAClientThatIsSlowToCloseHoldsUpNoRestart(t *testing.T) {
 	g.machine.set(fsm.Held)
 	g.Retire(api.Notice{Reason: "gateway restarting", RestartExpectedMS: &expected})
 	require.NoError(t, g.backend.Queue.Close(t.Context()))
-	parked := g.Park(t.Context()) // the client has read nothing yet
+	parked := g.Carry(t.Context()) // the client has read nothing yet
 	require.Len(t, parked, 1)
-	require.True(t, parked[0].Parted)
+	require.True(t, parked[0].CloseSent)
 	g.open()
 	g.Resume(parked)
 	g.machine.set(fsm.Open)

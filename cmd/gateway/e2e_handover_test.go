@@ -101,7 +101,7 @@ func TestADeathAtEveryStepOfAHandOver(t *testing.T) {
 	}
 	exec := map[string]string{
 		"predecessor.asked=kill": "nobody", "predecessor.prepared=kill": "nobody", "close.told=kill": "nobody", "close.done=kill": "nobody",
-		"respawn.parked=kill": "nobody", "respawn.exec=kill": "nobody", "start.lock=kill": "nobody", "start.listen=kill": "nobody",
+		"respawn.carried=kill": "nobody", "respawn.exec=kill": "nobody", "start.lock=kill": "nobody", "start.listen=kill": "nobody",
 		"start.store=kill": "nobody", "start.take over=kill": "nobody", "successor.asked=kill": "old", "successor.asked=stop": "old",
 	}
 	for mode, moments := range map[string]map[string]string{"spawn": spawn, "exec": exec} {

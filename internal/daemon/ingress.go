@@ -8,17 +8,18 @@ import (
 	"gateway/fsm"
 	"gateway/internal/handoff"
 	"gateway/server"
+	"gateway/server/carry"
 )
 
 // ingress is where clients come in.
 type ingress struct {
 	front     front // nil until the first start has come so far
 	listener  net.Listener
-	listens   string          // the configured address that listener serves
-	served    bool            // front knows listener
-	retired   net.Listener    // the listener before a change of address
-	socket    net.Listener    // the control socket
-	carried   []server.Parked // connections that the next open hands to front
+	listens   string             // the configured address that listener serves
+	served    bool               // front knows listener
+	retired   net.Listener       // the listener before a change of address
+	socket    net.Listener       // the control socket
+	carried   []carry.Connection // connections that the next open hands to front
 	address   atomic.Pointer[string]
 	activated atomic.Bool // the listener belongs to the supervisor, whatever the configuration says
 	broken    atomic.Bool // front failed on the listener
@@ -135,15 +136,11 @@ func (d *Daemon) serve(context.Context, fsm.Entry) error {
 	if h == nil {
 		return nil
 	}
-	conns, err := h.Conns()
+	carried, err := h.Conns()
 	if err != nil {
 		d.log.Warn().Err(err).Msg("carried connections are lost")
 	}
-	parked := make([]server.Parked, len(conns))
-	for i, c := range conns {
-		parked[i] = server.Parked(c)
-	}
-	return d.tenure.keep(func() { in.carried = append(in.carried, parked...) }, func() { drop(parked) })
+	return d.tenure.keep(func() { in.carried = append(in.carried, carried...) }, func() { drop(carried) })
 }
 
 // serveOn serves a listener until it is closed or fails.
@@ -170,16 +167,16 @@ func (d *Daemon) listeningOn() string {
 	return ""
 }
 
-// takeForwarded serves connections whose answers have just ended in the predecessor.
-func (d *Daemon) takeForwarded(conns []handoff.Carried) {
+// adoptForwarded serves connections whose answers have just ended in the predecessor.
+func (d *Daemon) adoptForwarded(conns []carry.Connection) {
 	for _, c := range conns {
-		d.ingress.front.Adopt(server.Parked(c))
+		d.ingress.front.Adopt(c)
 	}
 }
 
 // drop closes this process's copies of connections that are somebody else's now.
-func drop(conns []server.Parked) {
-	for _, p := range conns {
-		_ = p.Conn.Close()
+func drop(conns []carry.Connection) {
+	for _, c := range conns {
+		_ = c.Close()
 	}
 }

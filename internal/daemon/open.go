@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"gateway/fsm"
-	"gateway/server"
+	"gateway/server/carry"
 )
 
 // open makes Running what its name says.
@@ -47,6 +47,6 @@ func (d *Daemon) takeBacklog() {
 		if err != nil {
 			return
 		}
-		d.ingress.carried = append(d.ingress.carried, server.Parked{Conn: nc, TLS: d.config().TLS.On()})
+		d.ingress.carried = append(d.ingress.carried, carry.Connection{Conn: nc, TLS: d.config().TLS.On()})
 	}
 }

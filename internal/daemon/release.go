@@ -9,7 +9,7 @@ import (
 	"gateway/fsm"
 	"gateway/internal/advice"
 	"gateway/internal/statedir"
-	"gateway/server"
+	"gateway/server/carry"
 )
 
 // release closes whatever an earlier state has not closed, and releases the lock last.
@@ -47,11 +47,11 @@ func (d *Daemon) leaveTo(ctx context.Context, s successor) {
 	d.ingress.front.Relay(func(ctx context.Context) (net.Conn, error) { return statedir.DialSocket(ctx, d.config().StateDir) })
 	d.dropCarried()
 	for {
-		parked := d.ingress.front.ParkNext(ctx)
-		if len(parked) == 0 {
+		carried := d.ingress.front.CarryNext(ctx)
+		if len(carried) == 0 {
 			break
 		}
-		d.forward(s, parked)
+		d.forward(s, carried)
 	}
 	if d.handover.lingers = d.ingress.front.Sealed() > 0; !d.handover.lingers {
 		if err := d.ingress.front.Close(ctx); err != nil {
@@ -79,13 +79,11 @@ func (d *Daemon) linger() {
 	d.log.Info().Err(err).Dur("lasted_ms", time.Since(began)).Msg("the last TLS connections have ended; the successor has all others")
 }
 
-func (d *Daemon) forward(s successor, parked []server.Parked) {
-	if err := s.Forward(carried(parked)); err != nil {
-		d.log.Warn().Err(err).Int("connections", len(parked)).Msg("the successor takes no more connections")
-		d.ingress.front.Refuse(parked)
+func (d *Daemon) forward(s successor, carried []carry.Connection) {
+	if err := s.Forward(carried); err != nil {
+		d.log.Warn().Err(err).Int("connections", len(carried)).Msg("the successor takes no more connections")
+		d.ingress.front.Refuse(carried)
 		return
 	}
-	for _, p := range parked {
-		_ = p.Conn.Close()
-	}
+	drop(carried)
 }

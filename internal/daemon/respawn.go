@@ -12,7 +12,6 @@ import (
 	"gateway/internal/failpoint"
 	"gateway/internal/handoff"
 	"gateway/internal/statedir"
-	"gateway/server"
 )
 
 // respawn hands over to the successor or the next image of this process, or declines.
@@ -39,10 +38,10 @@ func (d *Daemon) respawn(ctx context.Context, e fsm.Entry) fsm.Outcome {
 
 // handToNextImage replaces the image of this process.
 func (d *Daemon) handToNextImage(ctx context.Context, e fsm.Entry) fsm.Outcome {
-	if d.park(ctx, answersPark) != nil {
+	if d.carry(ctx, answersCarry) != nil {
 		return fsm.Outcome{}
 	}
-	failpoint.At("respawn.parked")
+	failpoint.At("respawn.carried")
 	d.folder.journal.Load().Add(map[string]any{"intent": "exec", "boot_id": d.bootID, "time": time.Now(), "path": d.executable})
 	err := e.Commit(ctx, d.outside.signals.Quiesce, d.replaceImage, fsm.Outcome{Event: fsm.Respawned, Reason: "handed over"})
 	if errors.Is(err, fsm.ErrSuperseded) {
@@ -55,7 +54,7 @@ func (d *Daemon) handToNextImage(ctx context.Context, e fsm.Entry) fsm.Outcome {
 // killed and this process goes on.
 func (d *Daemon) handToSuccessor(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	s := d.handover.next.successor
-	if d.park(ctx, answersFollow) != nil {
+	if d.carry(ctx, answersFollow) != nil {
 		return fsm.Outcome{}
 	}
 	d.folder.journal.Load().Add(map[string]any{"intent": "spawn", "boot_id": d.bootID, "time": time.Now(), "path": d.executable, "pid": s.pid()})
@@ -85,12 +84,12 @@ func (d *Daemon) handToSuccessor(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	return fsm.Outcome{Event: fsm.RespawnFailed, Reason: err.Error()}
 }
 
-// park takes every connection that is not being answered, and those whose answers end within the share.
-func (d *Daemon) park(ctx context.Context, answers share) error {
+// carry takes every connection that is not being answered, and those whose answers end within the share.
+func (d *Daemon) carry(ctx context.Context, answers share) error {
 	ctx, cancel := answers.within(ctx)
 	defer cancel()
-	parked := d.ingress.front.Park(ctx)
-	return d.tenure.keep(func() { d.ingress.carried = append(d.ingress.carried, parked...) }, func() { d.ingress.front.Refuse(parked) })
+	carried := d.ingress.front.Carry(ctx)
+	return d.tenure.keep(func() { d.ingress.carried = append(d.ingress.carried, carried...) }, func() { d.ingress.front.Refuse(carried) })
 }
 
 // replaceImage returns only when it failed. The next image gets the hop that has led to it.
@@ -123,16 +122,8 @@ func (d *Daemon) everything(last *fsm.Hop) (handoff.Handover, error) {
 			ListenAddress: d.ingress.listens, Activated: d.ingress.activated.Load(),
 		},
 		Lock: d.folder.lock, Listener: d.ingress.listener.(syscall.Conn), Socket: d.ingress.socket.(syscall.Conn),
-		Conns: carried(d.ingress.carried),
+		Conns: d.ingress.carried,
 	}, nil
-}
-
-func carried(parked []server.Parked) []handoff.Carried {
-	conns := make([]handoff.Carried, len(parked))
-	for i, p := range parked {
-		conns[i] = handoff.Carried(p)
-	}
-	return conns
 }
 
 // historyOf reads what the gateway before this one did, and the number of the first hop of this one.

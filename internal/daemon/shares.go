@@ -31,8 +31,8 @@ var (
 
 	// Respawning (respawn_timeout, 10s). Clients wait meanwhile.
 	//
-	// answersPark: answers that are under way may end before the image is replaced (1 s).
-	answersPark = share{atMost: time.Second, atMostPart: 10}
+	// answersCarry: answers that are under way may end before the image is replaced (1 s).
+	answersCarry = share{atMost: time.Second, atMostPart: 10}
 	// answersFollow: the same before a hand-over to a successor, after which they may still end (50 ms).
 	answersFollow = share{atMost: 50 * time.Millisecond, atMostPart: 10}
 

@@ -25,9 +25,9 @@ func TestTheTimeOfAStateIsDividedAmongItsSteps(t *testing.T) {
 		{"answers, by default", answersEnd, fsm.Defaults()[fsm.ShutdownTimeout], 3 * time.Second},
 		{"answers, with a minute", answersEnd, time.Minute, 58 * time.Second},
 		{"answers, in a hurry", answersEnd, time.Second, 600 * time.Millisecond},
-		{"parking, by default", answersPark, fsm.Defaults()[fsm.RespawnTimeout], time.Second},
-		{"parking, with a minute", answersPark, time.Minute, time.Second},
-		{"parking, in a hurry", answersPark, time.Second, 100 * time.Millisecond},
+		{"carrying, by default", answersCarry, fsm.Defaults()[fsm.RespawnTimeout], time.Second},
+		{"carrying, with a minute", answersCarry, time.Minute, time.Second},
+		{"carrying, in a hurry", answersCarry, time.Second, 100 * time.Millisecond},
 		{"following, by default", answersFollow, fsm.Defaults()[fsm.RespawnTimeout], 50 * time.Millisecond},
 		{"holding off, by default", holdsOff, fsm.Defaults()[fsm.StartTimeout], 15 * time.Second},
 		{"waiting to serve, by default", awaitsServe, fsm.Defaults()[fsm.StartTimeout], 15 * time.Second},
@@ -54,7 +54,7 @@ func TestAStepEndsWithItsShare(t *testing.T) {
 		_, bounded := endless.Deadline()
 		require.False(t, bounded)
 		cancel()
-		bound, cancel := answersPark.within(t.Context())
+		bound, cancel := answersCarry.within(t.Context())
 		defer cancel()
 		at, bounded := bound.Deadline()
 		require.True(t, bounded)

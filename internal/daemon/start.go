@@ -95,7 +95,7 @@ func (d *Daemon) takeOver(ctx context.Context, _ fsm.Entry) error {
 	}
 	return cmp.Or(d.tenure.keep(func() {
 		if err = d.handover.move(serveReceived); err == nil {
-			d.handover.forwarded.Go(func() { p.Forwarded(d.takeForwarded) })
+			d.handover.forwarded.Go(func() { p.Forwarded(d.adoptForwarded) })
 		}
 	}, nil), err)
 }

@@ -16,6 +16,7 @@ import (
 	"gateway/internal/statedir"
 	"gateway/queue"
 	"gateway/server"
+	"gateway/server/carry"
 )
 
 // system is what the effects act on: the operating system, other processes, and the rooms that have a life of their own.
@@ -76,12 +77,12 @@ type lanes interface {
 type front interface {
 	Listen(inner net.Listener, local bool) (serve func() error, err error)
 	Publish(*server.Backend)
-	Resume(carried []server.Parked)
+	Resume(carried []carry.Connection)
 	Retire(server.Notice)
-	Park(context.Context) []server.Parked
-	ParkNext(context.Context) []server.Parked
-	Adopt(server.Parked)
-	Refuse([]server.Parked)
+	Carry(context.Context) []carry.Connection
+	CarryNext(context.Context) []carry.Connection
+	Adopt(carry.Connection)
+	Refuse([]carry.Connection)
 	Relay(dial func(context.Context) (net.Conn, error))
 	Sealed() int
 	Leave(context.Context) error
@@ -93,7 +94,7 @@ type successor interface {
 	pid() int
 	Go(context.Context, handoff.Handover) error
 	Serve(last json.RawMessage) error
-	Forward([]handoff.Carried) error
+	Forward([]carry.Connection) error
 	Leave()
 	Dismiss()
 }

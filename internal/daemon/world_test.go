@@ -17,6 +17,7 @@ import (
 	"gateway/internal/statedir"
 	"gateway/queue"
 	"gateway/server"
+	"gateway/server/carry"
 )
 
 // world is the real daemon with its real effects on a system whose answers the explorer chooses.
@@ -233,12 +234,12 @@ func (f *fakeFront) Listen(inner net.Listener, local bool) (func() error, error)
 }
 
 func (f *fakeFront) Publish(*server.Backend)                       { f.w.change(func(th *things) { th.published = true }) }
-func (f *fakeFront) Resume([]server.Parked)                        {}
+func (f *fakeFront) Resume([]carry.Connection)                     {}
 func (f *fakeFront) Retire(server.Notice)                          {}
-func (f *fakeFront) Park(context.Context) []server.Parked          { return nil }
-func (f *fakeFront) ParkNext(context.Context) []server.Parked      { return nil }
-func (f *fakeFront) Adopt(server.Parked)                           {}
-func (f *fakeFront) Refuse([]server.Parked)                        {}
+func (f *fakeFront) Carry(context.Context) []carry.Connection      { return nil }
+func (f *fakeFront) CarryNext(context.Context) []carry.Connection  { return nil }
+func (f *fakeFront) Adopt(carry.Connection)                        {}
+func (f *fakeFront) Refuse([]carry.Connection)                     {}
 func (f *fakeFront) Relay(func(context.Context) (net.Conn, error)) {}
 func (f *fakeFront) Sealed() int                                   { return 0 }
 func (f *fakeFront) Leave(context.Context) error                   { return nil }
@@ -319,9 +320,9 @@ func (s *fakeSuccessor) Serve(json.RawMessage) error {
 	}
 	return err
 }
-func (s *fakeSuccessor) Forward([]handoff.Carried) error { return nil }
-func (s *fakeSuccessor) Leave()                          {}
-func (s *fakeSuccessor) Dismiss()                        { s.end() }
+func (s *fakeSuccessor) Forward([]carry.Connection) error { return nil }
+func (s *fakeSuccessor) Leave()                           {}
+func (s *fakeSuccessor) Dismiss()                         { s.end() }
 func (s *fakeSuccessor) end() {
 	s.ended.Do(func() { s.w.change(func(th *things) { th.successors-- }) })
 }

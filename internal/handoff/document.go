@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"gateway/server/carry"
 )
 
 // documentLimit bounds the document, in bytes. It is above what clients can have sent without an answer: the bodies and
@@ -26,13 +28,10 @@ type document struct {
 	Conns    []documentConn `json:"conns"`
 }
 
-// documentConn is a [Carried].
+// documentConn is a carried connection and its descriptor.
 type documentConn struct {
-	FD     int    `json:"fd"`
-	Local  bool   `json:"local"`
-	TLS    bool   `json:"tls,omitempty"`
-	Parted bool   `json:"parted,omitempty"`
-	Read   []byte `json:"read"`
+	FD int `json:"fd"`
+	carry.Connection
 }
 
 // parcel is a document and the file that it travels in.
@@ -80,7 +79,7 @@ func (h *Handover) document(how int) (*document, error) {
 		if conn, ok := c.Conn.(syscall.Conn); ok && errs == nil {
 			var fd int
 			if fd, errs = duplicate(conn, how); errs == nil {
-				doc.Conns = append(doc.Conns, documentConn{FD: fd, Local: c.Local, TLS: c.TLS, Parted: c.Parted, Read: c.Read})
+				doc.Conns = append(doc.Conns, documentConn{FD: fd, Connection: c})
 			}
 		}
 	}
@@ -92,7 +91,7 @@ func (h *Handover) document(how int) (*document, error) {
 }
 
 // open makes connections of the descriptors, and closes those that are none.
-func (d *document) open() (conns []Carried, err error) {
+func (d *document) open() (conns []carry.Connection, err error) {
 	for _, c := range d.Conns {
 		f := os.NewFile(uintptr(c.FD), "carried connection")
 		nc, failed := net.FileConn(f)
@@ -101,7 +100,8 @@ func (d *document) open() (conns []Carried, err error) {
 			err = errors.Join(err, failed)
 			continue
 		}
-		conns = append(conns, Carried{Conn: nc, Local: c.Local, TLS: c.TLS, Parted: c.Parted, Read: c.Read})
+		c.Conn = nc
+		conns = append(conns, c.Connection)
 	}
 	return conns, err
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"gateway/server/carry"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,14 +17,14 @@ import (
 func TestADocumentHoldsAllThatClientsMayHaveSent(t *testing.T) {
 	doc := &document{About: About{BootID: "b", History: json.RawMessage("[]")}, Lock: -1, Listener: -1, Socket: -1}
 	for range 10 {
-		doc.Conns = append(doc.Conns, documentConn{FD: -1, Read: bytes.Repeat([]byte("x"), 8<<20)})
+		doc.Conns = append(doc.Conns, documentConn{FD: -1, Connection: carry.Connection{Unanswered: bytes.Repeat([]byte("x"), 8<<20)}})
 	}
 	f, err := doc.file()
 	require.NoError(t, err)
 	got, err := readDocument(f)
 	require.NoError(t, err)
 	require.Len(t, got.Conns, 10)
-	require.Len(t, got.Conns[9].Read, 8<<20)
+	require.Len(t, got.Conns[9].Unanswered, 8<<20)
 }
 
 // An upgrade is a hand-over between two releases.
@@ -32,7 +34,10 @@ func TestTheDocumentIsWhatOtherReleasesReadAndWrite(t *testing.T) {
 	want := document{
 		About: About{BootID: "b", StateDir: "/state", ListenAddress: "127.0.0.1:1", Activated: true, History: json.RawMessage("[1]")},
 		Lock:  3, Listener: 4, Socket: -1,
-		Conns: []documentConn{{FD: 5, Local: true, TLS: true, Parted: true, Read: []byte("x")}, {FD: 6, Read: []byte{}}},
+		Conns: []documentConn{
+			{FD: 5, Connection: carry.Connection{Local: true, TLS: true, CloseSent: true, Unanswered: []byte("x")}},
+			{FD: 6, Connection: carry.Connection{Unanswered: []byte{}}},
+		},
 	}
 	var read document
 	require.NoError(t, json.Unmarshal([]byte(text), &read))

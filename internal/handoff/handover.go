@@ -17,6 +17,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"gateway/server/carry"
 )
 
 // handoverEnv names the descriptor of the hand-over document in the new image.
@@ -45,20 +47,7 @@ type Handover struct {
 	// Lock, Listener and Socket are nil for none.
 	Lock, Listener, Socket syscall.Conn
 	// Conns are client connections that wait for an answer.
-	Conns []Carried
-}
-
-// Carried is a client connection that is carried over a restart.
-type Carried struct {
-	Conn net.Conn
-	// Local reports whether it came through the control socket.
-	Local bool
-	// TLS reports whether the client expects TLS; nothing was answered yet, so the next gateway begins it.
-	TLS bool
-	// Parted reports whether nothing but the client's own close is waited for.
-	Parted bool
-	// Read is what was read from it and not answered.
-	Read []byte
+	Conns []carry.Connection
 }
 
 // Inherited is everything that this process got from its predecessor. The caller owns what the methods return, and
@@ -83,7 +72,7 @@ func (i *Inherited) Socket() (*net.UnixListener, error) {
 
 // Conns are the connections that wait for an answer. The error joins those of connections that cannot be used; the
 // others are returned all the same.
-func (i *Inherited) Conns() ([]Carried, error) {
+func (i *Inherited) Conns() ([]carry.Connection, error) {
 	conns, err := i.doc.open()
 	i.doc.Conns = nil
 	return conns, err

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gateway/internal/statedir"
+	"gateway/server/carry"
 )
 
 // The test binary is also the other process of these tests: GATEWAY_TEST_ROLE says which.
@@ -119,7 +120,7 @@ func imageMain() {
 		fail(err)
 		fail(Exec(path, os.Args, Handover{
 			About: About{BootID: "one", StateDir: dir}, Lock: lock, Listener: ln.(*net.TCPListener),
-			Conns: []Carried{{Conn: held, Read: []byte("read before")}},
+			Conns: []carry.Connection{{Conn: held, Unanswered: []byte("read before")}},
 		}))
 	}
 	lock, err := statedir.Adopt(dir, doc.Lock())
@@ -129,7 +130,7 @@ func imageMain() {
 	fail(err)
 	carried, err := doc.Conns()
 	fail(err)
-	_, err = fmt.Fprintf(carried[0].Conn, "%s, answered by %d\n", carried[0].Read, os.Getpid())
+	_, err = fmt.Fprintf(carried[0].Conn, "%s, answered by %d\n", carried[0].Unanswered, os.Getpid())
 	fail(err)
 	fmt.Println(os.Getpid(), ln.Addr(), doc.BootID, rival != nil)
 	_, again := os.LookupEnv(handoverEnv)

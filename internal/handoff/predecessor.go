@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"gateway/internal/failpoint"
+	"gateway/server/carry"
 )
 
 // Predecessor is the gateway that started this process in order to hand over to it, as this process sees it. [Asked]
@@ -121,7 +122,7 @@ func (p *Predecessor) Failed(reason string) {
 
 // Forwarded calls serve with the connections that the predecessor passes after the rest, until the predecessor has ended
 // or Close is called.
-func (p *Predecessor) Forwarded(serve func([]Carried)) {
+func (p *Predecessor) Forwarded(serve func([]carry.Connection)) {
 	for {
 		m, files, err := p.link.receive()
 		if err != nil {

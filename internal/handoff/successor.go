@@ -16,6 +16,7 @@ import (
 
 	"gateway/internal/child"
 	"gateway/internal/failpoint"
+	"gateway/server/carry"
 )
 
 const (
@@ -191,7 +192,7 @@ func (s *Successor) Serve(last json.RawMessage) error {
 }
 
 // Forward passes more connections, after Serve. On an error the successor has none of them.
-func (s *Successor) Forward(conns []Carried) error {
+func (s *Successor) Forward(conns []carry.Connection) error {
 	p, err := (&Handover{Conns: conns}).pack(unix.F_DUPFD_CLOEXEC)
 	if err != nil {
 		return err

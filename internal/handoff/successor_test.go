@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gateway/internal/statedir"
+	"gateway/server/carry"
 )
 
 // successorMain is a small gateway that takes over: it answers each connection with what was read from it.
@@ -59,9 +60,9 @@ func successorMain(role string) {
 	if err := lock.Claim(); err != nil {
 		os.Exit(3)
 	}
-	answer := func(conns []Carried) {
+	answer := func(conns []carry.Connection) {
 		for _, c := range conns {
-			_, _ = fmt.Fprintf(c.Conn, "%s, answered by %s\n", c.Read, role)
+			_, _ = fmt.Fprintf(c.Conn, "%s, answered by %s\n", c.Unanswered, role)
 			_ = c.Conn.Close()
 		}
 	}
@@ -75,7 +76,7 @@ func successorMain(role string) {
 }
 
 // pairs returns n connections: the clients' ends, and the others as they are carried.
-func pairs(t *testing.T, n int, read string) (clients []net.Conn, carried []Carried) {
+func pairs(t *testing.T, n int, read string) (clients []net.Conn, carried []carry.Connection) {
 	t.Helper()
 	for i := range n {
 		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
@@ -90,12 +91,12 @@ func pairs(t *testing.T, n int, read string) (clients []net.Conn, carried []Carr
 			t.Cleanup(func() { _ = ends[i].Close() })
 		}
 		clients = append(clients, ends[0])
-		carried = append(carried, Carried{Conn: ends[1], Read: fmt.Appendf(nil, "%s %d", read, i)})
+		carried = append(carried, carry.Connection{Conn: ends[1], Unanswered: fmt.Appendf(nil, "%s %d", read, i)})
 	}
 	return clients, carried
 }
 
-func closeAll(t *testing.T, carried []Carried) {
+func closeAll(t *testing.T, carried []carry.Connection) {
 	t.Helper()
 	for _, c := range carried {
 		require.NoError(t, c.Conn.Close())

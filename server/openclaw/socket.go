@@ -128,10 +128,10 @@ type Origin struct {
 
 // Conn is a connection that can be carried over a restart.
 type Conn interface {
-	// BecomeSocket is called once the upgrade was answered: no request is left on it that the successor could answer.
-	BecomeSocket()
-	// Part is called before the last frame, after which the client only has to close the connection.
-	Part()
+	// Upgraded is called once the upgrade was answered: no request is left on it that the successor could answer.
+	Upgraded()
+	// CloseBegins is called before the last frame, after which the client only has to close the connection.
+	CloseBegins()
 }
 
 // anySocket stands for the request that a connection began as, once nothing of it is needed any more.
@@ -157,7 +157,7 @@ func (h *Hub) Open(w http.ResponseWriter, r *http.Request, b *api.Backend, from 
 		return nil //nolint:nilerr // it has answered
 	}
 	if c.from.Under != nil {
-		c.from.Under.BecomeSocket()
+		c.from.Under.Upgraded()
 	}
 	c.ws = ws
 	go c.serve() // not here, where net/http would keep its buffers for as long as this takes
@@ -350,7 +350,7 @@ func (c *socket) close(code websocket.StatusCode, reason string) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	if c.from.Under != nil {
-		c.from.Under.Part()
+		c.from.Under.CloseBegins()
 	}
 	_ = c.ws.Close(code, reason)
 	c.cancel()

@@ -1,4 +1,4 @@
-package server
+package carry
 
 import (
 	"crypto/tls"
@@ -15,16 +15,15 @@ type deadliner interface {
 	SetDeadline(t time.Time) error
 }
 
-// listener hands accepted connections to net/http, and connections carried over from an earlier process
-// image. While it is paused, clients wait in the kernel's backlog: none is refused.
+// listener hands to net/http the connections that clients make, and those that were carried here. While it is paused,
+// clients wait in the kernel's backlog: none is refused.
 type listener struct {
 	inner   deadliner
+	opts    Options
 	roster  *roster
-	local   bool
-	tls     *tls.Config
-	on      func() bool // whether clients are to speak TLS now
 	bouncer *bouncer
-	carried chan Parked
+	local   bool // the control socket
+	carried chan Connection
 	closed  chan struct{}
 	once    sync.Once
 
@@ -34,8 +33,8 @@ type listener struct {
 	paused chan struct{} // closed by resume; nil when not paused
 }
 
-func newListener(inner deadliner, r *roster, local bool, config *tls.Config, on func() bool, b *bouncer) *listener {
-	return &listener{inner: inner, roster: r, local: local, tls: config, on: on, bouncer: b, carried: make(chan Parked), closed: make(chan struct{})}
+func newListener(inner deadliner, local bool, opts Options, r *roster, b *bouncer) *listener {
+	return &listener{inner: inner, opts: opts, roster: r, bouncer: b, local: local, carried: make(chan Connection), closed: make(chan struct{})}
 }
 
 // Accept returns the next connection.
@@ -43,7 +42,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	for {
 		select {
 		case p := <-l.carried:
-			return l.served(l.roster.carry(p)), nil
+			return l.served(l.roster.arrived(p)), nil
 		case <-l.closed:
 			return nil, net.ErrClosed
 		default:
@@ -51,7 +50,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if resumed := l.pausedUntil(); resumed != nil {
 			select {
 			case p := <-l.carried:
-				return l.served(l.roster.carry(p)), nil
+				return l.served(l.roster.arrived(p)), nil
 			case <-resumed:
 			case <-l.closed:
 				return nil, net.ErrClosed
@@ -65,7 +64,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, err
 		}
-		// pause, inject or Close woke us
+		// pause, inject or Close ended the wait
 	}
 }
 
@@ -82,15 +81,15 @@ func (l *listener) accept() (net.Conn, error) {
 		if l.local || !full {
 			break
 		}
-		l.bouncer.refuse(nc, l.on(), limit)
+		l.bouncer.refuse(nc, l.opts.Secure(), limit)
 	}
-	return l.served(l.roster.add(Parked{Conn: nc, Local: l.local, TLS: !l.local && l.on()})), nil
+	return l.served(l.roster.add(Connection{Conn: nc, Local: l.local, TLS: !l.local && l.opts.Secure()})), nil
 }
 
 // served is what net/http sees of a connection.
-func (l *listener) served(c *conn) net.Conn {
-	if c.tls {
-		return tls.Server(c, l.tls)
+func (l *listener) served(c *Served) net.Conn {
+	if c.TLS {
+		return tls.Server(c, l.opts.TLS)
 	}
 	return c
 }
@@ -137,7 +136,7 @@ func (l *listener) pausedUntil() <-chan struct{} {
 }
 
 // inject hands a carried connection to Accept, which it wakes unless the listener is paused.
-func (l *listener) inject(p Parked) {
+func (l *listener) inject(p Connection) {
 	l.awake(time.Unix(1, 0))
 	defer l.awake(time.Time{})
 	select {

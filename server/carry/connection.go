@@ -1,4 +1,5 @@
-package server
+// Package carry has the client connections of one process, each of which can go on in another one.
+package carry
 
 import (
 	"bufio"
@@ -14,27 +15,30 @@ import (
 	"time"
 )
 
-// replayLimit is how many bytes of an unanswered request a connection keeps. A larger one is served, but
+// ReplayLimit is how many bytes of an unanswered request a connection keeps. A larger one is served, but
 // cannot be carried over a restart.
-const replayLimit = 32 << 20
+const ReplayLimit = 32 << 20
+
+// ErrCarried is the error of what is asked of a connection that whoever serves next will answer.
+var ErrCarried = errors.New("carry: the connection is carried over")
 
 // lineEnds before a request mean nothing.
 const lineEnds = "\r\n"
 
-// conn is a client's connection that can be carried to the next process image at any moment: it remembers
+// Served is a client's connection that can be carried to the next process image at any moment: it remembers
 // every byte that was read and not yet answered.
-type conn struct {
+type Served struct {
 	net.Conn
 	roster *roster
 	from   netip.Prefix
-	local  bool // came through the control socket
+	Local  bool // came through the control socket
 
 	mu sync.Mutex
 	// pending is what was read since the last answer: the request being read or served, and whatever the
 	// client sent behind it.
 	pending []byte
 	replay  []byte // of pending, what Read has yet to return
-	lost    bool   // pending outgrew replayLimit
+	lost    bool   // pending outgrew ReplayLimit
 	gone    bool   // the client closed, or the connection broke
 	serving bool   // a handler has the request
 	reading bool   // and it still reads the body
@@ -49,11 +53,11 @@ type conn struct {
 	parting bool // the next frame that closes it is the last one
 	parted  bool // which was written: nothing but the client's own is missing
 	// The client expects TLS. Once the handshake is answered only this process can go on with it.
-	tls, sealed bool
+	TLS, sealed bool
 }
 
 // Read remembers what it returns.
-func (c *conn) Read(p []byte) (int, error) {
+func (c *Served) Read(p []byte) (int, error) {
 	c.mu.Lock()
 	if len(c.replay) > 0 {
 		n := copy(p, c.replay)
@@ -82,7 +86,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	c.used = c.used || n > 0
 	if !c.lost && !c.socket && !c.sealed {
 		c.pending = append(c.pending, p[:n]...)
-		if len(c.pending) > replayLimit {
+		if len(c.pending) > ReplayLimit {
 			c.pending, c.lost = nil, true
 		}
 	}
@@ -95,16 +99,16 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // Write drops what net/http says about a request that was cut short by parking: bufio.Reader.ReadLine
 // takes the half line before a timeout for a whole one, so net/http answers it with 400.
-func (c *conn) Write(p []byte) (int, error) {
+func (c *Served) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	cut := c.parking && !c.serving
-	seals := !cut && c.tls && !c.sealed
+	seals := !cut && c.TLS && !c.sealed
 	if seals {
 		c.sealed, c.serving, c.pending = true, true, nil
 	}
 	c.mu.Unlock()
 	if cut {
-		return 0, errParked
+		return 0, ErrCarried
 	}
 	if seals {
 		c.roster.wake()
@@ -116,15 +120,15 @@ func (c *conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// part is for a WebSocket that is about to be closed, once no other frame but those of control can be written.
-func (c *conn) part() {
+// CloseBegins is for a WebSocket that is about to be closed, once no other frame but those of control can be written.
+func (c *Served) CloseBegins() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.parting = true
 }
 
 // parts reports whether p was the frame that closes a WebSocket.
-func (c *conn) parts(p []byte) bool {
+func (c *Served) parts(p []byte) bool {
 	const final, closing = 0x80, 0x8 // RFC 6455, 5.2
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -133,7 +137,7 @@ func (c *conn) parts(p []byte) bool {
 }
 
 // leave parks a WebSocket that was told to come back.
-func (c *conn) leave() {
+func (c *Served) leave() {
 	c.mu.Lock()
 	if !c.parted || c.gone || c.done {
 		c.mu.Unlock()
@@ -146,21 +150,21 @@ func (c *conn) leave() {
 
 // SetReadDeadline leaves the deadline alone while the connection is being parked: the past one is what
 // makes net/http give it up.
-func (c *conn) SetReadDeadline(t time.Time) error {
+func (c *Served) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.parking && c.interruptible() {
 		return nil
 	}
-	if c.fresh && !c.tls && !t.IsZero() { // net/http takes it for a new connection, from which it expects a request soon
-		t = time.Now().Add(idleTimeout)
+	if c.fresh && !c.TLS && !t.IsZero() { // net/http takes it for a new connection, from which it expects a request soon
+		t = time.Now().Add(c.roster.opts.IdleTimeout)
 	}
 	return c.Conn.SetReadDeadline(t)
 }
 
 // Close closes the connection, unless net/http gives up one that is being parked and was not being
 // answered: that one is kept.
-func (c *conn) Close() error {
+func (c *Served) Close() error {
 	c.mu.Lock()
 	keep := c.parking && !c.serving && !c.gone && !c.lost && !c.done
 	done := c.done
@@ -177,15 +181,15 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// begin marks that a handler has the request: from now on only the handler may park the connection.
-func (c *conn) begin() {
+// Begin marks that a handler has the request: from now on only the handler may park the connection.
+func (c *Served) Begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.serving = true
 }
 
 // answered forgets the first request of pending. What the client sent behind it stays.
-func (c *conn) answered() {
+func (c *Served) answered() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.serving = false
@@ -210,7 +214,7 @@ func (c *conn) answered() {
 }
 
 // beginParking makes net/http give up the connection, unless a handler has it.
-func (c *conn) beginParking() {
+func (c *Served) beginParking() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.parking = true
@@ -220,7 +224,7 @@ func (c *conn) beginParking() {
 }
 
 // endParking takes beginParking back, for a connection that is still open because it was being answered.
-func (c *conn) endParking() {
+func (c *Served) endParking() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.parking {
@@ -232,32 +236,32 @@ func (c *conn) endParking() {
 	}
 }
 
-// becomeSocket is for a connection whose upgrade was answered.
-func (c *conn) becomeSocket() {
+// Upgraded is for a connection whose upgrade was answered.
+func (c *Served) Upgraded() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.socket, c.pending = true, nil
 }
 
 // untouched reports whether nothing has been read from the client here.
-func (c *conn) untouched() bool {
+func (c *Served) untouched() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return !c.used && !c.serving
 }
 
 // stays reports whether the connection can only be ended here.
-func (c *conn) stays() bool {
+func (c *Served) stays() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.sealed
 }
 
 // interruptible reports whether nothing but the client's next bytes is waited for.
-func (c *conn) interruptible() bool { return !c.serving || c.reading }
+func (c *Served) interruptible() bool { return !c.serving || c.reading }
 
-// readBody runs read, which parking may interrupt with a timeout.
-func (c *conn) readBody(read func()) {
+// ReadBody runs read, which parking may interrupt with a timeout.
+func (c *Served) ReadBody(read func()) {
 	c.mu.Lock()
 	c.reading = true
 	if c.parking {
@@ -270,29 +274,29 @@ func (c *conn) readBody(read func()) {
 	c.reading = false
 }
 
-// drop forgets a request that was refused while it came; the connection ends with the answer.
-func (c *conn) drop() {
+// Drop forgets a request that was refused while it came; the connection ends with the answer.
+func (c *Served) Drop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pending, c.lost = nil, true
 }
 
-// isLost reports whether the connection can not be carried over any more.
-func (c *conn) isLost() bool {
+// IsLost reports whether the connection can not be carried over any more.
+func (c *Served) IsLost() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.lost
 }
 
-func (c *conn) isParking() bool {
+func (c *Served) IsCarrying() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.parking
 }
 
-// take parks a connection that its handler has hijacked. insert goes into the head of the request, as a
+// GiveUp parks a connection that its handler has hijacked. insert goes into the head of the request, as a
 // complete header line.
-func (c *conn) take(insert string) {
+func (c *Served) GiveUp(insert string) {
 	c.mu.Lock()
 	if c.gone || c.lost || c.done {
 		c.mu.Unlock()
@@ -310,30 +314,30 @@ func (c *conn) take(insert string) {
 
 type connKey struct{}
 
-// connUnder finds our connection under what net/http serves; nil when there is none.
-func connUnder(nc net.Conn) *conn {
+// Under finds our connection under what net/http serves; nil when there is none.
+func Under(nc net.Conn) *Served {
 	if sealed, ok := nc.(*tls.Conn); ok {
 		nc = sealed.NetConn()
 	}
-	c, _ := nc.(*conn)
+	c, _ := nc.(*Served)
 	return c
 }
 
-func withConn(ctx context.Context, c *conn) context.Context {
+func With(ctx context.Context, c *Served) context.Context {
 	return context.WithValue(ctx, connKey{}, c)
 }
 
-// connOf is the request's connection when it can be carried over; nil when it cannot.
-func connOf(ctx context.Context) *conn {
-	c, _ := ctx.Value(connKey{}).(*conn)
-	if c == nil || c.tls { // whose handshake is over before a request comes
+// Of is the request's connection when it can be carried over; nil when it cannot.
+func Of(ctx context.Context) *Served {
+	c, _ := ctx.Value(connKey{}).(*Served)
+	if c == nil || c.TLS { // whose handshake is over before a request comes
 		return nil
 	}
 	return c
 }
 
-// isSealed reports whether the request came by TLS.
-func isSealed(ctx context.Context) bool {
-	c, _ := ctx.Value(connKey{}).(*conn)
-	return c != nil && c.tls
+// IsTLS reports whether the request came by TLS.
+func IsTLS(ctx context.Context) bool {
+	c, _ := ctx.Value(connKey{}).(*Served)
+	return c != nil && c.TLS
 }
