@@ -14,7 +14,7 @@ help: ## list the commands
 build: ## build the program as bin/gateway
 	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.stamped=$(VERSION)' -o bin/gateway ./cmd/gateway
 
-generate: ## write docs/states.md, and the picture in the README, from the table in fsm/; docs/turns.md from that in queue/; and the manual pages from the commands
+generate: ## write docs/states.md, and the picture in the README, from the table in fsm/; docs/turns.md and docs/connections.md from those in queue/ and server/carry/; and the manual pages from the commands
 	go run ./cmd/gateway states --format markdown > docs/states.md.new
 	mv docs/states.md.new docs/states.md
 	go run ./cmd/gateway states --format overview | awk 'NR == FNR { picture = picture $$0 "\n"; next } \
@@ -22,6 +22,7 @@ generate: ## write docs/states.md, and the picture in the README, from the table
 	mv README.md.new README.md
 	go run ./internal/turnspage > docs/turns.md.new
 	mv docs/turns.md.new docs/turns.md
+	go test -count 1 -run TestThePageIsInStepWithTheTable ./server/carry -update
 	GATEWAY_TEST_MANUAL=write go test -count 1 -run TestTheManualIsThatOfTheCommands ./cmd/gateway
 
 diagram: ## draw the picture of the states for the page from the table in fsm/; needs node and npm

@@ -82,6 +82,9 @@ func New(opts Options) *Server {
 		Crowded: func(limit string) {
 			opts.Log.Warn().Str("limit", limit).Msg("connections are refused: too many are open. Try: raise " + limit + ", or see who opens them with: ss -tn")
 		},
+		Impossible: func(p carry.Phase, o carry.Occurrence) {
+			opts.Log.Error().Stringer("phase", p).Stringer("occurrence", o).Msg("this cannot happen to a connection; please report it")
+		},
 	})
 	s.http = &http.Server{
 		Handler:           s.handler(),

@@ -1,4 +1,9 @@
-// Package carry has the client connections of one process, each of which can go on in another one.
+// Package carry has the client connections of one process, each of which can go on in another one: its listeners, the
+// roster of what is open, and the table by which a connection lives. It knows the habits of net/http and WebSockets, and
+// neither requests nor turns.
+//
+// The invariant: at any moment exactly one owner has a connection's socket, and whatever was read from it and not
+// answered goes with it. So no request is lost, and none is answered twice.
 package carry
 
 import (
@@ -11,67 +16,110 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
 
-// ReplayLimit is how many bytes of an unanswered request a connection keeps. A larger one is served, but
-// cannot be carried over a restart.
-const ReplayLimit = 32 << 20
+const (
+	// ReplayLimit is how many bytes of an unanswered request are kept. A larger one is served, but cannot be carried.
+	ReplayLimit = 32 << 20
+	// lineEnds before a request mean nothing (RFC 9112, 2.2).
+	lineEnds = "\r\n"
+)
 
 // ErrCarried is the error of what is asked of a connection that whoever serves next will answer.
 var ErrCarried = errors.New("carry: the connection is carried over")
 
-// lineEnds before a request mean nothing.
-const lineEnds = "\r\n"
+// Connection is a client's connection on its way: from the listener into this process, and from this process to whoever
+// serves next. Its JSON is what goes to the next process, which may be of another release.
+type Connection struct {
+	net.Conn `json:"-"`
+	// Local: it came through the control socket.
+	Local bool `json:"local"`
+	// TLS: the client expects TLS. No handshake was answered, so whoever serves it begins.
+	TLS bool `json:"tls,omitempty"`
+	// CloseSent: it was a WebSocket, and its client was told to come back over another connection. Only the client's
+	// own close is missing.
+	CloseSent bool `json:"parted,omitempty"`
+	// Unanswered is what was read and not answered: it is read again by whoever serves next.
+	Unanswered []byte `json:"read"`
+}
 
-// Served is a client's connection that can be carried to the next process image at any moment: it remembers
-// every byte that was read and not yet answered.
+// Served is a connection that this process serves. net/http sees nothing else of the client.
 type Served struct {
-	net.Conn
 	roster *roster
 	from   netip.Prefix
-	Local  bool // came through the control socket
 
-	mu sync.Mutex
-	// pending is what was read since the last answer: the request being read or served, and whatever the
-	// client sent behind it.
-	pending []byte
-	replay  []byte // of pending, what Read has yet to return
-	lost    bool   // pending outgrew ReplayLimit
-	gone    bool   // the client closed, or the connection broke
-	serving bool   // a handler has the request
-	reading bool   // and it still reads the body
-	parking bool
-	done    bool
-	fresh   bool // carried over idle: nothing was read here yet
-	// carried over between two requests: line ends that come before the next one are passed over, as net/http does
-	// only on the connection that it read a POST from (RFC 9112, 2.2)
-	between bool
-	used    bool // something was read here
-	socket  bool // it speaks WebSocket now
-	parting bool // the next frame that closes it is the last one
-	parted  bool // which was written: nothing but the client's own is missing
-	// The client expects TLS. Once the handshake is answered only this process can go on with it.
-	TLS, sealed bool
+	mu         sync.Mutex
+	Connection        // its Unanswered: the request that is read or served, and whatever the client sent behind it
+	phase      Phase  // moved by step alone
+	facts      Fact   // changed by step alone
+	replay     []byte // of what was carried here, what Read has yet to return
 }
+
+// step decides what an occurrence does, with mu held. What needs no other lock is done when it returns; the rest is for
+// after, without mu.
+func (c *Served) step(o Occurrence) *Cell {
+	cell := decided[c.phase][o][c.facts]
+	if cell.Kind == Impossible {
+		c.roster.opts.Impossible(c.phase, o)
+		return cell
+	}
+	c.phase = cell.To
+	c.facts = c.facts&^cell.Clears | cell.Sets
+	for _, a := range cell.Do {
+		switch a {
+		case Forget:
+			c.Unanswered = nil
+		case Interrupt:
+			_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
+		case Release:
+			_ = c.Conn.SetReadDeadline(time.Time{})
+		default: // after's, or whoever asked
+		}
+	}
+	return cell
+}
+
+// after does what is left of a step.
+func (c *Served) after(cell *Cell) (err error) {
+	for _, a := range cell.Do {
+		switch a {
+		case Wake:
+			c.roster.wake()
+		case Carry:
+			c.roster.carry(c)
+		case CloseSocket:
+			c.roster.remove(c)
+			err = c.Conn.Close()
+		default: // step's, or whoever asked
+		}
+	}
+	return err
+}
+
+func (c *Served) happens(o Occurrence) error {
+	c.mu.Lock()
+	cell := c.step(o)
+	c.mu.Unlock()
+	return c.after(cell)
+}
+
+func (cell *Cell) does(a Action) bool { return slices.Contains(cell.Do, a) }
 
 // Read remembers what it returns.
 func (c *Served) Read(p []byte) (int, error) {
-	c.mu.Lock()
-	if len(c.replay) > 0 {
-		n := copy(p, c.replay)
-		c.replay = c.replay[n:]
-		c.used = true
-		c.mu.Unlock()
+	if n := c.readAgain(p); n > 0 {
 		return n, nil
 	}
-	c.mu.Unlock()
 	n, err := c.Conn.Read(p)
 	c.mu.Lock()
-	for c.between && n > 0 {
+	defer c.mu.Unlock()
+	// net/http passes over line ends before a request only on the connection that it read a POST from.
+	for c.phase == Arrived && n > 0 {
 		if text := bytes.TrimLeft(p[:n], lineEnds); len(text) > 0 {
-			c.between, n = false, copy(p, text)
+			n = copy(p, text)
 			break
 		}
 		if n = 0; err != nil {
@@ -81,238 +129,173 @@ func (c *Served) Read(p []byte) (int, error) {
 		n, err = c.Conn.Read(p)
 		c.mu.Lock()
 	}
-	defer c.mu.Unlock()
-	c.fresh = c.fresh && n == 0
-	c.used = c.used || n > 0
-	if !c.lost && !c.socket && !c.sealed {
-		c.pending = append(c.pending, p[:n]...)
-		if len(c.pending) > ReplayLimit {
-			c.pending, c.lost = nil, true
+	if n > 0 && c.step(Read).does(Keep) && !c.facts.Has(Lost) {
+		c.Unanswered = append(c.Unanswered, p[:n]...)
+		if len(c.Unanswered) > ReplayLimit {
+			c.step(Unkept)
 		}
 	}
 	var timeout net.Error
 	if err != nil && (!errors.As(err, &timeout) || !timeout.Timeout()) {
-		c.gone = true
+		c.step(Ended)
 	}
 	return n, err
 }
 
-// Write drops what net/http says about a request that was cut short by parking: bufio.Reader.ReadLine
-// takes the half line before a timeout for a whole one, so net/http answers it with 400.
+// readAgain returns what was carried here.
+func (c *Served) readAgain(p []byte) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := copy(p, c.replay)
+	if c.replay = c.replay[n:]; n > 0 {
+		c.step(Read) // and it is among Unanswered already
+	}
+	return n
+}
+
+// Write answers, or returns ErrCarried where whoever serves next will answer.
 func (c *Served) Write(p []byte) (int, error) {
 	c.mu.Lock()
-	cut := c.parking && !c.serving
-	seals := !cut && c.TLS && !c.sealed
-	if seals {
-		c.sealed, c.serving, c.pending = true, true, nil
+	o := Write
+	if c.TLS && c.phase != Sealed {
+		o = Seal
 	}
+	cell := c.step(o)
 	c.mu.Unlock()
-	if cut {
+	_ = c.after(cell)
+	if cell.does(Refuse) {
 		return 0, ErrCarried
 	}
-	if seals {
-		c.roster.wake()
-	}
 	n, err := c.Conn.Write(p)
-	if err == nil && c.parts(p) {
-		c.roster.wake()
+	if err == nil && isCloseFrame(p) {
+		c.closeFrameSent()
 	}
 	return n, err
 }
 
-// CloseBegins is for a WebSocket that is about to be closed, once no other frame but those of control can be written.
-func (c *Served) CloseBegins() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.parting = true
-}
-
-// parts reports whether p was the frame that closes a WebSocket.
-func (c *Served) parts(p []byte) bool {
+// isCloseFrame reports whether p would be the frame that closes a WebSocket, if it is one.
+func isCloseFrame(p []byte) bool {
 	const final, closing = 0x80, 0x8 // RFC 6455, 5.2
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.parted = c.parted || (c.parting && len(p) > 0 && p[0] == final|closing)
-	return c.parted
+	return len(p) > 0 && p[0] == final|closing
 }
 
-// leave parks a WebSocket that was told to come back.
-func (c *Served) leave() {
+func (c *Served) closeFrameSent() {
 	c.mu.Lock()
-	if !c.parted || c.gone || c.done {
+	if c.phase != Closing { // it is something else that begins with this byte
 		c.mu.Unlock()
 		return
 	}
-	c.done = true
+	c.CloseSent = true
+	cell := c.step(CloseFrameSent)
 	c.mu.Unlock()
-	c.roster.park(c)
+	_ = c.after(cell)
 }
 
-// SetReadDeadline leaves the deadline alone while the connection is being parked: the past one is what
-// makes net/http give it up.
+// SetReadDeadline sets the deadline of reads, unless the connection is to be given up by whoever reads.
 func (c *Served) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.parking && c.interruptible() {
+	cell := c.step(Deadline)
+	if cell.does(Refuse) {
 		return nil
 	}
-	if c.fresh && !c.TLS && !t.IsZero() { // net/http takes it for a new connection, from which it expects a request soon
+	if cell.does(Stretch) && !t.IsZero() {
 		t = time.Now().Add(c.roster.opts.IdleTimeout)
 	}
 	return c.Conn.SetReadDeadline(t)
 }
 
-// Close closes the connection, unless net/http gives up one that is being parked and was not being
-// answered: that one is kept.
-func (c *Served) Close() error {
+// Close closes the connection, or has it carried when net/http gives up one that is to be carried.
+func (c *Served) Close() error { return c.happens(Close) }
+
+// Begin is for a handler that has a request of the connection.
+func (c *Served) Begin() { _ = c.happens(Begin) }
+
+// ReadBody runs read, which reads the body of the request. A restart interrupts it with a timeout.
+func (c *Served) ReadBody(read func()) {
+	_ = c.happens(BodyBegins)
+	defer func() { _ = c.happens(BodyEnds) }()
+	read()
+}
+
+// Drop is for a request that was refused while it came; the connection ends with the answer.
+func (c *Served) Drop() { _ = c.happens(Unkept) }
+
+// Upgraded is for a connection whose upgrade to WebSocket was answered.
+func (c *Served) Upgraded() { _ = c.happens(Upgrade) }
+
+// CloseBegins is for a WebSocket that is about to be closed, once no other frames but those of control can be written.
+func (c *Served) CloseBegins() { _ = c.happens(CloseBegins) }
+
+// GiveUp is for a handler that has taken the connection from net/http, to be carried. header is a complete header line
+// that goes into the request's head; empty for none.
+func (c *Served) GiveUp(header string) {
 	c.mu.Lock()
-	keep := c.parking && !c.serving && !c.gone && !c.lost && !c.done
-	done := c.done
-	c.done = true
+	if !final(c.phase) {
+		c.Unanswered = bytes.TrimLeft(c.Unanswered, lineEnds)
+		if line := bytes.IndexByte(c.Unanswered, '\n') + 1; header != "" && line > 0 {
+			c.Unanswered = slices.Concat(c.Unanswered[:line], []byte(header), c.Unanswered[line:])
+		}
+	}
+	cell := c.step(GiveUp)
 	c.mu.Unlock()
-	if done {
-		return nil
-	}
-	if keep {
-		c.roster.park(c)
-		return nil
-	}
-	c.roster.remove(c)
-	return c.Conn.Close()
+	_ = c.after(cell)
 }
 
-// Begin marks that a handler has the request: from now on only the handler may park the connection.
-func (c *Served) Begin() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.serving = true
-}
-
-// answered forgets the first request of pending. What the client sent behind it stays.
+// answered is for a connection whose request net/http has answered: it is forgotten, and what the client sent behind it
+// is kept.
 func (c *Served) answered() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.serving = false
-	if c.lost { // and stays so: net/http may have read some of the next request already, and nobody knows how much
+	if c.facts.Has(Lost) || final(c.phase) { // lost it stays so: net/http may have read some of the next request, and nobody knows how much
+		c.step(AnsweredMore)
 		return
 	}
-	rest := bytes.NewReader(bytes.TrimLeft(c.pending, lineEnds)) // net/http passes over line ends before a request
+	rest, err := behindRequest(c.Unanswered)
+	if err != nil { // what cannot be told apart from the answered request must not be read again
+		c.step(Unkept)
+		c.step(AnsweredMore)
+		return
+	}
+	if c.Unanswered = rest; len(rest) > 0 {
+		c.step(AnsweredMore)
+	} else {
+		c.step(Answered)
+	}
+}
+
+// behindRequest returns a copy of what comes after the first request of b.
+func behindRequest(b []byte) ([]byte, error) {
+	rest := bytes.NewReader(bytes.TrimLeft(b, lineEnds))
 	buffered := bufio.NewReader(rest)
 	req, err := http.ReadRequest(buffered)
-	if err == nil {
-		_, err = io.Copy(io.Discard, req.Body)
-		_ = req.Body.Close()
+	if err != nil {
+		return nil, err
 	}
-	if err != nil { // what cannot be told apart from the answered request must not be replayed
-		c.pending, c.lost = nil, true
-		return
-	}
-	c.pending = append([]byte(nil), c.pending[len(c.pending)-rest.Len()-buffered.Buffered():]...)
-	if c.parking {
-		_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
-	}
+	_, err = io.Copy(io.Discard, req.Body)
+	_ = req.Body.Close()
+	return bytes.Clone(b[len(b)-rest.Len()-buffered.Buffered():]), err
 }
 
-// beginParking makes net/http give up the connection, unless a handler has it.
-func (c *Served) beginParking() {
+// IsLost reports whether the connection cannot be carried any more, because its request cannot.
+func (c *Served) IsLost() bool { return c.knows(Lost) }
+
+// IsCarrying reports whether the connection is to be carried, once nobody here has a request of it.
+func (c *Served) IsCarrying() bool { return c.knows(Carrying) }
+
+func (c *Served) knows(f Fact) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.parking = true
-	if c.interruptible() {
-		_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
-	}
+	return c.facts.Has(f)
 }
 
-// endParking takes beginParking back, for a connection that is still open because it was being answered.
-func (c *Served) endParking() {
+func (c *Served) isIn(ps ...Phase) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.parking {
-		c.parking = false
-		if c.sealed { // its deadline is net/http's
-			return
-		}
-		_ = c.Conn.SetReadDeadline(time.Time{})
-	}
+	return slices.Contains(ps, c.phase)
 }
 
-// Upgraded is for a connection whose upgrade was answered.
-func (c *Served) Upgraded() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.socket, c.pending = true, nil
-}
-
-// untouched reports whether nothing has been read from the client here.
-func (c *Served) untouched() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return !c.used && !c.serving
-}
-
-// stays reports whether the connection can only be ended here.
-func (c *Served) stays() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.sealed
-}
-
-// interruptible reports whether nothing but the client's next bytes is waited for.
-func (c *Served) interruptible() bool { return !c.serving || c.reading }
-
-// ReadBody runs read, which parking may interrupt with a timeout.
-func (c *Served) ReadBody(read func()) {
-	c.mu.Lock()
-	c.reading = true
-	if c.parking {
-		_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
-	}
-	c.mu.Unlock()
-	read()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.reading = false
-}
-
-// Drop forgets a request that was refused while it came; the connection ends with the answer.
-func (c *Served) Drop() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.pending, c.lost = nil, true
-}
-
-// IsLost reports whether the connection can not be carried over any more.
-func (c *Served) IsLost() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.lost
-}
-
-func (c *Served) IsCarrying() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.parking
-}
-
-// GiveUp parks a connection that its handler has hijacked. insert goes into the head of the request, as a
-// complete header line.
-func (c *Served) GiveUp(insert string) {
-	c.mu.Lock()
-	if c.gone || c.lost || c.done {
-		c.mu.Unlock()
-		_ = c.Close()
-		return
-	}
-	c.done = true
-	c.pending = bytes.TrimLeft(c.pending, lineEnds)
-	if line := bytes.IndexByte(c.pending, '\n') + 1; insert != "" && line > 0 {
-		c.pending = append(append(append([]byte(nil), c.pending[:line]...), insert...), c.pending[line:]...)
-	}
-	c.mu.Unlock()
-	c.roster.park(c)
-}
-
-type connKey struct{}
+type key struct{}
 
 // Under finds our connection under what net/http serves; nil when there is none.
 func Under(nc net.Conn) *Served {
@@ -323,13 +306,12 @@ func Under(nc net.Conn) *Served {
 	return c
 }
 
-func With(ctx context.Context, c *Served) context.Context {
-	return context.WithValue(ctx, connKey{}, c)
-}
+// With puts the connection into the context of its requests.
+func With(ctx context.Context, c *Served) context.Context { return context.WithValue(ctx, key{}, c) }
 
-// Of is the request's connection when it can be carried over; nil when it cannot.
+// Of is the request's connection when it can be carried; nil when it cannot.
 func Of(ctx context.Context) *Served {
-	c, _ := ctx.Value(connKey{}).(*Served)
+	c, _ := ctx.Value(key{}).(*Served)
 	if c == nil || c.TLS { // whose handshake is over before a request comes
 		return nil
 	}
@@ -338,6 +320,6 @@ func Of(ctx context.Context) *Served {
 
 // IsTLS reports whether the request came by TLS.
 func IsTLS(ctx context.Context) bool {
-	c, _ := ctx.Value(connKey{}).(*Served)
+	c, _ := ctx.Value(key{}).(*Served)
 	return c != nil && c.TLS
 }

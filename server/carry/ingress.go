@@ -24,6 +24,8 @@ type Options struct {
 	Stopping string
 	// Crowded is called, once in a while, when connections are sent away.
 	Crowded func(limit string)
+	// Impossible is called when an occurrence cannot be while the code is right. It must not block.
+	Impossible func(Phase, Occurrence)
 }
 
 // Ingress is where clients come in: the listeners of one process and every connection that is open. It serves through
@@ -80,14 +82,14 @@ func (i *Ingress) Limit(most, perAddress int) { i.roster.limit(most, perAddress)
 // request is arriving, and ones whose handler gives them up; paused is called before, to have them do so. Connections
 // that are being answered have until ctx ends, and those that speak TLS stay.
 func (i *Ingress) Carry(ctx context.Context, paused func()) []Connection {
-	i.roster.setParking(true)
+	i.roster.begin()
 	for _, ln := range i.all() {
 		ln.pause()
 		ln.settle()
 	}
 	paused()
 	for _, c := range i.roster.all() {
-		c.beginParking()
+		_ = c.happens(CarryBegins)
 	}
 	return i.roster.settle(ctx)
 }
@@ -98,9 +100,9 @@ func (i *Ingress) Next(ctx context.Context) []Connection { return i.roster.next(
 // Resume accepts connections, the carried ones first: those of the process before this one, or those that Carry took
 // in vain.
 func (i *Ingress) Resume(carried []Connection) {
-	carried = slices.Concat(carried, i.roster.endParking())
+	carried = slices.Concat(carried, i.roster.end())
 	for _, c := range i.roster.all() {
-		c.endParking()
+		_ = c.happens(CarryOff)
 	}
 	for _, p := range carried {
 		i.Adopt(p)
@@ -127,7 +129,7 @@ func (i *Ingress) Adopt(p Connection) {
 // Refuse ends carried connections that nobody will serve: 503 to those whose request was read.
 func (i *Ingress) Refuse(carried []Connection) {
 	var ends sync.WaitGroup
-	for _, p := range slices.Concat(carried, i.roster.endParking()) {
+	for _, p := range slices.Concat(carried, i.roster.end()) {
 		ends.Go(func() {
 			switch {
 			case p.CloseSent:
@@ -146,7 +148,7 @@ func (i *Ingress) Refuse(carried []Connection) {
 // seconds for their first requests.
 func (i *Ingress) CloseUntouched() {
 	for _, c := range i.roster.all() {
-		if c.untouched() {
+		if c.isIn(New, Arrived) {
 			_ = c.Close()
 		}
 	}
@@ -160,12 +162,7 @@ func (i *Ingress) Ended(ctx context.Context) { i.roster.ended(ctx) }
 
 // Sealed is how many connections are open that cannot be carried, because they speak TLS.
 func (i *Ingress) Sealed() int {
-	n := 0
-	for _, c := range i.roster.all() {
-		if c.stays() {
-			n++
-		}
-	}
+	n, _ := i.roster.counts()
 	return n
 }
 

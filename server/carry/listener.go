@@ -83,7 +83,7 @@ func (l *listener) accept() (net.Conn, error) {
 		}
 		l.bouncer.refuse(nc, l.opts.Secure(), limit)
 	}
-	return l.served(l.roster.add(Connection{Conn: nc, Local: l.local, TLS: !l.local && l.opts.Secure()})), nil
+	return l.served(l.roster.accepted(Connection{Conn: nc, Local: l.local, TLS: !l.local && l.opts.Secure()})), nil
 }
 
 // served is what net/http sees of a connection.

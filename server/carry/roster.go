@@ -8,31 +8,16 @@ import (
 	"sync"
 )
 
-// Connection is a client's connection on its way: from the listener into this process, and from this process to whoever
-// serves next. Its JSON is what goes to the next process, which may be of another release.
-type Connection struct {
-	net.Conn `json:"-"`
-	// Local: it came through the control socket.
-	Local bool `json:"local"`
-	// TLS: the client expects TLS. No handshake was answered, so whoever serves it begins.
-	TLS bool `json:"tls,omitempty"`
-	// CloseSent: it was a WebSocket, and its client was told to come back over another connection. Only the client's
-	// own close is missing.
-	CloseSent bool `json:"parted,omitempty"`
-	// Unanswered is what was read and not answered: it is read again by whoever serves next.
-	Unanswered []byte `json:"read"`
-}
-
-// roster knows every open connection.
+// roster knows every open connection, and those that are carried until somebody takes them.
 type roster struct {
 	opts Options
 
-	mu     sync.Mutex
-	open   map[*Served]struct{}
-	parked []Connection
-	change chan struct{}
-	// parking: connections that come now are parked too.
-	parking bool
+	mu      sync.Mutex
+	open    map[*Served]struct{}
+	carried []Connection
+	change  chan struct{} // closed when open or carried changed, or what is waited for
+	// carrying: connections that come now are to be carried too.
+	carrying bool
 
 	most           int // connections at once; 0 for any number
 	mostPerAddress int // from one address
@@ -44,26 +29,28 @@ func newRoster(opts Options) *roster {
 	return &roster{opts: opts, open: make(map[*Served]struct{}), from: make(map[netip.Prefix]int), change: make(chan struct{})}
 }
 
-func (r *roster) add(p Connection) *Served {
-	c := &Served{Conn: p.Conn, roster: r, from: network(p.RemoteAddr()), Local: p.Local, TLS: p.TLS, pending: p.Unanswered, replay: p.Unanswered}
+// add has this process serve a connection.
+func (r *roster) add(p Connection, first Phase) *Served {
+	c := &Served{roster: r, from: network(p.RemoteAddr()), Connection: p, phase: first, replay: p.Unanswered}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.open[c] = struct{}{}
 	r.countLocked(c, 1)
-	if r.parking {
-		c.beginParking()
+	if r.carrying {
+		_ = c.happens(CarryBegins)
 	}
 	return c
 }
 
-// carry adds a connection that was carried over.
+// accepted adds a connection that a client has just made.
+func (r *roster) accepted(p Connection) *Served { return r.add(p, New) }
+
+// arrived adds a connection that was carried here.
 func (r *roster) arrived(p Connection) *Served {
-	c := r.add(p)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.fresh = len(p.Unanswered) == 0
-	c.between = c.fresh && !c.TLS
-	return c
+	if len(p.Unanswered) == 0 && !p.TLS {
+		return r.add(p, Arrived)
+	}
+	return r.add(p, New)
 }
 
 func (r *roster) remove(c *Served) {
@@ -72,13 +59,17 @@ func (r *roster) remove(c *Served) {
 	r.forgetLocked(c)
 }
 
-func (r *roster) park(c *Served) {
+// carry takes a connection that nobody here has any more. One that comes when carrying was called off in this instant
+// is closed.
+func (r *roster) carry(c *Served) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.parking {
-		r.parked = append(r.parked, Connection{Conn: c.Conn, Local: c.Local, TLS: c.TLS, CloseSent: c.parted, Unanswered: bytes.TrimLeft(c.pending, lineEnds)})
+	if r.carrying {
+		p := c.Connection
+		p.Unanswered = bytes.TrimLeft(p.Unanswered, lineEnds)
+		r.carried = append(r.carried, p)
 	} else {
-		_ = c.Conn.Close() // parking was called off in this instant, and net/http has let go of it
+		_ = c.Conn.Close()
 	}
 	r.forgetLocked(c)
 }
@@ -91,26 +82,48 @@ func (r *roster) forgetLocked(c *Served) {
 	r.wakeLocked()
 }
 
+// countLocked keeps the numbers of connections in step with the connections.
+func (r *roster) countLocked(c *Served, n int) {
+	if c.Local {
+		return
+	}
+	r.remote += n
+	if r.from[c.from] += n; r.from[c.from] <= 0 {
+		delete(r.from, c.from)
+	}
+}
+
+// wake is for a connection whose phase changes what is waited for.
+func (r *roster) wake() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wakeLocked()
+}
+
 func (r *roster) wakeLocked() {
 	close(r.change)
 	r.change = make(chan struct{})
 }
 
-// setParking begins or ends parking for connections that come.
-func (r *roster) setParking(on bool) {
+// begin has connections that come from now on be carried.
+func (r *roster) begin() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.parking = on
+	r.carrying = true
 }
 
-// endParking ends it, and takes the connections that were parked since settle.
-func (r *roster) endParking() []Connection {
+// end calls carrying off, and takes the connections that were carried and not taken.
+func (r *roster) end() []Connection {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.parking = false
-	parked := r.parked
-	r.parked = nil
-	return parked
+	r.carrying = false
+	return r.takeLocked()
+}
+
+func (r *roster) takeLocked() []Connection {
+	carried := r.carried
+	r.carried = nil
+	return carried
 }
 
 func (r *roster) all() []*Served {
@@ -123,40 +136,30 @@ func (r *roster) all() []*Served {
 	return conns
 }
 
-// leaving is how many open connections have still to be parked, or to end. A connection that is parked
-// after the caller has read r.change closes that.
-func (r *roster) leaving() (n int) {
+// sealed is how many open connections can only be ended here; leaving is how many others are open.
+func (r *roster) counts() (sealed, leaving int) {
 	for _, c := range r.all() {
-		if !c.stays() {
-			n++
+		if c.isIn(Sealed) {
+			sealed++
+		} else {
+			leaving++
 		}
 	}
-	return n
+	return sealed, leaving
 }
 
-// wake is for a connection whose sealing changes what is waited for.
-func (r *roster) wake() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.wakeLocked()
-}
-
-// settle waits until no connection is open but parked ones and those that stay, or until ctx ends, and takes the parked ones.
-func (r *roster) settle(ctx context.Context) []Connection {
+// await waits until enough says so, or ctx ends, and takes what is carried by then.
+func (r *roster) await(ctx context.Context, enough func(leaving, carried int) bool) []Connection {
 	for {
 		r.mu.Lock()
 		change := r.change
 		r.mu.Unlock()
-		for _, c := range r.all() {
-			c.leave() // its client answers when it gets to it, and others wait
-		}
-		open := r.leaving()
+		_, leaving := r.counts() // a connection that is carried after this closes change
 		r.mu.Lock()
-		if open == 0 || ctx.Err() != nil {
-			parked := r.parked
-			r.parked = nil
+		if ctx.Err() != nil || enough(leaving, len(r.carried)) {
+			carried := r.takeLocked()
 			r.mu.Unlock()
-			return parked
+			return carried
 		}
 		r.mu.Unlock()
 		select {
@@ -166,26 +169,14 @@ func (r *roster) settle(ctx context.Context) []Connection {
 	}
 }
 
-// next waits until some connection is parked and takes those that are; none when every connection has
-// ended, or ctx.
+// settle waits until no connection is open but those that stay, or until ctx ends, and takes the carried ones.
+func (r *roster) settle(ctx context.Context) []Connection {
+	return r.await(ctx, func(leaving, _ int) bool { return leaving == 0 })
+}
+
+// next waits until some connection is carried and takes those that are; none when every connection has ended, or ctx.
 func (r *roster) next(ctx context.Context) []Connection {
-	for {
-		r.mu.Lock()
-		change := r.change
-		r.mu.Unlock()
-		open := r.leaving()
-		r.mu.Lock()
-		parked := r.parked
-		r.parked = nil
-		r.mu.Unlock()
-		if len(parked) > 0 || open == 0 || ctx.Err() != nil {
-			return parked
-		}
-		select {
-		case <-change:
-		case <-ctx.Done():
-		}
-	}
+	return r.await(ctx, func(leaving, carried int) bool { return leaving == 0 || carried > 0 })
 }
 
 // ended waits until no connection is open, or until ctx ends.
@@ -201,17 +192,6 @@ func (r *roster) ended(ctx context.Context) {
 		case <-change:
 		case <-ctx.Done():
 		}
-	}
-}
-
-// countLocked keeps the numbers of connections in step with the connections.
-func (r *roster) countLocked(c *Served, n int) {
-	if c.Local {
-		return
-	}
-	r.remote += n
-	if r.from[c.from] += n; r.from[c.from] <= 0 {
-		delete(r.from, c.from)
 	}
 }
 
