@@ -273,7 +273,9 @@ func (c *recordedConn) Read(p []byte) (int, error) {
 // Write notes the first line of an answer, and that bytes were written for what is not HTTP.
 func (c *recordedConn) Write(p []byte) (int, error) {
 	line, _, _ := strings.Cut(string(p), "\r\n")
-	if !strings.HasPrefix(line, "HTTP/1.1 ") {
+	if strings.HasPrefix(line, "HTTP/1.1 ") {
+		c.setBusy(c.client, true) // also without a handler of ours
+	} else {
 		line = "other bytes"
 	}
 	c.note(c.client, "written %s", line)
@@ -284,7 +286,7 @@ func (c *recordedConn) Close() error {
 	c.mu.Lock()
 	tr := c.of(c.client)
 	c.noteLocked(tr, "closed")
-	tr.ended = true
+	tr.ended, tr.busy = true, false
 	c.mu.Unlock()
 	return c.Conn.Close()
 }
