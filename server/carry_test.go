@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"gateway/fsm"
+	"gateway/server/api"
 	"gateway/server/carry"
 )
 
@@ -26,7 +27,7 @@ func TestAConnectionFollowsWithItsAnswer(t *testing.T) {
 	ln := newIngress(t)
 	defer ln.compare()
 	begun, finish := make(chan struct{}), make(chan struct{})
-	old := newImage(t, "old", ln, func(w http.ResponseWriter, _ *http.Request, _ *Backend) error {
+	old := newImage(t, "old", ln, func(w http.ResponseWriter, _ *http.Request, _ *api.Backend) error {
 		close(begun)
 		<-finish
 		_, err := io.WriteString(w, "old")
@@ -99,7 +100,7 @@ func TestARequestWhoseBodyIsTooLargeIsNotCarried(t *testing.T) {
 	ln := newIngress(t)
 	defer ln.compare()
 	s := newImage(t, "one", ln, nil)
-	s.Publish(&Backend{MaxInput: 1})
+	s.Publish(&api.Backend{MaxInput: 1})
 	s.Resume(nil)
 	c := dial(t, ln)
 	const chunk = "10\r\n0123456789abcdef\r\n"
@@ -185,7 +186,7 @@ func clientHello(t *testing.T) []byte {
 
 func TestATLSConnectionIsCarriedUntilItsHandshakeIsAnswered(t *testing.T) {
 	ln := newIngress(t)
-	secure := &Backend{MaxInput: 1 << 20, Certificate: certificate(t)}
+	secure := &api.Backend{MaxInput: 1 << 20, Certificate: certificate(t)}
 	old := newImage(t, "old", ln, nil)
 	old.Publish(secure)
 	old.Resume(nil)
@@ -230,7 +231,7 @@ func TestAWebSocketThatIsToldToComeBackIsLeftToItsClient(t *testing.T) {
 	ln := newIngress(t)
 	defer ln.compare()
 	opened, leave, left := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	old := newImage(t, "old", ln, func(w http.ResponseWriter, r *http.Request, _ *Backend) error {
+	old := newImage(t, "old", ln, func(w http.ResponseWriter, r *http.Request, _ *api.Backend) error {
 		ws, err := websocket.Accept(w, r, nil)
 		if err != nil {
 			return err

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 
 	"gateway/fsm"
-	"gateway/server/api"
 )
 
 // Lifecycle is the machine as the server sees it, and what the daemon knows besides.
@@ -25,22 +24,3 @@ type Lifecycle interface {
 	// AuthorizeSignal grants one restart by signal for a few seconds.
 	AuthorizeSignal(actor string)
 }
-
-// What the daemon hands in is declared where every endpoint sees it.
-type (
-	Backend   = api.Backend
-	Caller    = api.Caller
-	Limits    = api.Limits
-	Notice    = api.Notice
-	Scope     = api.Scope
-	Successor = api.Successor
-)
-
-// Admin is the scope that contains all.
-const Admin = api.Admin
-
-// NewCaller is [api.NewCaller].
-func NewCaller(name, token string, scope Scope) Caller { return api.NewCaller(name, token, scope) }
-
-// ScopeOf is [api.ScopeOf].
-func ScopeOf(names ...string) Scope { return api.ScopeOf(names...) }

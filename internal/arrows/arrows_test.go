@@ -26,7 +26,7 @@ var allowed = map[string][]string{
 	"gateway/server/api":         {"gateway/queue"},
 	"gateway/server/openai":      {"gateway/queue", "gateway/internal/conversation", "gateway/server/api"},
 	"gateway/server/openclaw":    {"gateway/fsm", "gateway/queue", "gateway/server/api"},
-	"gateway/internal/daemon":    {"gateway/fsm", "gateway/queue", "gateway/server", "gateway/server/carry", "gateway/internal/agent", "gateway/internal/config", "gateway/internal/process", "gateway/internal/statedir", "gateway/internal/handoff", "gateway/internal/child", "gateway/internal/failpoint"},
+	"gateway/internal/daemon":    {"gateway/fsm", "gateway/queue", "gateway/server", "gateway/server/api", "gateway/server/carry", "gateway/internal/agent", "gateway/internal/config", "gateway/internal/process", "gateway/internal/statedir", "gateway/internal/handoff", "gateway/internal/child", "gateway/internal/failpoint"},
 	"gateway/internal/agent":     {"gateway/queue", "gateway/internal/config", "gateway/internal/conversation", "gateway/internal/child"},
 	"gateway/internal/config":    {"gateway/fsm"},
 	"gateway/internal/process":   {},
@@ -50,7 +50,7 @@ var allowed = map[string][]string{
 	"gateway/internal/advice": {},
 
 	// What talks to a gateway knows its documents, and never the daemon.
-	"gateway/internal/client":            {"gateway/fsm", "gateway/queue", "gateway/server", "gateway/internal/statedir"},
+	"gateway/internal/client":            {"gateway/fsm", "gateway/queue", "gateway/server", "gateway/server/api", "gateway/internal/statedir"},
 	"gateway/internal/client/clienttest": {"gateway/internal/statedir"},
 	"gateway/internal/terminal":          {"gateway/fsm", "gateway/queue", "gateway/server", "gateway/internal/client"},
 	"gateway/internal/doctor":            {"gateway/fsm", "gateway/queue", "gateway/internal/client", "gateway/internal/config", "gateway/internal/handoff", "gateway/internal/statedir"},

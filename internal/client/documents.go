@@ -10,6 +10,7 @@ import (
 	"gateway/fsm"
 	"gateway/queue"
 	"gateway/server"
+	"gateway/server/api"
 )
 
 // Snapshot is the answer of GET /v1/lifecycle.
@@ -48,7 +49,7 @@ func (c *Client) AuthorizeSignal(ctx context.Context) error {
 
 // CheckSuccessor asks whether a restart would work. Unknown is why the gateway does not answer that: it is older than the
 // question, or the token permits less.
-func (c *Client) CheckSuccessor(ctx context.Context) (found server.Successor, unknown string, err error) {
+func (c *Client) CheckSuccessor(ctx context.Context) (found api.Successor, unknown string, err error) {
 	err = c.call(ctx, http.MethodPost, "/v1/lifecycle/check", nil, &found, nil)
 	var refused *APIError
 	switch {

@@ -11,7 +11,7 @@ import (
 	"gateway/fsm"
 	"gateway/internal/failpoint"
 	"gateway/internal/statedir"
-	"gateway/server"
+	"gateway/server/api"
 )
 
 // close ends what this generation serves. On a restart the listeners stay open and requests wait at the
@@ -23,9 +23,9 @@ func (d *Daemon) close(ctx context.Context, e fsm.Entry) fsm.Outcome {
 	}
 	if f := d.ingress.front; f != nil {
 		expected := restartExpected
-		notice := server.Notice{Reason: "gateway restarting", RestartExpectedMS: &expected}
+		notice := api.Notice{Reason: "gateway restarting", RestartExpectedMS: &expected}
 		if stop {
-			notice = server.Notice{Reason: "gateway stopping"}
+			notice = api.Notice{Reason: "gateway stopping"}
 		}
 		f.Retire(notice)
 	}

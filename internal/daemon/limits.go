@@ -4,13 +4,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gateway/internal/config"
-	"gateway/server"
+	"gateway/server/api"
 )
 
 // limits is what clients may take. Connections that left no descriptors would keep turns from running.
-func (d *Daemon) limits() server.Limits {
+func (d *Daemon) limits() api.Limits {
 	c := d.config().Limits
-	l := server.Limits{Connections: c.Connections, PerAddress: c.ConnectionsPerAddress, Rate: c.RequestsPerSecond, Burst: c.Burst}
+	l := api.Limits{Connections: c.Connections, PerAddress: c.ConnectionsPerAddress, Rate: c.RequestsPerSecond, Burst: c.Burst}
 	var files unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) != nil {
 		return l

@@ -9,7 +9,7 @@ import (
 	"gateway/internal/advice"
 	"gateway/internal/config"
 	"gateway/internal/handoff"
-	"gateway/server"
+	"gateway/server/api"
 )
 
 // preparation is the question to the executable on disk whether it could take over.
@@ -53,19 +53,19 @@ func (d *Daemon) prepare() *preparation {
 }
 
 // check asks whoever would be next, as a restart does first, and changes nothing. One asks at a time.
-func (d *Daemon) check(ctx context.Context) (server.Successor, error) {
+func (d *Daemon) check(ctx context.Context) (api.Successor, error) {
 	select {
 	case d.handover.checking <- struct{}{}:
 		defer func() { <-d.handover.checking }()
 	case <-ctx.Done():
-		return server.Successor{}, ctx.Err()
+		return api.Successor{}, ctx.Err()
 	}
 	timeout := d.config().Lifecycle.PrepareTimeout()
 	asked, cancel := context.WithTimeoutCause(ctx, timeout, d.noAnswer(timeout))
 	defer cancel()
 	about, mode := d.question(), d.current.Load().mode
 	about.Warn = true
-	s := server.Successor{Mode: string(mode)}
+	s := api.Successor{Mode: string(mode)}
 	err := d.system.room(about.StateDir)
 	switch {
 	case err != nil:
@@ -78,7 +78,7 @@ func (d *Daemon) check(ctx context.Context) (server.Successor, error) {
 		s.Version, s.Warnings, err = d.system.ask(asked, d.executable, d.Argv, about)
 	}
 	if ctx.Err() != nil {
-		return server.Successor{}, ctx.Err()
+		return api.Successor{}, ctx.Err()
 	}
 	if err != nil {
 		s.Reason = err.Error()

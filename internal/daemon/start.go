@@ -18,7 +18,7 @@ import (
 	"gateway/internal/failpoint"
 	"gateway/internal/statedir"
 	"gateway/queue"
-	"gateway/server"
+	"gateway/server/api"
 )
 
 // start takes the lock and the port first, before any work, and posts started once all is there. A process that was
@@ -146,7 +146,7 @@ func (d *Daemon) publish(context.Context, fsm.Entry) error {
 	for name, a := range c.Agents {
 		modes[name], tools[name] = queue.Mode(a.Mode), a.Type == "openai"
 	}
-	d.ingress.front.Publish(&server.Backend{
+	d.ingress.front.Publish(&api.Backend{
 		Queue: q, Agents: slices.Sorted(maps.Keys(c.Agents)), DefaultAgent: c.DefaultAgent,
 		Modes: modes, Tools: tools,
 		Lanes: slices.Sorted(maps.Keys(c.Lanes)), DefaultLane: "main", MaxInput: int64(c.Turns.MaxInput), Callers: callers(loaded), Certificate: loaded.Certificate,
@@ -157,13 +157,13 @@ func (d *Daemon) publish(context.Context, fsm.Entry) error {
 }
 
 // callers are those who have a token. Whoever has auth.token may do everything.
-func callers(l *config.Loaded) (all []server.Caller) {
+func callers(l *config.Loaded) (all []api.Caller) {
 	for _, name := range slices.Sorted(maps.Keys(l.Tokens)) {
-		scope := server.Admin
+		scope := api.Admin
 		if name != "" {
-			scope = server.ScopeOf(l.Config.Auth.Clients[name].Scopes...)
+			scope = api.ScopeOf(l.Config.Auth.Clients[name].Scopes...)
 		}
-		all = append(all, server.NewCaller(name, l.Tokens[name], scope))
+		all = append(all, api.NewCaller(name, l.Tokens[name], scope))
 	}
 	return all
 }

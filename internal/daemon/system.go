@@ -16,6 +16,7 @@ import (
 	"gateway/internal/statedir"
 	"gateway/queue"
 	"gateway/server"
+	"gateway/server/api"
 	"gateway/server/carry"
 )
 
@@ -76,9 +77,9 @@ type lanes interface {
 
 type front interface {
 	Listen(inner net.Listener, local bool) (serve func() error, err error)
-	Publish(*server.Backend)
+	Publish(*api.Backend)
 	Resume(carried []carry.Connection)
-	Retire(server.Notice)
+	Retire(api.Notice)
 	Carry(context.Context) []carry.Connection
 	CarryNext(context.Context) []carry.Connection
 	Adopt(carry.Connection)

@@ -17,6 +17,7 @@ import (
 	"gateway/internal/statedir"
 	"gateway/queue"
 	"gateway/server"
+	"gateway/server/api"
 	"gateway/server/carry"
 )
 
@@ -233,9 +234,9 @@ func (f *fakeFront) Listen(inner net.Listener, local bool) (func() error, error)
 	}, nil
 }
 
-func (f *fakeFront) Publish(*server.Backend)                       { f.w.change(func(th *things) { th.published = true }) }
+func (f *fakeFront) Publish(*api.Backend)                          { f.w.change(func(th *things) { th.published = true }) }
 func (f *fakeFront) Resume([]carry.Connection)                     {}
-func (f *fakeFront) Retire(server.Notice)                          {}
+func (f *fakeFront) Retire(api.Notice)                             {}
 func (f *fakeFront) Carry(context.Context) []carry.Connection      { return nil }
 func (f *fakeFront) CarryNext(context.Context) []carry.Connection  { return nil }
 func (f *fakeFront) Adopt(carry.Connection)                        {}
