@@ -25,6 +25,7 @@ import (
 type exploration struct {
 	loaded config.Loaded
 	source config.Source
+	wishes []time.Duration                                        // what a restart may ask the drain to wait
 	plant  func(d *Daemon, effects map[fsm.Effect]fsm.EffectFunc) // a fault; nil for none
 }
 
@@ -42,7 +43,7 @@ func explored(t *testing.T, mode string) *exploration {
 // begin starts a gateway in a new world.
 func (x *exploration) begin(t *testing.T) *world {
 	t.Helper()
-	w := &world{over: make(chan struct{}), exited: make(chan struct{})}
+	w := &world{over: make(chan struct{}), exited: make(chan struct{}), wishes: x.wishes}
 	x.start(t, w, w.system())
 	return w
 }
@@ -86,7 +87,10 @@ func (w *world) Actions() (all []explore.Action) {
 		return all
 	}
 	for _, ev := range []fsm.Event{fsm.Stop, fsm.Restart, fsm.Resume} {
-		add("ask "+string(ev), func() { w.request(ev) })
+		add("ask "+string(ev), func() { w.request(fsm.Request{Event: ev}) })
+	}
+	for _, drain := range w.wishes {
+		add(fmt.Sprintf("ask restart, and to wait %s", drain), func() { w.request(fsm.Request{Event: fsm.Restart, Drain: &drain}) })
 	}
 	if at := w.snapshot().Deadline; !at.IsZero() {
 		add("the deadline", func() { w.sleepUntil(at) })
@@ -111,10 +115,17 @@ func (w *world) sleepUntil(at time.Time) {
 	}
 }
 
-func (w *world) request(ev fsm.Event) {
-	dec, err := w.machine.Request(context.Background(), fsm.Request{Event: ev, Actor: "explorer"})
-	if err == nil && ev == fsm.Stop && dec.Outcome == fsm.VerdictAccepted {
+func (w *world) request(r fsm.Request) {
+	r.Actor = "explorer"
+	dec, err := w.machine.Request(context.Background(), r)
+	switch {
+	case err != nil:
+	case r.Event == fsm.Stop && dec.Outcome == fsm.VerdictAccepted:
 		w.stopAsked = true
+	case r.Drain != nil && dec.State == fsm.Draining || dec.Outcome == fsm.VerdictPostponed:
+		w.wish = r.Drain
+	case r.Event == fsm.Restart && dec.Outcome == fsm.VerdictAccepted:
+		w.wish = nil
 	}
 }
 
@@ -127,22 +138,26 @@ func (w *world) Signature() string {
 		names = append(names, q.name)
 	}
 	slices.Sort(names)
-	left := "never"
+	left, wish := "never", "none"
+	if w.wish != nil && (s.State == fsm.Draining || len(s.Postponed) > 0) {
+		wish = w.wish.String()
+	}
 	if !s.Deadline.IsZero() {
 		left = time.Until(s.Deadline).String()
 	}
-	return fmt.Sprintf("%s intent=%s exit=%d ready=%t deadline=%s asked=[%s] postponed=%v role=%q generation=%d stop=%t %+v",
-		s.State, s.Intent, s.Exit, s.Ready, left, strings.Join(names, ", "), s.Postponed, w.handover.current(), min(s.Generation, 2), w.stopAsked, th)
+	return fmt.Sprintf("%s intent=%s exit=%d ready=%t deadline=%s asked=[%s] postponed=%v wish=%s role=%q generation=%d stop=%t %+v",
+		s.State, s.Intent, s.Exit, s.Ready, left, strings.Join(names, ", "), s.Postponed, wish, w.handover.current(), min(s.Generation, 2), w.stopAsked, th)
 }
 
 // Broken implements [explore.World].
 func (w *world) Broken() string {
 	th, asked := w.look()
+	s := w.snapshot()
 	return fsm.Situation{
-		Snapshot: w.snapshot(), Hops: w.machine.Hops(0), Stopping: w.stopAsked, Busy: len(asked) > 0,
-		Late: w.folder.opening != nil && len(asked) > 0, // whoever waits for the store releases the lock
+		Snapshot: s, Hops: w.machine.Hops(0), Stopping: w.stopAsked, Busy: len(asked) > 0,
+		Late: s.State == fsm.Stopped && w.folder.opening != nil && len(asked) > 0, // whoever waits for the store releases the lock
 		Lock: th.locks > 0, Open: th.stores > 0 || th.listeners > 0, Twice: th.twice, Lanes: th.starts > 0, Successors: th.successors,
-		Serving: th.published && th.stores > 0 && (th.listens || w.snapshot().State != fsm.Running), // a restart repairs the listener
+		Serving: th.published && th.stores > 0 && (th.listens || s.State != fsm.Running), // a restart repairs the listener
 	}.Broken()
 }
 
@@ -183,13 +198,15 @@ func (w *world) End() {
 }
 
 func TestEveryInterleavingOfTheRealEffectsKeepsTheInvariants(t *testing.T) {
-	modes := []string{"spawn", "in-process", "exec", "supervisor"}
+	modes, wishes := []string{"spawn", "in-process", "exec", "supervisor"}, []time.Duration{0, time.Hour}
 	if testing.Short() {
-		modes = modes[:1] // the one in which most can happen
+		modes, wishes = modes[:1], nil // the mode in which most can go wrong
 	}
 	for _, mode := range modes {
 		t.Run(mode, func(t *testing.T) {
-			r := explore.Run(t, explored(t, mode).begin, 60)
+			x := explored(t, mode)
+			x.wishes = wishes
+			r := explore.Run(t, x.begin, 60)
 			t.Log(r)
 			require.Empty(t, r.Broken, r.String())
 			require.Greater(t, r.Situations, 50)

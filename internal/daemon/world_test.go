@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -30,7 +31,9 @@ type world struct {
 	mu        sync.Mutex
 	questions []*question
 	stopAsked bool
-	fails     chan struct{} // makes the listener on TCP fail
+	wishes    []time.Duration
+	wish      *time.Duration // what the newest restart asked the drain to wait; nil for the setting
+	fails     chan struct{}  // makes the listener on TCP fail
 	things
 }
 
