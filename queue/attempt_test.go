@@ -272,6 +272,78 @@ func TestCloseAbandonsWhenItsContextEnds(t *testing.T) {
 	<-s.returned
 }
 
+// polite waits for its end, and tells how long it had for it.
+type polite struct{ started, left chan time.Duration }
+
+func (p polite) Run(ctx context.Context, _ Work) error {
+	before, known := Grace(ctx)
+	if known {
+		return errors.New("nothing has ended it")
+	}
+	p.started <- before
+	<-ctx.Done()
+	left, _ := Grace(ctx)
+	p.left <- left
+	return context.Cause(ctx)
+}
+
+func TestAnAttemptKnowsHowLongItHasToEnd(t *testing.T) {
+	p := polite{make(chan time.Duration, 1), make(chan time.Duration, 1)}
+	cfg := testConfig(t, p)
+	cfg.CancelGrace, cfg.CloseReserve = time.Hour, 10*time.Minute
+	q := openQueue(t, storePath(t), cfg)
+	q.Resume()
+	cancelled := accept(t, q, "s", "cancelled")
+	<-p.started
+	got, err := q.Cancel(t.Context(), cancelled.ID)
+	require.NoError(t, err)
+	require.Equal(t, Cancelled, got.Status)
+	require.InDelta(t, time.Hour, <-p.left, float64(10*time.Minute))
+
+	accept(t, q, "s", "interrupted")
+	<-p.started
+	ctx, end := context.WithTimeout(t.Context(), 24*time.Hour)
+	defer end()
+	require.NoError(t, q.Close(ctx))
+	require.InDelta(t, 24*time.Hour-10*time.Minute, <-p.left, float64(5*time.Minute))
+}
+
+// deaf reports the end of its context, and ignores it.
+type deaf struct {
+	started, ended chan struct{}
+	release        chan struct{}
+}
+
+func (d deaf) Run(ctx context.Context, _ Work) error {
+	close(d.started)
+	<-ctx.Done()
+	close(d.ended)
+	<-d.release
+	return nil
+}
+
+func TestALaterEndOnlyShortensTheTimeToEnd(t *testing.T) {
+	d := deaf{make(chan struct{}), make(chan struct{}), make(chan struct{})}
+	defer close(d.release)
+	cfg := testConfig(t, d)
+	cfg.CancelGrace = 300 * time.Millisecond
+	q := openQueue(t, storePath(t), cfg)
+	q.Resume()
+	turn := accept(t, q, "s", "whatever")
+	<-d.started
+	cancelled := make(chan error, 1)
+	go func() {
+		_, err := q.Cancel(t.Context(), turn.ID)
+		cancelled <- err
+	}()
+	<-d.ended
+	ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+	defer cancel()
+	require.NoError(t, q.Close(ctx), "it is over long before the time of the close")
+	require.NoError(t, <-cancelled)
+	require.Equal(t, 1, q.Stats().Stuck)
+}
+
 func TestCancelledTurnThatIgnoresItFreesItsLane(t *testing.T) {
 	s := newStubborn()
 	cfg := testConfig(t, s)

@@ -7,12 +7,13 @@ import (
 	"time"
 )
 
-// defaultReserve is what [Config.CloseReserve] is when it is not set.
-const defaultReserve = time.Second
+// leastReserve is what [Config.CloseReserve] is when it is not set. So long writing and closing may also take where ctx
+// leaves less: a store that is given up for milliseconds costs each turn that ran an attempt.
+const leastReserve = time.Second
 
 // Close interrupts what runs, gives it the time until ctx's deadline but for CloseReserve (without a deadline,
-// CancelGrace) to end, writes down what became of it, flushes and closes the store. Later calls of other methods return ErrClosed. It is idempotent:
-// every call returns the result of the first.
+// CancelGrace) to end, writes down what became of it, flushes and closes the store. Later calls of other methods return
+// ErrClosed. It is idempotent: every call returns the result of the first.
 func (q *Queue) Close(ctx context.Context) error {
 	q.closing.Do(func() { q.closeErr = q.close(ctx, q.store.close) })
 	if q.handedOver.Load() {
@@ -47,7 +48,7 @@ func (q *Queue) Fold() {
 
 func (q *Queue) close(ctx context.Context, closeStore func() error) error {
 	grace, reserve := q.closeTimes(ctx)
-	end := time.Now().Add(grace)
+	end, reserve := time.Now().Add(grace), max(reserve, leastReserve)
 	// within waits until so much of the reserve is used, in percent, whatever becomes of ctx; when that has ended before
 	// its time, the reserve counts from there.
 	within := func(part time.Duration, done <-chan struct{}) bool {
@@ -99,7 +100,7 @@ func (q *Queue) close(ctx context.Context, closeStore func() error) error {
 func (q *Queue) closeTimes(ctx context.Context) (grace, reserve time.Duration) {
 	reserve = q.cfg.CloseReserve
 	if reserve <= 0 {
-		reserve = defaultReserve
+		reserve = leastReserve
 	}
 	deadline, ok := ctx.Deadline()
 	if !ok {

@@ -333,6 +333,24 @@ func TestATurnThatAsksForTheRestartIsNotWaitedFor(t *testing.T) {
 	require.Contains(t, out, `"output": "run 2, attempt 1"`)
 }
 
+// What a stop interrupts has most of shutdown_timeout to end, and not a time that is written down elsewhere.
+func TestAnInterruptedTurnHasMostOfTheShutdownTimeout(t *testing.T) {
+	h := newHouse(t, `
+lifecycle: { shutdown_timeout: 60s }
+agents:
+  tidy: { type: command, command: [sh, -c, "trap 'sleep 4; touch tidied; exit 0' TERM; touch ready; while :; do sleep 0.1; done"], dir: . }
+`)
+	h.start()
+	h.send("tidy", "whatever")
+	h.eventually("it traps", func() bool {
+		_, err := os.Stat(filepath.Join(h.dir, "ready"))
+		return err == nil
+	})
+	h.signal(syscall.SIGTERM)
+	require.Equal(t, 0, h.wait())
+	require.FileExists(t, filepath.Join(h.dir, "tidied"), "it was not killed before its time")
+}
+
 func TestReadyzFollowsWhetherTurnsStart(t *testing.T) {
 	h := newHouse(t, slowAgents)
 	h.start()
