@@ -254,11 +254,11 @@ func TestAWebSocketThatIsToldToComeBackIsLeftToItsClient(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, http.StatusSwitchingProtocols, resp.StatusCode)
 	<-opened
-	parked := make(chan []carry.Connection, 1)
-	go func() { parked <- old.Carry(t.Context()) }()
+	taken := make(chan []carry.Connection, 1)
+	go func() { taken <- old.Carry(t.Context()) }()
 	ln.saw(c, "carrying begins")
 	close(leave)
-	carried := <-parked
+	carried := <-taken
 	require.Len(t, carried, 1)
 	require.True(t, carried[0].CloseSent)
 	text, err := io.ReadAll(io.LimitReader(c.r, int64(len("..\x03\xf4service restart"))))

@@ -115,11 +115,11 @@ func TestAClientThatIsSlowToCloseHoldsUpNoRestart(t *testing.T) {
 	g.machine.set(fsm.Held)
 	g.Retire(api.Notice{Reason: "gateway restarting", RestartExpectedMS: &expected})
 	require.NoError(t, g.backend.Queue.Close(t.Context()))
-	parked := g.Carry(t.Context()) // the client has read nothing yet
-	require.Len(t, parked, 1)
-	require.True(t, parked[0].CloseSent)
+	carried := g.Carry(t.Context()) // the client has read nothing yet
+	require.Len(t, carried, 1)
+	require.True(t, carried[0].CloseSent)
 	g.open()
-	g.Resume(parked)
+	g.Resume(carried)
 	g.machine.set(fsm.Open)
 	w.Event("shutdown", func(map[string]any) bool { return true })
 	require.Equal(t, websocket.StatusServiceRestart, w.Closed().Code)

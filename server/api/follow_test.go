@@ -121,7 +121,7 @@ func TestAStreamEndsWithTheNoticeWhenTheGatewayRetires(t *testing.T) {
 	})
 }
 
-// Parking a connection also ends its request's context; the client must hear why, not just see the end.
+// Carrying a connection also ends its request's context; the client must hear why, not just see the end.
 func TestRetirementOutranksTheEndOfTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gone, f := NewRetirement(), make(feed)

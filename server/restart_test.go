@@ -61,19 +61,19 @@ func (i *image) Carry(ctx context.Context) []carry.Connection {
 	return i.took(i.Server.Carry(ctx))
 }
 
-func (i *image) took(parked []carry.Connection) []carry.Connection {
-	for _, p := range parked {
+func (i *image) took(carried []carry.Connection) []carry.Connection {
+	for _, p := range carried {
 		i.ingress.carried(p.Conn.RemoteAddr().String(), i.name, p.TLS, p.CloseSent, p.Unanswered)
 	}
-	return parked
+	return carried
 }
 
 // Resume serves, and goes on with what was carried here.
-func (i *image) Resume(parked []carry.Connection) {
-	for _, p := range parked {
+func (i *image) Resume(carried []carry.Connection) {
+	for _, p := range carried {
 		i.ingress.owned(p.Conn.RemoteAddr().String(), i.name, "served again")
 	}
-	i.Server.Resume(parked)
+	i.Server.Resume(carried)
 }
 
 func newImage(t *testing.T, name string, ln *ingress, h api.Handler) *image {
@@ -176,15 +176,15 @@ func TestNoConnectionIsLostWhenTheImageIsReplaced(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	parked := old.Carry(ctx)
-	require.NoError(t, ctx.Err(), "all were parked, none was waited for")
-	require.Len(t, parked, 8)
+	carried := old.Carry(ctx)
+	require.NoError(t, ctx.Err(), "all were carried, none was waited for")
+	require.Len(t, carried, 8)
 	late := dial(t, ln) // waits in the kernel
 	late.send(get("/late"))
 	require.NoError(t, old.Close(t.Context()))
 
 	next := newImage(t, "new", ln, nil)
-	next.Resume(parked)
+	next.Resume(carried)
 	fresh.send(get("/fresh"))
 	idle.send(get("/second"))
 	head.send("ad HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -222,8 +222,8 @@ func TestARequestHasOneKeyHoweverOftenItIsReplayed(t *testing.T) {
 	waitFor(t, func() bool { return old.gate.held.Load() == 1 })
 	old.Publish(&api.Backend{MaxInput: 1 << 20}) // a restart in place: the same request again
 	waitFor(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(keys) == 1 && old.gate.held.Load() == 1 })
-	parked := old.Carry(t.Context())
-	require.Len(t, parked, 1)
+	carried := old.Carry(t.Context())
+	require.Len(t, carried, 1)
 	next := newImage(t, "new", ln, func(w http.ResponseWriter, r *http.Request, _ *api.Backend) error {
 		mu.Lock()
 		defer mu.Unlock()
@@ -231,7 +231,7 @@ func TestARequestHasOneKeyHoweverOftenItIsReplayed(t *testing.T) {
 		_, err := io.WriteString(w, "done")
 		return err
 	})
-	next.Resume(parked)
+	next.Resume(carried)
 	require.Equal(t, "done", c.receive())
 	require.Len(t, keys, 1)
 	for key, runs := range keys {
@@ -275,7 +275,7 @@ func waitFor(t *testing.T, cond func() bool) {
 	require.Eventually(t, cond, time.Minute, time.Millisecond)
 }
 
-func TestParkingThatWasInVainLosesNothing(t *testing.T) {
+func TestCarryingThatWasInVainLosesNothing(t *testing.T) {
 	ln := newIngress(t)
 	defer ln.compare()
 	finish := make(chan struct{})
@@ -297,10 +297,10 @@ func TestParkingThatWasInVainLosesNothing(t *testing.T) {
 	waitFor(t, func() bool { return s.Stats().Connections == 2 })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	parked := s.Carry(ctx) // the new image could not be started
-	require.Len(t, parked, 1)
+	carried := s.Carry(ctx) // the new image could not be started
+	require.Len(t, carried, 1)
 	s.Publish(&api.Backend{MaxInput: 1 << 20})
-	s.Resume(parked)
+	s.Resume(carried)
 	close(finish)
 	require.Equal(t, "/slow", busy.receive())
 	for _, c := range []*client{idle, busy} {
@@ -334,11 +334,11 @@ func TestAStrayLineEndDoesNotReplayAnAnsweredRequest(t *testing.T) {
 	c.send(post("/one", "1") + "\r\n" + post("/two", "2"))
 	require.Equal(t, "old /one 1", c.receive())
 	require.Equal(t, "old /two 2", c.receive())
-	parked := old.Carry(t.Context())
-	require.Len(t, parked, 1)
-	require.Empty(t, parked[0].Unanswered, "all that was read is answered")
+	carried := old.Carry(t.Context())
+	require.Len(t, carried, 1)
+	require.Empty(t, carried[0].Unanswered, "all that was read is answered")
 	next := newImage(t, "new", ln, nil)
-	next.Resume(parked)
+	next.Resume(carried)
 	c.send(get("/three"))
 	require.Equal(t, "new /three ", c.receive())
 }
@@ -363,11 +363,11 @@ func TestALineEndBehindARequestDoesNotSpoilTheOneThatIsCarriedOver(t *testing.T)
 			c.send(before)
 			ln.came(c, len(post("/one", "1")+before))
 			waitFor(t, func() bool { return old.gate.held.Load() == 1 || !strings.HasSuffix(before, "2") })
-			parked := old.Carry(t.Context())
-			require.Len(t, parked, 1)
+			carried := old.Carry(t.Context())
+			require.Len(t, carried, 1)
 			next := newImage(t, "new", ln, nil)
 			c.send(after)
-			next.Resume(parked)
+			next.Resume(carried)
 			require.Equal(t, "new /two 2", c.receive())
 		})
 	}
@@ -392,8 +392,8 @@ func TestNothingIsCarriedOverFromBehindARequestThatWasTooLargeToKeep(t *testing.
 	c.send("0\r\n\r\n" + fmt.Sprintf("POST /outer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", 2*len(inner)))
 	require.Equal(t, "old /large", c.receive())
 	_, _ = io.WriteString(c, inner) // which may find nobody
-	parked := old.Carry(t.Context())
-	require.Empty(t, parked)
+	carried := old.Carry(t.Context())
+	require.Empty(t, carried)
 	_, err := http.ReadResponse(c.r, nil) //nolint:bodyclose // there is none
 	require.Error(t, err, "there is no further answer on this connection")
 }
@@ -434,9 +434,9 @@ func TestCarriedRequestsThatNobodyWillServeAreRefused(t *testing.T) {
 	}
 	idle := dial(t, ln)
 	waitFor(t, func() bool { return s.gate.held.Load() == 20 && s.Stats().Connections == 21 })
-	parked := s.Carry(t.Context())
-	require.Len(t, parked, 21)
-	s.Refuse(parked)
+	carried := s.Carry(t.Context())
+	require.Len(t, carried, 21)
+	s.Refuse(carried)
 	require.NoError(t, s.Close(t.Context()))
 	for _, c := range clients {
 		resp, err := http.ReadResponse(c.r, nil)
@@ -476,7 +476,7 @@ func (l *slowAccept) Accept() (net.Conn, error) {
 	return c, err
 }
 
-func TestAConnectionThatIsBeingAcceptedIsParkedToo(t *testing.T) {
+func TestAConnectionThatIsBeingAcceptedIsCarriedToo(t *testing.T) {
 	ln := newIngress(t)
 	slow := &slowAccept{ln.TCPListener, make(chan struct{}, 1), make(chan struct{}), make(chan struct{}, 1)}
 	s := New(Options{Lifecycle: newStage(fsm.Open), Log: zerolog.Nop()})
@@ -488,11 +488,11 @@ func TestAConnectionThatIsBeingAcceptedIsParkedToo(t *testing.T) {
 	c := dial(t, ln)
 	<-slow.accepted
 	<-slow.paused // before it served
-	parked := make(chan []carry.Connection, 1)
-	go func() { parked <- s.Carry(t.Context()) }()
+	taken := make(chan []carry.Connection, 1)
+	go func() { taken <- s.Carry(t.Context()) }()
 	<-slow.paused
 	close(slow.hand)
-	got := <-parked
+	got := <-taken
 	require.Len(t, got, 1)
 	s.Refuse(got)
 	_, err = c.r.ReadByte()
