@@ -142,7 +142,7 @@ func (l *listener) inject(p Connection) {
 	select {
 	case l.carried <- p:
 	case <-l.closed:
-		_ = p.Conn.Close()
+		_ = p.Close()
 	}
 }
 

@@ -229,7 +229,7 @@ func (w *world) carry(inVain bool) {
 func (p *process) end() {
 	p.ingress.CloseUntouched()
 	_ = p.http.Shutdown(context.Background())
-	<-p.served
+	_ = <-p.served
 	_ = p.ln.Close()
 }
 
@@ -351,7 +351,7 @@ func (w *world) close() {
 	w.release()
 	synctest.Wait()
 	_ = w.now.http.Close()
-	<-w.now.served
+	_ = <-w.now.served
 	for _, c := range w.clients {
 		select {
 		case <-c.out:
