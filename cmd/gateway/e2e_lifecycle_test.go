@@ -288,18 +288,6 @@ func TestADrainThatDoesNotEndIsCutAtDrainTimeout(t *testing.T) {
 	}
 }
 
-func TestACloseThatHangsIsCutByForceExit(t *testing.T) {
-	h := newHouse(t, "lifecycle: { shutdown_timeout: 300ms }"+slowAgents)
-	h.start()
-	id := h.send("stubborn", "x")
-	h.eventually("it hears no signal", func() bool { return h.turn(id).LastEvent > 1 })
-	h.signal(syscall.SIGTERM)
-	require.Equal(t, 2, h.wait())
-	require.Contains(t, h.logged(), "shutdown timed out; exiting without full cleanup")
-	h.start()
-	require.Contains(t, []string{"running", "queued"}, h.turn(id).Status)
-}
-
 func TestAStubbornTurnDoesNotHoldTheStop(t *testing.T) {
 	h := newHouse(t, slowAgents)
 	h.start()

@@ -20,6 +20,7 @@ import (
 	"gateway/fsm"
 	"gateway/internal/config"
 	"gateway/internal/statedir"
+	"gateway/queue"
 )
 
 // noSignals is a process that gets none.
@@ -181,4 +182,36 @@ func TestASecondGatewayIsRefusedAndLeavesTheFirstAlone(t *testing.T) {
 	require.ErrorContains(t, second.err, "already runs")
 	require.True(t, strings.Contains(second.err.Error(), "\nTry: "), second.err)
 	require.Contains(t, first.ask("hello"), "hello")
+}
+
+// hanging are lanes whose close ends only after the test has closed closes.
+type hanging struct {
+	lanes
+	closes, ended chan struct{}
+}
+
+func (l hanging) Close(ctx context.Context) error {
+	<-l.closes
+	defer close(l.ended)
+	return l.lanes.Close(ctx)
+}
+
+func TestACloseThatHangsIsCutByForceExit(t *testing.T) {
+	dir, on := t.TempDir(), realSystem()
+	closes, ended := make(chan struct{}), make(chan struct{})
+	on.lanes = func(ctx context.Context, path string, cfg queue.Config) (lanes, error) {
+		l, err := realSystem().lanes(ctx, path, cfg)
+		return hanging{l, closes, ended}, err
+	}
+	r := runIn(t, dir, "lifecycle: { shutdown_timeout: 300ms }\n", on)
+	r.awaitRunning(0)
+	r.stop(errors.New("enough"))
+	<-r.done
+	require.Equal(t, fsm.ExitForced, r.code)
+	require.ErrorContains(t, r.err, "shutdown timed out; exiting without full cleanup")
+	require.Contains(t, r.log.String(), "shutdown timed out; exiting without full cleanup")
+	require.True(t, statedir.Owned(filepath.Join(dir, "state")), "what is not closed keeps the lock")
+	require.ErrorIs(t, r.tenure.keep(func() { t.Error("kept") }, nil), errTooLate)
+	close(closes)
+	<-ended
 }
