@@ -51,6 +51,8 @@ func (c *changes) tell(op operation) {
 		c.note(&op.turn)
 	case *retryTurn:
 		c.note(&op.turn)
+	case *appendText, *changeSetting: // no turn has another status
+	case *deleteTurn, *pruneTurns: // a deleted turn was final before
 	}
 }
 

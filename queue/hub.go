@@ -111,6 +111,7 @@ func (h *hub) tell(batch []operation) {
 			if !failed {
 				h.finish(op.turn.ID, &op.turn)
 			}
+		case *changeSetting, *deleteTurn, *pruneTurns: // nobody follows a setting or a final turn
 		}
 	}
 }

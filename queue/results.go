@@ -26,6 +26,7 @@ func (s *scheduler) take(batch []operation) {
 			s.retried(op)
 		case *changeSetting:
 			s.changed(op)
+		case *deleteTurn, *pruneTurns: // only final turns, of which the scheduler keeps nothing
 		}
 	}
 	s.told = append(s.told, batch...)

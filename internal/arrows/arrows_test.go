@@ -84,6 +84,26 @@ func TestNothingIsLinkedThatMakesStartsSlow(t *testing.T) {
 	}
 }
 
+// A time that passes is no fact to wait for. In a synctest bubble time is part of the test; nowhere else does anything
+// sleep.
+func TestNothingSleepsOutsideABubble(t *testing.T) {
+	seen := 0
+	require.NoError(t, filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil || !bytes.Contains(b, []byte("time."+"Sleep(")) {
+			return err
+		}
+		seen++
+		require.True(t, strings.HasSuffix(path, "_test.go"), "%s: wait for a fact, with an end", path)
+		require.Contains(t, string(b), `"testing/synctest"`, "%s: wait for a fact, or use virtual time", path)
+		return nil
+	}))
+	require.NotZero(t, seen)
+}
+
 // A program that the gateway starts past gateway/internal/child may lose its exit status to the reaper of orphans.
 // The harness is a program of its own.
 func TestProgramsAreStartedByOneRoom(t *testing.T) {
