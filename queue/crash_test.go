@@ -360,5 +360,5 @@ func TestFollowResumesWithoutGapAcrossCloseAndReopen(t *testing.T) {
 	require.Equal(t, stored.Output, text)
 
 	follow(q, nil) // after the end there is nothing, at once
-	require.EqualValues(t, stored.LastEvent, len(seen))
+	require.Len(t, seen, int(stored.LastEvent))
 }

@@ -422,7 +422,7 @@ func (e *LaneEnds) count(s Status) {
 		e.Failed++
 	case Cancelled:
 		e.Cancelled++
-	case Queued, Running:
+	case Queued, Running, absent:
 	}
 }
 

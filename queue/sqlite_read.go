@@ -56,11 +56,11 @@ func scanTurn(row interface{ Scan(...any) error }, seq *int64) (Turn, error) {
 	return t, nil
 }
 
-func maybeTime(µs sql.NullInt64) *time.Time {
-	if !µs.Valid {
+func maybeTime(micros sql.NullInt64) *time.Time {
+	if !micros.Valid {
 		return nil
 	}
-	t := fromMicros(µs.Int64)
+	t := fromMicros(micros.Int64)
 	return &t
 }
 

@@ -106,7 +106,15 @@ type progress struct {
 	done chan struct{}
 }
 
-func (p *progress) status() *progress { return p }
+func (op *acceptTurn) status() *progress    { return &op.progress }
+func (op *startTurn) status() *progress     { return &op.progress }
+func (op *appendText) status() *progress    { return &op.progress }
+func (op *endTurn) status() *progress       { return &op.progress }
+func (op *cancelTurn) status() *progress    { return &op.progress }
+func (op *retryTurn) status() *progress     { return &op.progress }
+func (op *changeSetting) status() *progress { return &op.progress }
+func (op *deleteTurn) status() *progress    { return &op.progress }
+func (op *pruneTurns) status() *progress    { return &op.progress }
 
 type (
 	// acceptTurn writes a new turn, finds the one that its key named before, or joins one that waits.
@@ -227,4 +235,4 @@ func (e *rejectedError) Unwrap() error { return e.err }
 // now is the time as the store keeps it, so that a turn in memory equals the turn on disk.
 func now() time.Time { return fromMicros(failpoint.Now().UnixMicro()) }
 
-func fromMicros(µs int64) time.Time { return time.UnixMicro(µs).UTC() }
+func fromMicros(micros int64) time.Time { return time.UnixMicro(micros).UTC() }

@@ -76,7 +76,7 @@ func (b *browser) text(selector string) (text string) {
 }
 
 func quoteJS(s string) string {
-	b, _ := json.Marshal(s) //nolint:errchkjson // a string
+	b, _ := json.Marshal(s)
 	return string(b)
 }
 
@@ -158,7 +158,7 @@ agents:
 	for _, hop := range []string{"Running → Draining", "Draining → ShuttingDown", "ShuttingDown → Respawning", "Starting → Running", "to see it"} {
 		require.Contains(t, hops, hop)
 	}
-	require.True(t, strings.Index(hops, "Starting → Running") < strings.Index(hops, "Running → Draining"), "the newest first")
+	require.Less(t, strings.Index(hops, "Starting → Running"), strings.Index(hops, "Running → Draining"), "the newest first")
 	b.do(click(`nav a[href="#chat"]`))
 	b.until(says("#messages", "the end"))
 	require.Equal(t, 1, strings.Count(b.text("#messages"), "part 1\n"), "nothing twice")

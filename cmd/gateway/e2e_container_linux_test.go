@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -77,7 +78,7 @@ func (h *house) processes() map[string]int {
 		if err != nil {
 			continue // it is gone
 		}
-		after := string(b[strings.LastIndexByte(string(b), ')')+1:])
+		after := string(b[bytes.LastIndexByte(b, ')')+1:])
 		states[strings.Fields(after)[0]]++
 	}
 	require.NotEmpty(h.t, states)

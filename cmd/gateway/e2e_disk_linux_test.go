@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -39,7 +38,7 @@ func (h *house) fill(name string) {
 		for err = error(nil); err == nil; {
 			_, err = f.Write(make([]byte, size))
 		}
-		require.True(h.t, errors.Is(err, syscall.ENOSPC), err)
+		require.ErrorIs(h.t, err, syscall.ENOSPC)
 	}
 	require.NoError(h.t, f.Close())
 }

@@ -61,8 +61,8 @@ agents:
 		clients.Go(func() {
 			session := fmt.Sprintf("s%d", s)
 			for i := range turns / sessions {
-				agent, input, want := "upper", fmt.Sprintf("line %d of %s", i, session), ""
-				want = strings.ToUpper(input)
+				agent, input := "upper", fmt.Sprintf("line %d of %s", i, session)
+				want := strings.ToUpper(input)
 				switch i % 4 {
 				case 1:
 					agent, input, want = "sum", fmt.Sprintf("%d + %d", i, s), fmt.Sprint(i+s)

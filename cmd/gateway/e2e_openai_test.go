@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -184,7 +183,7 @@ func TestAGoClientThatARestartCutsOffSeesEachEventOnce(t *testing.T) {
 			})
 			for err := follow(stream); err != nil; err = follow(stream) {
 				var cut *ssestream.StreamError
-				require.True(t, errors.As(err, &cut), "%v", err)
+				require.ErrorAs(t, err, &cut)
 				require.Contains(t, cut.Message, "gateway_restarting")
 				cuts++
 				stream = client.Responses.GetStreaming(t.Context(), id, responses.ResponseGetParams{StartingAfter: openai.Int(last)})

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -115,5 +114,5 @@ func TestThePageWithMuchGoingOn(t *testing.T) {
 		}
 		b.accessible(view + " on a phone")
 	}
-	require.False(t, strings.Contains(b.text("body"), "undefined"))
+	require.NotContains(t, b.text("body"), "undefined")
 }

@@ -160,9 +160,9 @@ func send(ctx context.Context, cmd *cobra.Command, c *client.Client, f *sending,
 		return advice.Errorf("turn %s failed: %s", t.ID, t.Error).Tryf("gateway turns retry %s", t.ID)
 	case queue.Cancelled:
 		return advice.Errorf("turn %s was cancelled", t.ID).Tryf("gateway turns retry %s", t.ID)
-	default:
-		return nil
+	case queue.Queued, queue.Running, queue.Completed:
 	}
+	return nil
 }
 
 // kept says of a turn that was accepted where it can be found although err ended the wait for it.

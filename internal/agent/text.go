@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -23,7 +24,7 @@ func (t *textWriter) Write(p []byte) (int, error) {
 	if t.err != nil {
 		return 0, t.err
 	}
-	text := append(t.held, p...)
+	text := slices.Concat(t.held, p)
 	keep := len(text) - unfinished(text)
 	if trimmed := len(bytes.TrimRight(text[:keep], "\r\n")); len(text)-trimmed < maxHeld {
 		keep = trimmed

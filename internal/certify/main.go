@@ -41,8 +41,9 @@ func main() {
 	write := flag.String("write", "", "write the report to this file, too")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	if err := certify(ctx, restarts, *write); err != nil {
+	err := certify(ctx, restarts, *write)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "certify:", err)
 		os.Exit(1)
 	}
@@ -176,12 +177,12 @@ func (p plan) subjects(dir string, built []string) (all []trial) {
 	for _, kind := range []string{"stop-start", "reuseport", "handover"} {
 		peers = append(peers, &recipe{kind: kind})
 	}
-	for path, make := range map[string][]func(string) *daemon{"/usr/sbin/nginx": {nginx, nginxUpgrade}, "/usr/sbin/haproxy": {haproxy}} {
+	for path, kinds := range map[string][]func(string) *daemon{"/usr/sbin/nginx": {nginx, nginxUpgrade}, "/usr/sbin/haproxy": {haproxy}} {
 		if _, err := exec.LookPath(path); err != nil {
 			fmt.Fprintf(os.Stderr, "%s is not installed, and left out\n", path)
 			continue
 		}
-		for i, m := range make {
+		for i, m := range kinds {
 			peers = append(peers, m(filepath.Join(dir, fmt.Sprintf("%s-%d", filepath.Base(path), i))))
 		}
 	}

@@ -188,7 +188,7 @@ func (c *Client) readStream(ctx context.Context, id string, f *follower) error {
 	defer func() { _ = body.Close() }()
 	for e, err := range sse.Read(body, &sse.ReadConfig{MaxEventSize: eventLimit}) {
 		if err != nil {
-			return nil //nolint:nilerr // cut off
+			return nil // cut off
 		}
 		if err := f.pass(e.Type, e.Data); err != nil {
 			return backoff.Permanent(err)

@@ -68,7 +68,7 @@ func (c *Client) Watch(ctx context.Context, tell func(Sighting) error) error {
 		var told tellError
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // whoever watches has stopped
 		case errors.As(err, &told):
 			return told.error
 		case err == nil: // the stream has ended, as in a restart

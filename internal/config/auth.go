@@ -16,7 +16,7 @@ const (
 	minToken = 8
 	// tokenLimit bounds the file of a token, in bytes.
 	tokenLimit = 4 << 10
-	newToken   = "openssl rand -hex 32"
+	newToken   = "openssl rand -hex 32" //nolint:gosec // a command that makes one
 )
 
 // Auth guards the TCP listener. The control socket in the state folder needs no token. The zero value asks for none,
@@ -159,7 +159,7 @@ func (l Loaded) openToAll(key, path string) Problems {
 	}
 	stat, err := os.Stat(path)
 	if err != nil || stat.Mode().Perm()&0o007 == 0 {
-		return nil
+		return nil //nolint:nilerr // a file that cannot be read is reported by who reads it
 	}
 	return Problems{{l.at(key), key, fmt.Sprintf("every user of this machine can open %s (mode %04o)", path, stat.Mode().Perm()), "chmod 600 " + path}}
 }

@@ -90,7 +90,7 @@ func (o *storeOpening) tooLate(l lock) {
 // close closes what was opened, once done is closed. An opening that failed leaves nothing to close.
 func (o *storeOpening) close(ctx context.Context) error {
 	if o.err != nil {
-		return nil
+		return nil //nolint:nilerr // whoever waits for the opening gets it
 	}
 	return errors.Join(o.lanes.Close(ctx), o.agents.Close(ctx))
 }

@@ -111,7 +111,7 @@ func imageMain() {
 	if doc == nil {
 		lock, err := statedir.Acquire(dir)
 		fail(err)
-		ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test's child
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		fail(err)
 		held, err := ln.Accept()
 		fail(err)

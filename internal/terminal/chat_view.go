@@ -157,7 +157,8 @@ func (m *chat) streaming(x *exchange, room int) []string {
 }
 
 func (m *chat) foot() string {
-	text, style := "", faint
+	var text string
+	style := faint
 	switch {
 	case m.up > 0:
 		text = "PgDn for what is newer"

@@ -45,7 +45,7 @@ type (
 
 // takeTools takes the tools of a request and what it says about them, as chat completions have them, into
 // params. flat reads them as responses have them. It reports whether there are any.
-func takeTools(f api.Fields, params *map[string]json.RawMessage, flat bool) (any bool, err error) {
+func takeTools(f api.Fields, params *map[string]json.RawMessage, flat bool) (found bool, err error) {
 	var raw []json.RawMessage
 	if err := f.TakeMember("tools", &raw); err != nil {
 		return false, err

@@ -93,10 +93,10 @@ func TestAHistoryIsNoLargerThanAClientCanTake(t *testing.T) {
 		return m.(map[string]any)["content"].([]any)[0].(map[string]any)["text"].(string)
 	}
 	all := messages(api.MaxPage)
-	require.Equal(t, 12, len(all), "6 turns of a megabyte and a little are more than fits")
+	require.Len(t, all, 12, "6 turns of a megabyte and a little are more than fits")
 	require.Equal(t, "7", text(all[11])[:1])
 	require.Equal(t, "2", text(all[0])[:1])
 	one := messages(1)
-	require.Equal(t, 1, len(one))
+	require.Len(t, one, 1)
 	require.Equal(t, "assistant", one[0].(map[string]any)["role"])
 }

@@ -31,7 +31,7 @@ var socketEvents = []string{"agent", "chat", "tick", "health", "presence", "shut
 // methods by name; filled in by init, because hello lists them.
 var methods map[string]method
 
-func init() {
+func init() { //nolint:gochecknoinits // the methods refer to the table that lists them
 	fixed := func(answer any) func(*socket, context.Context, string, api.Fields) (any, error) {
 		return func(*socket, context.Context, string, api.Fields) (any, error) { return answer, nil }
 	}
