@@ -172,7 +172,7 @@ func TestTheStoriesComeTrue(t *testing.T) {
 		_, _ = fmt.Fprintf(&all, "# %s\n%s\n\n", s.name, strings.Join(lines, "\n"))
 	}
 	if *rewrite {
-		require.NoError(t, os.WriteFile(storyFile, []byte(strings.TrimSpace(all.String())+"\n"), 0o644)) //nolint:gosec // a document
+		require.NoError(t, os.WriteFile(storyFile, []byte(strings.TrimSpace(all.String())+"\n"), 0o644))
 	}
 	t.Logf("%d stories", len(stories))
 }

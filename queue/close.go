@@ -49,13 +49,13 @@ func (q *Queue) Fold() {
 func (q *Queue) close(ctx context.Context, closeStore func() error) error {
 	grace, reserve := q.closeTimes(ctx)
 	end, reserve := time.Now().Add(grace), max(reserve, leastReserve)
-	// within waits until so much of the reserve is used, in percent, whatever becomes of ctx; when that has ended before
+	// within waits until so many percent of the reserve are used, whatever becomes of ctx; when that has ended before
 	// its time, the reserve counts from there.
-	within := func(part time.Duration, done <-chan struct{}) bool {
+	within := func(percent int, done <-chan struct{}) bool {
 		if now := time.Now(); ctx.Err() != nil && now.Before(end) {
 			end = now
 		}
-		last, cancel := context.WithDeadline(context.WithoutCancel(ctx), end.Add(reserve*part/100))
+		last, cancel := context.WithDeadline(context.WithoutCancel(ctx), end.Add(reserve*time.Duration(percent)/100))
 		defer cancel()
 		return waitFor(last, done)
 	}

@@ -16,7 +16,7 @@ func (s *Server) streamGateway(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	after := s.hopsAfter(uint64(number)) //nolint:gosec // not negative
+	after := s.hopsAfter(uint64(number)) // not negative
 	out, retiring := api.NewStream(w), s.retirement.Begun()
 	now, news := s.feed.join()
 	defer s.feed.leave(news)

@@ -78,14 +78,14 @@ func (m *meter) reserve(c asker, now time.Time) time.Duration {
 	if !ok {
 		if len(m.clients) >= maxClients {
 			oldest := m.recent.Back()
-			delete(m.clients, oldest.Value.(*clientRate).asker) //nolint:errcheck // nothing else is in there
+			delete(m.clients, oldest.Value.(*clientRate).asker)
 			m.recent.Remove(oldest)
 		}
 		at = m.recent.PushFront(&clientRate{c, rate.NewLimiter(m.rate, m.burst)})
 		m.clients[c] = at
 	}
 	m.recent.MoveToFront(at)
-	r := at.Value.(*clientRate).ReserveN(now, 1) //nolint:errcheck // nothing else is in there
+	r := at.Value.(*clientRate).ReserveN(now, 1)
 	wait := r.DelayFrom(now)
 	if wait > 0 {
 		r.CancelAt(now)

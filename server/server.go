@@ -164,7 +164,7 @@ func (s *Server) Refuse(carried []carry.Connection) { s.ingress.Refuse(carried) 
 
 // refusal is the document of a 503 that is written without net/http.
 func refusal(code, message string) string {
-	b, _ := json.Marshal(api.Unavailable(code, message, nil).Document()) // strings and nothing else
+	b, _ := json.Marshal(api.Unavailable(code, message, nil).Document()) //nolint:errchkjson // strings and nothing else
 	return string(b)
 }
 

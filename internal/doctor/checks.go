@@ -249,7 +249,7 @@ func (x *examination) disk() {
 		x.fault("disk", Warning, err, "df "+x.dir)
 		return
 	}
-	free := uint64(st.Bavail) * uint64(st.Bsize) //nolint:gosec,unconvert // the types differ from system to system
+	free := uint64(st.Bavail) * uint64(st.Bsize) //nolint:unconvert // the types differ from system to system
 	what := humanize.IBytes(free) + " free"
 	switch {
 	case free < spent:

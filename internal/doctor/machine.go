@@ -54,7 +54,7 @@ func (x *examination) files() {
 		x.fault("open files", Warning, err, "ulimit -n")
 		return
 	}
-	soft, needed := uint64(limit.Cur), uint64(x.config.Config.Limits.Connections+config.ReservedFiles) //nolint:gosec,unconvert // the types differ from system to system
+	soft, needed := uint64(limit.Cur), uint64(x.config.Config.Limits.Connections+config.ReservedFiles) //nolint:unconvert // the types differ from system to system
 	who := "may be open"
 	if x.running != nil {
 		if its, ok := openFilesOf(x.running.PID); ok {

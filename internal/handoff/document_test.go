@@ -49,10 +49,10 @@ func TestTheDocumentIsWhatOtherReleasesReadAndWrite(t *testing.T) {
 
 func TestAHandOverThatCannotBeMadeLeavesNothingOpen(t *testing.T) {
 	clients, carried := pairs(t, 2, "request")
-	require.NoError(t, carried[1].Conn.Close())
+	require.NoError(t, carried[1].Close())
 	_, err := (&Handover{Conns: carried}).pack(unix.F_DUPFD_CLOEXEC)
 	require.ErrorContains(t, err, "duplicating a descriptor")
-	require.NoError(t, carried[0].Conn.Close())
+	require.NoError(t, carried[0].Close())
 	require.NoError(t, clients[0].SetReadDeadline(time.Now().Add(time.Minute)))
 	_, err = clients[0].Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.EOF, "no duplicate keeps the connection open")

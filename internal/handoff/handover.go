@@ -81,13 +81,13 @@ func (i *Inherited) Conns() ([]carry.Connection, error) {
 func inheritedListener[L net.Listener](fd int, name string) (l L, err error) {
 	f := os.NewFile(uintptr(fd), name)
 	defer func() { _ = f.Close() }()
-	any, err := net.FileListener(f)
+	ln, err := net.FileListener(f)
 	if err != nil {
 		return l, fmt.Errorf("the inherited %s cannot be used: %w", name, err)
 	}
-	l, ok := any.(L)
+	l, ok := ln.(L)
 	if !ok {
-		return l, fmt.Errorf("the inherited %s is a %T", name, any)
+		return l, fmt.Errorf("the inherited %s is a %T", name, ln)
 	}
 	return l, nil
 }

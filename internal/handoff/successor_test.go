@@ -63,7 +63,7 @@ func successorMain(role string) {
 	answer := func(conns []carry.Connection) {
 		for _, c := range conns {
 			_, _ = fmt.Fprintf(c.Conn, "%s, answered by %s\n", c.Unanswered, role)
-			_ = c.Conn.Close()
+			_ = c.Close()
 		}
 	}
 	conns, err := doc.Conns()
@@ -99,7 +99,7 @@ func pairs(t *testing.T, n int, read string) (clients []net.Conn, carried []carr
 func closeAll(t *testing.T, carried []carry.Connection) {
 	t.Helper()
 	for _, c := range carried {
-		require.NoError(t, c.Conn.Close())
+		require.NoError(t, c.Close())
 	}
 }
 
@@ -163,7 +163,7 @@ func TestASuccessorThatEndsOrHangsIsTakenBack(t *testing.T) {
 			require.ErrorContains(t, err, want)
 			s.Dismiss()
 			<-s.ended
-			_, err = doc.Conns[7].Conn.Write([]byte("answered here")) // the successor has neither read nor written
+			_, err = doc.Conns[7].Write([]byte("answered here")) // the successor has neither read nor written
 			require.NoError(t, err)
 			closeAll(t, doc.Conns)
 			b, err := io.ReadAll(ours[7])

@@ -149,9 +149,9 @@ func Write(files []File) error {
 		}
 	}
 	for _, f := range files {
-		err := os.MkdirAll(filepath.Dir(f.Path), 0o755) //nolint:gosec // systemd's own mode
+		err := os.MkdirAll(filepath.Dir(f.Path), 0o755) // systemd's own mode
 		if err == nil {
-			err = os.WriteFile(f.Path+".new", []byte(f.Text), 0o644) //nolint:gosec // there is no secret in it
+			err = os.WriteFile(f.Path+".new", []byte(f.Text), 0o644) // there is no secret in it
 		}
 		if err == nil {
 			err = os.Rename(f.Path+".new", f.Path)

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"log"
+	"os"
 	"strings"
 	"time"
 
@@ -17,7 +18,9 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Print(page)
+	if _, err := os.Stdout.WriteString(page); err != nil {
+		log.Fatal(err)
+	}
 }
 
 func page() (string, error) {

@@ -39,7 +39,7 @@ func Dial(t *testing.T, url string, options *websocket.DialOptions) (w *Client, 
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	ws, answer, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(url, "http")+"/", options) //nolint:bodyclose // Dial has read it
+	ws, answer, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(url, "http")+"/", options)
 	if err != nil {
 		return nil, answer.StatusCode, err
 	}

@@ -156,7 +156,7 @@ func Follow(ctx context.Context, retirement *Retirement, q follower, id string, 
 		}()
 		defer func() {
 			cancel()
-			for range entries { //nolint:revive // until the goroutine is gone
+			for range entries { // until the goroutine is gone
 			}
 		}()
 

@@ -229,7 +229,7 @@ func (w *world) carry(inVain bool) {
 func (p *process) end() {
 	p.ingress.CloseUntouched()
 	_ = p.http.Shutdown(context.Background())
-	_ = <-p.served
+	<-p.served //nolint:errcheck // it was closed
 	_ = p.ln.Close()
 }
 
@@ -351,7 +351,7 @@ func (w *world) close() {
 	w.release()
 	synctest.Wait()
 	_ = w.now.http.Close()
-	_ = <-w.now.served
+	<-w.now.served //nolint:errcheck // it was closed
 	for _, c := range w.clients {
 		select {
 		case <-c.out:

@@ -9,7 +9,7 @@ func Lifecycle() Table {
 		return cell(p, o, Transition, to, Always, why, do...)
 	}
 	// if_ is followed by or, which decides for every other combination of facts.
-	if_ := func(when Guard, c Cell) Cell { c.When = when; return c }
+	if_ := func(when Guard, c Cell) Cell { c.When = when; return c } //nolint:revive // if is a keyword
 	or := func(c Cell) Cell { c.When = Otherwise; return c }
 	stay := func(p Phase, o Occurrence, why string, do ...Action) Cell {
 		return cell(p, o, Internal, p, Always, why, do...)
