@@ -123,24 +123,26 @@ func TestTopInATerminal(t *testing.T) {
 	// A restart goes by, with its states, and the turn runs again.
 	_, _, code = h.gateway("restart", "--force")
 	require.Zero(t, code)
-	p.await("Starting → Running", "gateway Running", "1 running, 0 queued")
+	p.await("Respawning → Stopped → Starting → Running", "gateway Running", "1 running, 0 queued")
 
-	// c asks before it cancels. What runs comes first.
+	// What runs comes first.
 	p.until("the turn that runs in the first line", func(s string) bool {
 		return regexp.MustCompile(`INPUT\s+\S+ +desk +slow +running`).MatchString(s)
 	})
+
+	// / shows only what has a text in it: one turn, wherever a late answer puts it among the others.
+	p.keys("/")
+	p.typed("desk")
+	p.keys("Enter")
+	p.until("one turn", func(s string) bool { return strings.Contains(s, "a long one") && !strings.Contains(s, "a short one") })
+
+	// c asks before it cancels.
 	p.keys("j", "j", "j", "c")
 	p.await("cancel turn", "y for yes")
 	p.keys("n")
 	p.await("goes on")
 	p.keys("c", "y")
 	p.await("is cancelled", "cancelled", "0 running, 0 queued")
-
-	// / shows only what has a text in it.
-	p.keys("/")
-	p.typed("desk")
-	p.keys("Enter")
-	p.until("one turn", func(s string) bool { return strings.Contains(s, "a long one") && !strings.Contains(s, "a short one") })
 	p.resize("50", "14")
 	p.await("gateway Running", "LANE")
 	p.keys("Escape") // on its own: with a key behind it, it would be Alt
