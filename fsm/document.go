@@ -55,7 +55,7 @@ func (t Table) overview() string {
 			var events []string
 			for _, c := range t.Cells {
 				if c.Kind == Transition && c.State == from.Name && c.To == to.Name {
-					events = append(events, c.name())
+					events = append(events, c.Label())
 				}
 			}
 			if len(events) > 0 {
@@ -72,7 +72,7 @@ func (t Table) text() string {
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "FROM\tEVENT\tKIND\tTO\tEFFECT\tWHY")
 	for _, c := range t.Cells {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", c.State, c.name(), c.Kind, dash(string(c.To)), dash(string(c.Effect)), c.Why)
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", c.State, c.Label(), c.Kind, dash(string(c.To)), dash(string(c.Effect)), c.Why)
 	}
 	_ = w.Flush() // a bytes.Buffer does not fail
 	return b.String()
@@ -161,7 +161,7 @@ func (t Table) documentCells(p *page) error {
 	p.rule(7)
 	for _, c := range t.Cells {
 		if c.Kind == Transition || c.Kind == Internal {
-			p.row(string(c.State), "`"+c.name()+"`", dash(string(c.To)), dash(string(c.Effect)), dash(string(c.Intent)), dash(exits(c.Exits)), c.Why)
+			p.row(string(c.State), "`"+c.Label()+"`", dash(string(c.To)), dash(string(c.Effect)), dash(string(c.Intent)), dash(exits(c.Exits)), c.Why)
 		}
 	}
 	p.line("\nOne arrow for each of them:\n")
@@ -193,7 +193,7 @@ func (t Table) documentCells(p *page) error {
 	p.rule(4)
 	for _, c := range t.Cells {
 		if c.Kind == Ignored || c.Kind == Postponed || c.Kind == Coalesced {
-			p.row(string(c.State), "`"+c.name()+"`", string(c.Kind), c.Why)
+			p.row(string(c.State), "`"+c.Label()+"`", string(c.Kind), c.Why)
 		}
 	}
 	return nil

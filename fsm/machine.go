@@ -250,7 +250,7 @@ func newCore(t Table, callbacks looplab.Callbacks) *looplab.FSM {
 	var events looplab.Events
 	for _, c := range t.Cells {
 		if c.Kind == Transition {
-			events = append(events, looplab.EventDesc{Name: c.name(), Src: []string{string(c.State)}, Dst: string(c.To)})
+			events = append(events, looplab.EventDesc{Name: c.Label(), Src: []string{string(c.State)}, Dst: string(c.To)})
 		}
 	}
 	return looplab.NewFSM(string(t.Initial), events, callbacks)

@@ -142,7 +142,7 @@ func TestEveryCellDoesWhatTheTableSays(t *testing.T) {
 			after := b.Snapshot()
 			switch c.Kind {
 			case Transition:
-				require.Equal(t, c.To, after.State, "%s × %s", c.State, c.name())
+				require.Equal(t, c.To, after.State, "%s × %s", c.State, c.Label())
 				require.Equal(t, VerdictAccepted, verdict)
 				require.Greater(t, after.Hop, before.Hop)
 				require.Equal(t, c.Event, b.Hops(before.Hop)[0].Event)

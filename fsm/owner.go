@@ -205,7 +205,7 @@ func (m *Machine) commit(c *commitMail) {
 // fire moves looplab's machine. The context is never one that can end: looplab stays in transition for
 // ever when it does.
 func (m *Machine) fire(mv *move) {
-	if err := m.core.Event(context.Background(), mv.cell.name(), mv); err != nil {
+	if err := m.core.Event(context.Background(), mv.cell.Label(), mv); err != nil {
 		m.counters.Impossible++
 		m.cfg.Log.Error().Err(err).Str("event", string(mv.cell.Event)).Str("state", string(m.state)).Msg("the table and its machine disagree; please report it")
 		return

@@ -199,8 +199,8 @@ type Cell struct {
 	Why   string     `json:"why"`
 }
 
-// name tells the rows of one cell apart, in the guard notation of UML.
-func (c Cell) name() string {
+// Label tells the rows of one cell apart, in the guard notation of UML.
+func (c Cell) Label() string {
 	if c.When == "" {
 		return string(c.Event)
 	}

@@ -215,7 +215,7 @@ func mutants() (all []mutant) {
 	table := Lifecycle()
 	add := func(name string, alter func(*Table)) { all = append(all, mutant{name, alter}) }
 	for i, c := range table.Cells {
-		at := fmt.Sprintf("%s × %s: ", c.State, c.name())
+		at := fmt.Sprintf("%s × %s: ", c.State, c.Label())
 		add(at+"removed", func(t *Table) { t.Cells = append(t.Cells[:i:i], t.Cells[i+1:]...) })
 		for _, k := range []Kind{Coalesced, Ignored, Postponed, Impossible} {
 			if k != c.Kind && c.State != table.Final {

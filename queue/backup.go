@@ -42,7 +42,7 @@ func Backup(ctx context.Context, path, to string, replace bool) (turns int64, er
 		return 0, advice.Errorf("queue: backup of %s: %w", path, err).Tryf("check that there is room at %s", filepath.Dir(to))
 	}
 	if turns, err = checkStore(ctx, part); err != nil {
-		return 0, advice.Errorf("queue: the backup of %s is not whole: %w", path, err).Try("another disk")
+		return 0, advice.Errorf("queue: the backup of %s is damaged: %w", path, err).Try("another disk")
 	}
 	if err := f.Sync(); err != nil {
 		return 0, advice.Errorf("queue: backup to %s: %w", to, err).Try("another disk")

@@ -38,7 +38,7 @@ func (q *Queue) Fold() {
 	q.background.Go(func() {
 		if err := q.store.fold(q.backgroundCtx); err != nil {
 			if q.backgroundCtx.Err() == nil {
-				q.cfg.Log.Warn().Err(err).Msg("the store's log is left to the next start")
+				q.cfg.Log.Warn().Err(err).Msg("the store's log stays until the next start")
 			}
 			return
 		}
@@ -72,7 +72,7 @@ func (q *Queue) close(ctx context.Context, closeStore func() error) error {
 		q.scheduler.ask(func() { q.scheduler.stop(ErrClosed, 0) })
 		if !within(60, idle) {
 			q.committer.giveUp()
-			errs = append(errs, errors.New("queue: what became of the running turns could not be written; "+
+			errs = append(errs, errors.New("queue: the ends of the running turns could not be written; "+
 				"the next start counts them as interrupted by a crash"))
 		}
 	}

@@ -76,7 +76,7 @@ func (c *committer) run() {
 			continue
 		case <-c.rest:
 			if err := c.store.foldRest(); err != nil {
-				c.log.Warn().Err(err).Msg("the end of the store's log is left to the next start")
+				c.log.Warn().Err(err).Msg("the end of the store's log stays until the next start")
 			}
 			continue
 		}
@@ -103,7 +103,7 @@ func (c *committer) retry() {
 	c.write(kept)
 	if len(c.kept) == 0 {
 		c.backoff.Reset()
-		c.log.Info().Int("operations", len(kept)).Msg("the store takes writes again")
+		c.log.Info().Int("operations", len(kept)).Msg("writes to the store succeed again")
 	}
 	c.inbox.ring()
 }

@@ -22,9 +22,9 @@ func (q *Queue) inspect(ctx context.Context) {
 		q.cfg.Log.Error().Err(err).
 			Msg("the store is damaged. Try: stop the gateway and restore a backup, or recover what is left with sqlite3 .recover")
 	case err != nil:
-		q.cfg.Log.Error().Err(err).Msg("the store could not be looked through after a crash")
+		q.cfg.Log.Error().Err(err).Msg("the check of the store after a crash failed")
 	default:
-		q.cfg.Log.Info().Msg("the last gateway did not close the store; it was looked through and is whole")
+		q.cfg.Log.Info().Msg("the last gateway did not close the store; the check found no damage")
 	}
 }
 

@@ -52,7 +52,7 @@ func TestAStoreThatWasNotClosedIsLookedThrough(t *testing.T) {
 	}
 	notClosed()
 	q = openQueue(t, path, cfg)
-	require.Eventually(t, func() bool { return log.has("is whole") }, waitLimit, waitTick)
+	require.Eventually(t, func() bool { return log.has("found no damage") }, waitLimit, waitTick)
 	require.False(t, q.Stats().Damaged)
 	closeQueue(t, q)
 

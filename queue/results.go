@@ -7,7 +7,7 @@ func (s *scheduler) take(batch []operation) {
 	for _, op := range batch {
 		if errors.Is(op.status().err, errFenced) && s.over == nil {
 			s.log.Error().Int64("epoch", s.stats.Epoch).
-				Msg("a newer gateway has opened this store; this one starts nothing any more")
+				Msg("a newer gateway has opened this store; this gateway starts no more turns")
 			s.stop(errFenced, s.cfg.CancelGrace)
 			s.hub.end(errFenced)
 		}

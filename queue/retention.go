@@ -51,9 +51,9 @@ func (q *Queue) pruneHourly(ctx context.Context) {
 		case err != nil && ctx.Err() == nil && !errors.Is(err, ErrClosed):
 			q.cfg.Log.Warn().Err(err).Msg("old turns not pruned")
 		case pruned > 0:
-			q.cfg.Log.Info().Int("turns", pruned).Msg("pruned what is older than the retention")
+			q.cfg.Log.Info().Int("turns", pruned).Msg("pruned turns older than the retention")
 		case err == nil:
-			q.cfg.Log.Debug().Time("before", before).Msg("nothing is older than the retention")
+			q.cfg.Log.Debug().Time("before", before).Msg("no turn is older than the retention")
 		}
 		next.Reset(failpoint.Hour())
 	}

@@ -215,7 +215,7 @@ var (
 	// errFenced wraps ErrClosed: for whoever asks, this generation is over.
 	errFenced = fencedError{}
 	// errRefused: the row is not in the state, epoch and attempt that the operation is about.
-	errRefused = errors.New("queue: the turn has moved on")
+	errRefused = errors.New("queue: the turn has changed")
 )
 
 type fencedError struct{}

@@ -90,7 +90,7 @@ func authorize(r *http.Request, b *api.Backend, crossOrigin *http.CrossOriginPro
 		if who = b.Bearer(r); who == nil {
 			return nil, &api.Error{
 				Status: http.StatusUnauthorized, Type: api.TypeAuthentication, Code: "invalid_api_key",
-				Message: "the token is missing or wrong. Try: the header \"Authorization: Bearer TOKEN\" with auth.token, or that of one of auth.clients, of the gateway's configuration; or a command on this machine, which needs none",
+				Message: "the token is missing or wrong. Try: the header \"Authorization: Bearer TOKEN\" with auth.token or the token of one of auth.clients; a command on the machine of the gateway needs no token",
 			}
 		}
 	} else if !loopbackHost(r.Host) {

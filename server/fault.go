@@ -30,7 +30,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("WWW-Authenticate", fmt.Sprintf("Bearer error=%q, scope=%q", e.Code, e.Needs))
 	}
 	if err := api.Reply(w, e.Status, e.Document()); err != nil {
-		s.opts.Log.Debug().Err(err).Str("path", r.URL.Path).Msg("the client did not take its answer")
+		s.opts.Log.Debug().Err(err).Str("path", r.URL.Path).Msg("the client did not read its answer")
 	}
 }
 

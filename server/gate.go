@@ -29,7 +29,7 @@ const (
 // What the gate can answer instead of a Backend.
 var (
 	errRefused = api.Stopping(nil)
-	errHeldMax = api.Unavailable("too_many_held", "too many requests wait for the restart already. Try: again in a moment", nil)
+	errHeldMax = api.Unavailable("too_many_held", "too many requests wait for the restart. Try: again in a moment", nil)
 )
 
 // gate admits requests by the published state of the lifecycle: it has no flag of its own that could stay
@@ -238,11 +238,11 @@ func (s *Server) giveUp(w http.ResponseWriter, r *http.Request, c *carry.Served,
 	}
 	if c.IsLost() {
 		endConnection(w, r)
-		s.writeError(w, r, api.Unavailable("gateway_restarting", "the gateway restarts, and this request is too large to be carried over; a turn that was accepted is kept, and X-Turn-Id names it. Try: again, with the same Idempotency-Key", nil))
+		s.writeError(w, r, api.Unavailable("gateway_restarting", "the gateway is restarting, and this request is too large to be carried; an accepted turn is kept, and X-Turn-Id names it. Try: again, with the same Idempotency-Key", nil))
 		return
 	}
 	if _, _, err := http.NewResponseController(w).Hijack(); err != nil {
-		s.opts.Log.Warn().Err(err).Msg("a held request cannot be carried over")
+		s.opts.Log.Warn().Err(err).Msg("a held request cannot be carried")
 		_ = c.Close()
 		return
 	}

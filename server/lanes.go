@@ -23,7 +23,7 @@ func (s *Server) changeLane(w http.ResponseWriter, r *http.Request, b *api.Backe
 		return err
 	}
 	if paused == nil {
-		return api.Invalid("", "nothing_to_change", `nothing is to be changed. Try: {"paused": true}`)
+		return api.Invalid("", "nothing_to_change", `the request changes nothing. Try: {"paused": true}`)
 	}
 	changed, err := b.Queue.PauseLane(r.Context(), r.PathValue("lane"), *paused)
 	if errors.Is(err, queue.ErrNoLane) {

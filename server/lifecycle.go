@@ -95,7 +95,7 @@ func (s *Server) requestEvent(event fsm.Event) func(http.ResponseWriter, *http.R
 		case !api.Printable(reason, api.MaxReason):
 			return api.Invalid("reason", "invalid_value", "reason must be at most %d printable characters. Try: a shorter one, without line breaks", api.MaxReason)
 		case !api.Printable(turn, api.MaxID):
-			return api.Invalid("turn", "invalid_value", "turn is not the id of a turn. Try: what GATEWAY_TURN_ID says, or without it")
+			return api.Invalid("turn", "invalid_value", "turn is not the id of a turn. Try: the value of GATEWAY_TURN_ID, or without turn")
 		case authorize && event != fsm.Restart:
 			return api.Invalid("authorize_signal", "invalid_value", "only a restart can be authorised. Try: POST /v1/lifecycle/restart")
 		}

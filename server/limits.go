@@ -154,7 +154,7 @@ func (p *patient) Read(b []byte) (int, error) {
 		_ = p.rc.SetReadDeadline(time.Time{}) // net/http reads on, to see whether the client leaves
 	}
 	if most := max(maxBodies, 2*p.s.bodyLimit()); all > most && p.counted() > 0 {
-		err = api.Unavailable("too_much_at_once", fmt.Sprintf("the large requests that are being answered hold %d MiB already. Try: again in a moment, with the same Idempotency-Key, or send less", most>>20), nil)
+		err = api.Unavailable("too_much_at_once", fmt.Sprintf("large requests already use %d MiB of memory. Try: again in a moment, with the same Idempotency-Key, or send less", most>>20), nil)
 	}
 	return n, err
 }

@@ -62,7 +62,7 @@ func (s *Server) Relay(dial func(context.Context) (net.Conn, error)) {
 		ErrorLog:      s.http.ErrorLog,
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if _, known := errors.AsType[*api.Error](err); !known { // such as a body that was too slow
-				err = api.Unavailable("gateway_restarting", "the gateway restarts; what it accepted is safe. Try: again, with the same Idempotency-Key", err)
+				err = api.Unavailable("gateway_restarting", "the gateway is restarting; accepted turns are kept. Try: again, with the same Idempotency-Key", err)
 			}
 			s.writeError(w, r, err)
 		},

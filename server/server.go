@@ -78,12 +78,12 @@ func New(opts Options) *Server {
 		TooMany: func(limit string) string {
 			return refusal("too_many_connections", "too many connections are open. Try: fewer at once, or raise "+limit)
 		},
-		Stopping: refusal("gateway_stopping", "the gateway stops; the request was not carried out, or its turn is kept. Try: again in a moment, with the same Idempotency-Key"),
+		Stopping: refusal("gateway_stopping", "the gateway is stopping; the request was not processed, or its turn is kept. Try: again in a moment, with the same Idempotency-Key"),
 		Crowded: func(limit string) {
 			opts.Log.Warn().Str("limit", limit).Msg("connections are refused: too many are open. Try: raise " + limit + ", or see who opens them with: ss -tn")
 		},
 		Impossible: func(p carry.Phase, o carry.Occurrence) {
-			opts.Log.Error().Stringer("phase", p).Stringer("occurrence", o).Msg("this cannot happen to a connection; please report it")
+			opts.Log.Error().Stringer("phase", p).Stringer("occurrence", o).Msg("a connection met an impossible occurrence; please report it")
 		},
 	})
 	s.http = &http.Server{

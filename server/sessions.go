@@ -58,7 +58,7 @@ func (s *Server) changeSession(w http.ResponseWriter, r *http.Request, b *api.Ba
 		return api.Invalid("mode", "invalid_value", "there is no mode %q. Try: followup, collect, interrupt, or empty for the agent's", api.Clip(string(*change.Mode)))
 	}
 	if change.Paused == nil && change.Mode == nil {
-		return api.Invalid("", "nothing_to_change", `nothing is to be changed. Try: {"paused": true} or {"mode": "collect"}`)
+		return api.Invalid("", "nothing_to_change", `the request changes nothing. Try: {"paused": true} or {"mode": "collect"}`)
 	}
 	changed, err := b.Queue.SetSession(r.Context(), name, change)
 	if err != nil {

@@ -17,7 +17,7 @@ func (s *Server) listTurns(w http.ResponseWriter, r *http.Request, b *api.Backen
 		switch name {
 		case "session", "lane", "agent", "status", "limit", "before":
 		default:
-			return api.Unsupported(api.Clip(name), "turns are not narrowed by it. Try: session, lane, agent, status, limit or before")
+			return api.Unsupported(api.Clip(name), "it is not a filter. Try: session, lane, agent, status, limit or before")
 		}
 		if !api.Printable(query.Get(name), api.MaxName) {
 			return api.Invalid(name, "invalid_value", "%s must be at most %d printable characters. Try: a shorter one, without line breaks", name, api.MaxName)

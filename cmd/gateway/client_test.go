@@ -56,12 +56,12 @@ func TestATokenGoesToTheURLAndNowhereElse(t *testing.T) {
 func TestAWrongTokenSaysWhereToSetIt(t *testing.T) {
 	srv := httptest.NewServer(clienttest.Document(http.StatusUnauthorized, map[string]any{"error": map[string]any{"message": "no", "code": "invalid_api_key"}}))
 	t.Cleanup(srv.Close)
-	for token, says := range map[string]string{"": "asks for a token", "wrong": "does not accept this token"} {
+	for token, says := range map[string]string{"": "needs a token", "wrong": "does not accept this token"} {
 		o := &options{url: srv.URL, token: token}
 		c, err := o.connect()
 		require.NoError(t, err)
 		_, err = c.Snapshot(t.Context())
-		require.EqualError(t, err, srv.URL+" "+says+"\nTry: GATEWAY_TOKEN or --token, with what auth.token is on its machine")
+		require.EqualError(t, err, srv.URL+" "+says+"\nTry: GATEWAY_TOKEN or --token, with the auth.token of the gateway")
 	}
 }
 
@@ -98,7 +98,7 @@ func TestTheTableOfTurnsCannotBeBrokenByAnInput(t *testing.T) {
 	require.Equal(t, 0, code)
 	require.Contains(t, stdout, "red  [31m and back\n")
 	require.NotContains(t, stdout, "\x1b")
-	require.Equal(t, "there are more; --limit or --before a\n", stderr)
+	require.Equal(t, "more turns: --limit, or --before a\n", stderr)
 }
 
 func TestWhatFillsATerminalNeedsOne(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 
 func newCheckCommand(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use: "check", Short: "Say whether the configuration is valid, and warn of programs that are not there", Args: cobra.NoArgs,
+		Use: "check", Short: "Check the configuration, and warn of missing programs", Args: cobra.NoArgs,
 		Long: `Say whether the configuration is valid: every problem at once, each with its place and what to try. Warns of what
 cannot work on this machine, such as programs that are not there. Exits with 78 when it is not valid.`,
 		Example: "  gateway check --config gateway.yaml",
@@ -39,7 +39,7 @@ cannot work on this machine, such as programs that are not there. Exits with 78 
 }
 
 func newConfigCommand(o *options) *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Show the configuration, or begin one", Example: "  gateway config init\n  gateway config show", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd := &cobra.Command{Use: "config", Short: "Show the configuration, or write a new one", Example: "  gateway config init\n  gateway config show", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	var force bool
 	initCmd := &cobra.Command{
 		Use: "init [PATH]", Short: "Write a commented configuration file that changes nothing yet", Args: cobra.MaximumNArgs(1),
@@ -63,11 +63,11 @@ func newConfigCommand(o *options) *cobra.Command {
 			return writeTemplate(cmd, path, force)
 		},
 	}
-	initCmd.Flags().BoolVar(&force, "force", false, "overwrite a file that is there")
+	initCmd.Flags().BoolVar(&force, "force", false, "overwrite an existing file")
 	var asJSON bool
 	show := &cobra.Command{
-		Use: "show", Short: "Show the configuration in force and where each value comes from", Args: cobra.NoArgs,
-		Long:    "Show the configuration that a gateway started from here would have, and where each value comes from. Secrets are not shown.",
+		Use: "show", Short: "Show the configuration and the origin of each value", Args: cobra.NoArgs,
+		Long:    "Show the configuration that a gateway started from here would use, and the origin of each value. Secrets are not shown.",
 		Example: "  gateway config show\n  gateway config show --json | jq .",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := config.Load(o.source())
@@ -104,7 +104,7 @@ func writeTemplate(cmd *cobra.Command, path string, force bool) error {
 	}
 	f, err := os.OpenFile(path, flag, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return advice.Errorf("%s is there already", path).Try("--force to overwrite it")
+		return advice.Errorf("%s exists already", path).Try("--force to overwrite it")
 	}
 	if err != nil {
 		return advice.Errorf("writing the configuration: %w", err).Try("gateway config init PATH")

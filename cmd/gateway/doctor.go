@@ -19,7 +19,7 @@ func newDoctorCommand(o *options) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Look for what is wrong, and say how to mend it",
+		Short: "Check everything and print how to fix what is wrong",
 		Long: `Look at the configuration, the state folder, its disk and its lock, the address, the agents' programs, the
 token, the supervisor, the clock and the store, and say what is wrong and how to mend it. A gateway that runs is asked
 whether a restart would work, with its own configuration and environment. It changes nothing, whether a gateway runs

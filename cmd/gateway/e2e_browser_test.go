@@ -358,7 +358,7 @@ func TestThePictureOnThePageIsOfThisTable(t *testing.T) {
 		if c.Kind == fsm.Transition {
 			arrows[string(c.State+" "+c.To)] = true
 			require.Contains(t, string(svg), "from-"+string(c.State)+" to-"+string(c.To)+`"`, "Try: make diagram")
-			require.Contains(t, string(svg), ">"+string(c.Event)+"<", "Try: make diagram")
+			require.Contains(t, string(svg), ">"+c.Label()+"<", "Try: make diagram")
 		}
 	}
 	require.Equal(t, len(arrows), strings.Count(string(svg), `class="edge arrow`), "no arrow of an earlier table. Try: make diagram")

@@ -39,7 +39,7 @@ agents: { slow: { type: command, command: [sh, -c, "sleep 0.05; cat"] }, third: 
 			sent++
 		}
 	}
-	looks := func() int { return strings.Count(h.logged(), "nothing is older than the retention") }
+	looks := func() int { return strings.Count(h.logged(), "no turn is older than the retention") }
 	lookTwice := func() {
 		t.Helper()
 		before := looks()

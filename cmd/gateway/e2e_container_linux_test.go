@@ -261,7 +261,7 @@ func TestAContainerStartsAgainOverAStaleLockfile(t *testing.T) {
 		require.Equal(t, "1", strings.TrimSpace(string(b)))
 		out, _, code := h.gateway("status")
 		require.Equal(t, 3, code, out)
-		require.Contains(t, out, "it did not stop by itself")
+		require.Contains(t, out, "it crashed or was killed")
 		_, stderr, code := h.gateway("stop")
 		require.NotZero(t, code)
 		require.Contains(t, stderr, "no gateway")

@@ -49,7 +49,7 @@ agents:
 	h.eventually("what the first attempt left has ended", func() bool { return !lives(first[0]) && !lives(first[1]) })
 	require.True(t, lives(first[2]), "a session of its own was meant to stay")
 	require.True(t, lives(written()[4]), "the second attempt's own")
-	require.Contains(t, h.logged(), "ended what programs of the last gateway had left running")
+	require.Contains(t, h.logged(), "ended programs that the last gateway left running")
 }
 
 // lives: a process that has ended and that nobody has waited for yet does not.

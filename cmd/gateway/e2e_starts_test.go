@@ -26,7 +26,7 @@ func TestFailingStartsBackOffAndSayWhyFirst(t *testing.T) {
 	require.NotContains(t, h.logged(), `"wait_ms":1000`, "the first three may follow each other at once")
 	out, _, code := h.gateway("status")
 	require.Equal(t, 3, code)
-	require.True(t, strings.HasPrefix(out, "the last start has failed: queue: the store "), out)
+	require.True(t, strings.HasPrefix(out, "the last start failed: queue: the store "), out)
 	out, _, _ = h.gateway("status", "--json")
 	var doc struct {
 		Failed statedir.FailedStarts `json:"failed_starts"`

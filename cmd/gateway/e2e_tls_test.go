@@ -312,11 +312,11 @@ func TestACertificateIsTakenWithARestart(t *testing.T) {
 			_, stderr, code := h.gateway("check")
 			require.Equal(t, 78, code)
 			require.Contains(t, stderr, "gateway.yaml:4:1: tls: ")
-			require.Contains(t, stderr, "are no certificate with its key")
+			require.Contains(t, stderr, "are not a certificate and its key")
 			_, stderr, code = h.gateway("restart")
 			require.Equal(t, 1, code)
 			require.Contains(t, stderr, "called off")
-			require.Contains(t, stderr, "are no certificate with its key")
+			require.Contains(t, stderr, "are not a certificate and its key")
 			require.NoError(t, ask(old, "two"))
 			require.Equal(t, s.BootID, h.waitState("Running").BootID)
 

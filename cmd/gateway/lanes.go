@@ -12,7 +12,7 @@ import (
 func newLanesCommand(o *options) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "lanes", Short: "List the lanes and what waits in them", Args: cobra.NoArgs,
+		Use: "lanes", Short: "List the lanes and their turns", Args: cobra.NoArgs,
 		Long: `List the lanes: how many of its sessions each runs at once, what runs and waits in it, how many attempts ignore
 that they were cancelled, and how long the oldest turn has waited.`,
 		Example: "  gateway lanes\n  gateway lanes --json | jq '.lanes[] | select(.queued > 0)'\n  gateway lanes pause cron",
@@ -40,8 +40,8 @@ that they were cancelled, and how long the oldest turn has waited.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.AddCommand(newLaneCommand(o, "pause", "Start no more turns of a lane, until it is resumed", true),
-		newLaneCommand(o, "resume", "Start the turns of a lane again", false))
+	cmd.AddCommand(newLaneCommand(o, "pause", "Pause a lane: its queued turns do not start", true),
+		newLaneCommand(o, "resume", "Resume a lane: its queued turns start again", false))
 	return cmd
 }
 
@@ -49,7 +49,7 @@ func newLaneCommand(o *options, use, short string, paused bool) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: use + " LANE", Short: short, Args: cobra.ExactArgs(1),
-		Long:              short + ". What runs goes on, what comes is accepted and waits. It holds across restarts.",
+		Long:              short + ". Running turns continue. New turns are accepted and wait. The pause survives restarts.",
 		Example:           "  gateway lanes " + use + " cron",
 		ValidArgsFunction: first(o.complete(laneNames)),
 		RunE: func(cmd *cobra.Command, args []string) error {

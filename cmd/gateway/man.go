@@ -30,8 +30,8 @@ func newManCommand() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "man --dir DIR",
-		Short: "Write the manual pages, one a command",
-		Long: `Write the manual pages, one a command, into a folder, which is made when it is missing. Pages that are there are
+		Short: "Write one manual page for each command",
+		Long: `Write one manual page for each command, into a folder, which is made when it is missing. Pages that are there are
 replaced. The date in them is that of the sources, or SOURCE_DATE_EPOCH.`,
 		Example: `  gateway man --dir ~/.local/share/man/man1 && man gateway-send
   gateway man --dir pages && man pages/gateway.1`,

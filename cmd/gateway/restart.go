@@ -45,7 +45,7 @@ func newRestartCommand(o *options) *cobra.Command {
 	var drain time.Duration
 	cmd := &cobra.Command{
 		Use:   "restart",
-		Short: "Restart the gateway; running turns may finish, nothing is lost",
+		Short: "Restart the gateway without loss; running turns may finish",
 		Long: `Restart the gateway. Turns that run may finish, up to lifecycle.drain_timeout; new ones are accepted and wait.
 When the next gateway cannot take over, the restart is called off and this command says why. With --force or
 --drain-timeout it waits less for turns (or longer): what still runs then is interrupted and runs again after the
@@ -80,14 +80,14 @@ restart. Both also shorten a restart that is under way.`,
 		},
 	}
 	f.add(cmd, 2*time.Minute)
-	cmd.Flags().StringVar(&f.turn, "turn", os.Getenv("GATEWAY_TURN_ID"), "the turn that asks, which the restart then does not wait for")
-	cmd.Flags().DurationVar(&drain, "drain-timeout", 0, "how long to wait for turns that run, instead of lifecycle.drain_timeout")
-	cmd.Flags().BoolVar(&force, "force", false, "do not wait for turns that run: --drain-timeout 0s")
-	cmd.Flags().BoolVar(&wait, "wait", true, "wait until the restart has ended, and say how")
+	cmd.Flags().StringVar(&f.turn, "turn", os.Getenv("GATEWAY_TURN_ID"), "the turn that asks for the restart; the drain does not wait for it")
+	cmd.Flags().DurationVar(&drain, "drain-timeout", 0, "how long to wait for running turns, instead of lifecycle.drain_timeout")
+	cmd.Flags().BoolVar(&force, "force", false, "do not wait for running turns: --drain-timeout 0s")
+	cmd.Flags().BoolVar(&wait, "wait", true, "wait until the restart has ended, and print the result")
 	cmd.MarkFlagsMutuallyExclusive("drain-timeout", "force")
 	cmd.MarkFlagsMutuallyExclusive("wait", "no-wait")
-	cmd.Flags().BoolVar(&explain, "explain", false, "do not restart, but say what a restart would wait for now, and whether and how the next gateway could take over")
-	cmd.Flags().BoolVar(&authorize, "authorize-signal", false, "do not restart, but permit one restart by SIGUSR1 within 5 s")
+	cmd.Flags().BoolVar(&explain, "explain", false, "print what a restart would wait for, and whether the successor could take over; do not restart")
+	cmd.Flags().BoolVar(&authorize, "authorize-signal", false, "authorise one restart by SIGUSR1 within 5 s; do not restart")
 	return cmd
 }
 
@@ -123,7 +123,7 @@ func restart(cmd *cobra.Command, c *client.Client, f *lifecycleFlags) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case errors.As(err, &refused) && refused.Code == client.NoToken: // it needed none, or took this one, when it was asked to restart
-			return fmt.Errorf("the restart was begun, but how it ends cannot be asked: now %w", err)
+			return fmt.Errorf("the restart has begun, but its result is unknown: %w", err)
 		case errors.As(err, &refused) && !refused.Passing():
 			return err
 		case err != nil && before.RespawnMode == fsm.ModeSupervisor && os.Getenv("MAINPID") != "":
@@ -132,17 +132,17 @@ func restart(cmd *cobra.Command, c *client.Client, f *lifecycleFlags) error {
 		case err != nil: // on its way
 		case s.State == fsm.Running && (s.BootID != before.BootID || s.Generation > before.Generation):
 			if why, fell := since(s, before.Hop, fsm.RespawnFailed); fell && s.BootID == before.BootID {
-				return advice.Errorf("the gateway has restarted in place, as it was before: the next one could not take over: %s", why).Try("mend that, then gateway restart")
+				return advice.Errorf("the gateway restarted in place, with the same program and configuration: the successor could not take over: %s", why).Try("fix that, then gateway restart")
 			}
 			took := time.Since(began).Round(time.Millisecond)
 			return report(cmd, f.asJSON, map[string]any{"outcome": "restarted", "took_ms": took.Milliseconds(), "status": s.StatusDocument},
 				"restarted in %s: pid %d, boot %s, generation %d (%s)", took, s.PID, s.BootID, s.Generation, s.RespawnMode)
 		case s.State == fsm.Running:
 			if why, off := since(s, before.Hop, fsm.Resume); off {
-				return advice.Errorf("the restart was called off, the gateway goes on as it was: %s", why).Try("mend that, then gateway restart")
+				return advice.Errorf("the restart was called off, and the gateway continues unchanged: %s", why).Try("fix that, then gateway restart")
 			}
 		case s.Intent == fsm.IntentStop:
-			return advice.Errorf("the gateway stops: a stop outranks a restart").Try("gateway run")
+			return advice.Errorf("the gateway is stopping: a stop outranks a restart").Try("gateway run")
 		}
 		if !pause(ctx, pollEvery) {
 			return context.Cause(ctx)
@@ -175,7 +175,7 @@ func explainRestart(cmd *cobra.Command, c *client.Client, asJSON bool) error {
 		return err
 	}
 	if unknown == "" && !next.Ready {
-		err = advice.Errorf("a restart would be called off: %s", next.Reason).Try("mend that, then gateway restart")
+		err = advice.Errorf("a restart would be called off: %s", next.Reason).Try("fix that, then gateway restart")
 	}
 	if asJSON {
 		doc := map[string]any{
@@ -186,17 +186,17 @@ func explainRestart(cmd *cobra.Command, c *client.Client, asJSON bool) error {
 		}
 		return errors.Join(printJSON(cmd.OutOrStdout(), doc), err)
 	}
-	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "a restart would hand over by %s (%s)\n", s.RespawnMode, s.RespawnReason)
+	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "respawn mode: %s (%s)\n", s.RespawnMode, s.RespawnReason)
 	if unknown != "" {
-		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "gateway: whether the next gateway could take over is not known: %s\n", unknown)
+		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "gateway: it is unknown whether the successor could take over: %s\n", unknown)
 	}
 	if next.Ready {
-		_, _ = fmt.Fprintf(cmd.OutOrStdout(), "version %s says that it could take over\n", next.Version)
+		_, _ = fmt.Fprintf(cmd.OutOrStdout(), "version %s can take over\n", next.Version)
 	}
 	for _, w := range next.Warnings {
 		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "gateway: warning: %s\n", w)
 	}
-	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "it would wait for %d turns, at most lifecycle.drain_timeout; %d more wait in line and go on after it\n", len(running), s.Turns.Queued)
+	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "a restart would wait for %d running turns, at most lifecycle.drain_timeout; %d queued turns run after it\n", len(running), s.Turns.Queued)
 	if len(running) == 0 {
 		return err
 	}
@@ -211,7 +211,7 @@ func newStopCommand(o *options) *cobra.Command {
 	f := &lifecycleFlags{}
 	cmd := &cobra.Command{
 		Use:   "stop",
-		Short: "Stop the gateway; what it has accepted is kept",
+		Short: "Stop the gateway; accepted turns are kept",
 		Long: `Stop the gateway. Turns that run are interrupted and run again at the next start. This command returns once
 the state folder is free.`,
 		Example: `  gateway stop --reason maintenance`,
@@ -280,15 +280,15 @@ when there is nothing to call off.`,
 func restartProgress(s client.Snapshot, err error, now time.Time) string {
 	switch {
 	case err != nil:
-		return "restarting: the next gateway is on its way"
+		return "restarting: the successor is starting"
 	case s.State != fsm.Draining:
 		return "restarting: " + string(s.State)
 	case s.Turns.Running == 0, s.Ready:
-		return "restarting: Draining, waits for the next gateway to be ready"
+		return "restarting: Draining, waiting for the successor"
 	}
-	text := fmt.Sprintf("restarting: Draining, waits for %d running turns", s.Turns.Running)
+	text := fmt.Sprintf("restarting: Draining, waiting for %d running turns", s.Turns.Running)
 	if s.Turns.Running == 1 {
-		text = "restarting: Draining, waits for a running turn"
+		text = "restarting: Draining, waiting for a running turn"
 	}
 	if left := s.Deadline.Sub(now).Round(time.Second); !s.Deadline.IsZero() && left > 0 {
 		text += fmt.Sprintf(", at most %s more", left)

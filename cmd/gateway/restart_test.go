@@ -75,7 +75,7 @@ func TestRestartThatIsOutrankedOrRefusedOrLateIsNoSuccess(t *testing.T) {
 	}{
 		"outranked": {restartable(t, granted, before, drains, clienttest.Document(http.StatusOK, stops)), "a stop outranks a restart"},
 		"refused":   {restartable(t, map[string]any{"outcome": "ignored", "state": "Stopped", "message": "the process ends"}, before), "refused while Stopped: the process ends"},
-		"locked":    {restartable(t, granted, before, drains, clienttest.Document(http.StatusUnauthorized, map[string]any{"error": map[string]any{"message": "no", "code": client.NoToken}})), "how it ends cannot be asked: now "},
+		"locked":    {restartable(t, granted, before, drains, clienttest.Document(http.StatusUnauthorized, map[string]any{"error": map[string]any{"message": "no", "code": client.NoToken}})), "its result is unknown: "},
 		"late":      {restartable(t, granted, before, drains), "has not ended within 100ms"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -83,8 +83,8 @@ token there. With --url and --token they talk to one elsewhere.`,
 	flags := root.PersistentFlags()
 	flags.StringVar(&o.configFile, "config", "", "configuration file (GATEWAY_CONFIG)")
 	flags.StringVar(&o.stateDir, "state-dir", "", "state folder (GATEWAY_STATE_DIR)")
-	flags.StringVar(&o.url, "url", "", "a gateway elsewhere, such as https://host:18789 (GATEWAY_URL)")
-	flags.StringVar(&o.token, "token", "", "its token; better GATEWAY_TOKEN, which no process list shows")
+	flags.StringVar(&o.url, "url", "", "address of a remote gateway, such as https://host:18789 (GATEWAY_URL)")
+	flags.StringVar(&o.token, "token", "", "token for --url; GATEWAY_TOKEN keeps it out of process lists")
 	root.AddCommand(
 		newRunCommand(o), newStatusCommand(o), newSendCommand(o), newTurnsCommand(o), newLanesCommand(o), newSessionsCommand(o),
 		newRestartCommand(o), newStopCommand(o), newResumeCommand(o), newStatesCommand(o), newCheckCommand(o), newConfigCommand(o),

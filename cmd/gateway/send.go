@@ -40,12 +40,12 @@ func newSendCommand(o *options) *cobra.Command {
 	f := &sending{}
 	cmd := &cobra.Command{
 		Use:   "send [TEXT | -]",
-		Short: "Hand a turn to an agent and print the answer as it comes",
-		Long: `Hand a turn to an agent and print the answer as it comes. With - or without TEXT the input is read from
-standard input. A restart of the gateway does not disturb it. With Ctrl-C the command ends and the turn goes on.
+		Short: "Send a turn to an agent and stream the answer",
+		Long: `Send a turn to an agent and stream the answer. With - or without TEXT the input is read from
+standard input. A restart of the gateway does not disturb it. Ctrl-C ends the command, and the turn continues.
 Exits with 1 when the turn failed or was cancelled.`,
 		Example: `  gateway send "hello"
-  gateway send --session review --agent claude "Read the diff and tell me what is odd"
+  gateway send --session review --agent claude "Read the diff and list what looks wrong"
   git diff | gateway send --agent claude -
   id=$(gateway send --no-wait "later") && gateway turns show $id`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -79,7 +79,7 @@ Exits with 1 when the turn failed or was cancelled.`,
 	flags.StringVar(&f.key, "key", "", "idempotency key: a repeat with the same key is the same turn")
 	flags.BoolVar(&f.noWait, "no-wait", false, "print the turn's id once it is accepted, and return")
 	flags.BoolVar(&f.asJSON, "json", false, "print the finished turn as JSON")
-	flags.DurationVar(&f.timeout, "timeout", 0, "how long to wait for the answer; 0 for as long as it takes")
+	flags.DurationVar(&f.timeout, "timeout", 0, "how long to wait for the answer; 0 waits without a limit")
 	o.completeSending(cmd)
 	return cmd
 }
@@ -96,7 +96,7 @@ func (f *sending) bounded(ctx context.Context, least time.Duration) (context.Con
 func readInput(stdin io.Reader, args []string) (string, error) {
 	if len(args) == 1 && args[0] != "-" {
 		if !utf8.ValidString(args[0]) {
-			return "", usageError(advice.Errorf("TEXT is not UTF-8, and would not reach the agent as it is").Try("iconv -f LATIN1 -t UTF-8 FILE | gateway send -"))
+			return "", usageError(advice.Errorf("TEXT is not UTF-8, and would reach the agent changed").Try("iconv -f LATIN1 -t UTF-8 FILE | gateway send -"))
 		}
 		return args[0], nil
 	}
@@ -108,10 +108,10 @@ func readInput(stdin io.Reader, args []string) (string, error) {
 		return "", fmt.Errorf("reading standard input: %w", err)
 	}
 	if len(b) > int(inputLimit) {
-		return "", advice.Errorf("standard input is larger than %s, the most that turns.max_input can be", inputLimit).Try("a shorter input, or a file that the agent reads by itself")
+		return "", advice.Errorf("standard input is larger than %s, the maximum of turns.max_input", inputLimit).Try("a shorter input, or the path of a file that the agent reads")
 	}
 	if !utf8.Valid(b) {
-		return "", usageError(advice.Errorf("standard input is not UTF-8, and would not reach the agent as it is").Try("iconv -f LATIN1 -t UTF-8 FILE | gateway send -, or the path of a file that the agent reads by itself"))
+		return "", usageError(advice.Errorf("standard input is not UTF-8, and would reach the agent changed").Try("iconv -f LATIN1 -t UTF-8 FILE | gateway send -, or the path of a file that the agent reads"))
 	}
 	input := strings.TrimRight(string(b), "\r\n")
 	if input == "" {
@@ -171,5 +171,5 @@ func kept(id string, err error) error {
 		return advice.Errorf("lost the gateway (%s); turn %s was accepted and continues when the gateway is back", absent.Where, id).Tryf("%s, then gateway turns show %s", absent.Try, id)
 	}
 	why, _ := advice.Split(err)
-	return advice.Errorf("%s; turn %s is accepted and goes on", why, id).Tryf("gateway turns show %s", id)
+	return advice.Errorf("%s; turn %s was accepted and continues", why, id).Tryf("gateway turns show %s", id)
 }

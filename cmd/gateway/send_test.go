@@ -105,7 +105,7 @@ func TestSendThatIsGivenUpSaysThatTheTurnGoesOn(t *testing.T) {
 		stdout, stderr, code := gatewayAt(t, dir, "send", "--timeout", "100ms", "hello")
 		require.Equal(t, 1, code)
 		require.Equal(t, "hal\n", stdout)
-		require.Equal(t, "gateway: no answer within 100ms; turn t1 is accepted and goes on\nTry: gateway turns show t1\n", stderr)
+		require.Equal(t, "gateway: no answer within 100ms; turn t1 was accepted and continues\nTry: gateway turns show t1\n", stderr)
 	})
 
 	t.Run("on the first Ctrl-C", func(t *testing.T) {
@@ -124,15 +124,15 @@ func TestSendThatIsGivenUpSaysThatTheTurnGoesOn(t *testing.T) {
 		require.NoError(t, err)
 		require.Error(t, cmd.Wait())
 		require.Equal(t, 1, cmd.ProcessState.ExitCode())
-		require.Contains(t, stderr.String(), "turn t1 is accepted and goes on\nTry: gateway turns show t1\n")
+		require.Contains(t, stderr.String(), "turn t1 was accepted and continues\nTry: gateway turns show t1\n")
 	})
 }
 
 func TestATurnIsKeptWhenItsGatewayIsGone(t *testing.T) {
-	require.EqualError(t, kept("t1", &client.AbsentError{Where: "no gateway runs with the state folder /state", Try: "gateway run"}),
-		"lost the gateway (no gateway runs with the state folder /state); turn t1 was accepted and continues when the gateway is back\nTry: gateway run, then gateway turns show t1")
+	require.EqualError(t, kept("t1", &client.AbsentError{Where: "no gateway is running with the state folder /state", Try: "gateway run"}),
+		"lost the gateway (no gateway is running with the state folder /state); turn t1 was accepted and continues when the gateway is back\nTry: gateway run, then gateway turns show t1")
 	require.EqualError(t, kept("t1", errors.New("no answer within 1s\nTry: something else")),
-		"no answer within 1s; turn t1 is accepted and goes on\nTry: gateway turns show t1")
+		"no answer within 1s; turn t1 was accepted and continues\nTry: gateway turns show t1")
 }
 
 func TestSendThatCannotPrintEndsOnTheSecondCtrlC(t *testing.T) {

@@ -53,7 +53,7 @@ func newServiceCommand(o *options) *cobra.Command {
 	cmd.MarkFlagsMutuallyExclusive("user", "system")
 	cmd.PersistentPreRunE = func(*cobra.Command, []string) error {
 		if runtime.GOOS != "linux" {
-			return advice.Errorf("services are written for systemd, which is not here").Try("a service of your system that runs: gateway run")
+			return advice.Errorf("this system has no systemd").Try("a service of your system that starts: gateway run")
 		}
 		f.system = f.system || (!f.user && os.Getuid() == 0)
 		return nil
@@ -178,7 +178,7 @@ func absolute(path string) (string, error) {
 func newServiceUninstallCommand(f *serviceFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:     "uninstall",
-		Short:   "Stop the service and take its unit files away; its state stays",
+		Short:   "Stop the service and remove its unit files; keep its state",
 		Example: "  gateway service uninstall",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -202,7 +202,7 @@ func newServiceUninstallCommand(f *serviceFlags) *cobra.Command {
 				_, _ = fmt.Fprintf(cmd.OutOrStdout(), "removed %s\n", path)
 			}
 			if _, err := f.call(cmd.Context(), "daemon-reload"); err != nil && disabled != nil {
-				_, _ = fmt.Fprintf(cmd.OutOrStdout(), "systemd could not be told: %s\n", terminal.FirstLine(err.Error()))
+				_, _ = fmt.Fprintf(cmd.OutOrStdout(), "systemd could not be notified: %s\n", terminal.FirstLine(err.Error()))
 			}
 			return nil
 		},
@@ -227,7 +227,7 @@ func newServiceStatusCommand(f *serviceFlags) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:     "status",
-		Short:   "Show what systemd knows of the service",
+		Short:   "Show the service as systemd reports it",
 		Example: "  gateway service status",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -275,7 +275,7 @@ func newServiceStatusCommand(f *serviceFlags) *cobra.Command {
 			w.Row("enabled", cmp.Or(doc.Enabled, "no"))
 			w.Row("main process", doc.MainPID)
 			w.Row("restarts by systemd", doc.Restarts)
-			w.Row("it says", doc.Status)
+			w.Row("status", doc.Status)
 			return w.Flush()
 		},
 	}

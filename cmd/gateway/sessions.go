@@ -40,12 +40,12 @@ func newSessionsCommand(o *options) *cobra.Command {
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().IntVar(&limit, "limit", 20, "how many, at most 1000")
 	cmd.AddCommand(
-		newSessionCommand(o, "pause SESSION", "Start no more turns of a session, until it is resumed",
-			"What runs goes on, what comes is accepted and waits. It holds across restarts.",
+		newSessionCommand(o, "pause SESSION", "Pause a session: its queued turns do not start",
+			"Running turns continue. New turns are accepted and wait. The pause survives restarts.",
 			1, func([]string) client.SessionChange { return client.SessionChange{Paused: new(true)} }),
-		newSessionCommand(o, "resume SESSION", "Start the turns of a session again", "",
+		newSessionCommand(o, "resume SESSION", "Resume a session: its queued turns start again", "",
 			1, func([]string) client.SessionChange { return client.SessionChange{Paused: new(false)} }),
-		newSessionCommand(o, "mode SESSION MODE", "Say what a new turn does when others of the session wait or run",
+		newSessionCommand(o, "mode SESSION MODE", "Set what a new turn does when others of the session wait or run",
 			`followup waits in line. collect joins what waits to one turn, so that the agent gets all that gathered while
 it was busy as one input. interrupt cancels what comes before it and runs next. With agent the session goes
 back to what its agent's configuration says.`,

@@ -22,7 +22,7 @@ func newStatesCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "states",
 		Short: "Show the lifecycle: every state, event and transition",
-		Long:  "Show the table that the daemon runs, or with --history what it did. Neither needs a daemon that runs.",
+		Long:  "Show the table that the daemon runs, or with --history the hops of the lifecycle. Neither needs a running gateway.",
 		Example: `  gateway states
   gateway states --history
   gateway states --format dot | dot -Tsvg > states.svg`,
@@ -44,7 +44,7 @@ func newStatesCommand(o *options) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "table", strings.Join(fsm.Formats, ", "))
-	cmd.Flags().BoolVar(&history, "history", false, "show the hops that the state folder's journal has kept, oldest first; --format table or json")
+	cmd.Flags().BoolVar(&history, "history", false, "show the hops in the journal, oldest first; --format table or json")
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(fsm.Formats, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }

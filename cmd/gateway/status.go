@@ -30,7 +30,7 @@ func newStatusCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what the gateway is doing",
-		Long:  "Show what the gateway is doing. Exits with 0 in Running, 3 when nothing runs, 1 otherwise.",
+		Long:  "Show what the gateway is doing. Exits with 0 in Running, 3 when no gateway runs, 1 otherwise.",
 		Example: `  gateway status
   gateway status --watch
   gateway status --watch --json | jq -r .state
@@ -64,7 +64,7 @@ func newStatusCommand(o *options) *cobra.Command {
 				if asJSON {
 					return &exitError{code: exitNotRunning}
 				}
-				return &exitError{exitNotRunning, advice.Errorf("no gateway runs").Try(nobody.Try)}
+				return &exitError{exitNotRunning, advice.Errorf("no gateway is running").Try(nobody.Try)}
 			}
 			if err != nil {
 				return err
@@ -79,7 +79,7 @@ func newStatusCommand(o *options) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().BoolVar(&watch, "watch", false, "print a line at every change of the state and of what runs and waits, until Ctrl-C; with --json a document a line")
+	cmd.Flags().BoolVar(&watch, "watch", false, "print a line for every change until Ctrl-C; with --json one document a line")
 	return cmd
 }
 
@@ -202,17 +202,17 @@ func printAbsence(w io.Writer, c *client.Client, asJSON bool) error {
 		return printJSON(w, doc)
 	}
 	if failed.Count > 0 {
-		_, _ = fmt.Fprintf(w, "the last start has failed: %s\n", failed.Reason)
-		_, _ = fmt.Fprintf(w, "failed starts, one after another: %d, the last at %s\n", failed.Count, failed.Last.Local().Format(time.DateTime))
+		_, _ = fmt.Fprintf(w, "the last start failed: %s\n", failed.Reason)
+		_, _ = fmt.Fprintf(w, "failed starts in a row: %d, the last at %s\n", failed.Count, failed.Last.Local().Format(time.DateTime))
 		if statedir.Owned(c.StateDir()) && failed.Until.After(time.Now()) {
-			_, _ = fmt.Fprintf(w, "the next one waits until %s\n", failed.Until.Local().Format(time.TimeOnly))
+			_, _ = fmt.Fprintf(w, "the next start waits until %s\n", failed.Until.Local().Format(time.TimeOnly))
 		}
 	}
 	_, _ = fmt.Fprintf(w, "not running (state folder %s)\n", c.StateDir())
 	if last != nil {
 		_, _ = fmt.Fprintf(w, "last seen: %s\n", describeHop(*last))
 		if last.To != fsm.Stopped {
-			_, _ = fmt.Fprintf(w, "it did not stop by itself; what it had accepted is kept\n")
+			_, _ = fmt.Fprintf(w, "it crashed or was killed; accepted turns are kept\n")
 		}
 	}
 	return nil

@@ -67,8 +67,8 @@ func TestStatusOfNobodyExitsWithThreeAndShowsTheLastHop(t *testing.T) {
 	stdout, stderr, code = gatewayAt(t, dir, "status")
 	require.Equal(t, 3, code)
 	require.Contains(t, stdout, "last seen: Starting → Running (started)")
-	require.Contains(t, stdout, "it did not stop by itself")
-	require.Equal(t, "gateway: no gateway runs\nTry: gateway run\n", stderr)
+	require.Contains(t, stdout, "it crashed or was killed")
+	require.Equal(t, "gateway: no gateway is running\nTry: gateway run\n", stderr)
 
 	elsewhere := httptest.NewServer(http.NotFoundHandler())
 	elsewhere.Close()
@@ -86,10 +86,10 @@ func TestProgressSaysWhatARestartWaitsFor(t *testing.T) {
 	now := time.Now()
 	var s client.Snapshot
 	s.State, s.Turns.Running, s.Deadline = "Draining", 2, now.Add(25*time.Second)
-	require.Equal(t, "restarting: Draining, waits for 2 running turns, at most 25s more", restartProgress(s, nil, now))
+	require.Equal(t, "restarting: Draining, waiting for 2 running turns, at most 25s more", restartProgress(s, nil, now))
 	s.Turns.Running, s.Deadline = 1, time.Time{}
-	require.Equal(t, "restarting: Draining, waits for a running turn", restartProgress(s, nil, now))
-	require.Equal(t, "restarting: the next gateway is on its way", restartProgress(s, io.EOF, now))
+	require.Equal(t, "restarting: Draining, waiting for a running turn", restartProgress(s, nil, now))
+	require.Equal(t, "restarting: the successor is starting", restartProgress(s, io.EOF, now))
 	require.Equal(t, "copying: 1.0 MiB of 4.0 MiB, 25%", copied(1<<20, 4<<20))
 	require.Equal(t, "copying: 5.0 MiB of 4.0 MiB, 100%", copied(5<<20, 4<<20))
 }

@@ -9,7 +9,7 @@ import (
 func newTopCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "top",
-		Short: "Watch the lanes and turns, and pause or cancel what needs it",
+		Short: "Watch lanes and turns live; pause lanes and cancel turns",
 		Long: `Watch the state, the lanes, the turns that run and the latest ones. It goes on through restarts, and shows the
 states as they pass.
 

@@ -19,14 +19,14 @@ func newTurnsCommand(o *options) *cobra.Command {
 	list := newTurnsListCommand(o)
 	cmd := &cobra.Command{
 		Use: "turns", Short: "List, show, cancel, retry or delete turns", Args: list.Args, RunE: list.RunE,
-		Long:    "List turns, newest first, or with a word behind it: show, cancel, retry or delete one.",
+		Long:    "List turns, newest first, or show, cancel, retry or delete one.",
 		Example: list.Example,
 	}
 	cmd.Flags().AddFlagSet(list.Flags())
 	cmd.AddCommand(list, newTurnCommand(o, "show", "Show one turn", plainly((*client.Client).Turn), ""),
-		newTurnCommand(o, "cancel", "End a turn that waits or runs", cancelTurn, "queued,running"),
+		newTurnCommand(o, "cancel", "Cancel a turn that waits or runs", cancelTurn, "queued,running"),
 		newTurnCommand(o, "retry", "Put a failed or cancelled turn back at the head of its session", plainly((*client.Client).RetryTurn), "failed,cancelled"),
-		newTurnCommand(o, "delete", "Forget a turn that has ended, with its events and its idempotency key", plainly((*client.Client).DeleteTurn), "completed,failed,cancelled"))
+		newTurnCommand(o, "delete", "Delete a turn that has ended, with its events and its idempotency key", plainly((*client.Client).DeleteTurn), "completed,failed,cancelled"))
 	return cmd
 }
 
@@ -65,7 +65,7 @@ func newTurnsListCommand(o *options) *cobra.Command {
 				return err
 			}
 			if doc.HasMore {
-				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "there are more; --limit or --before %s\n", doc.Turns[len(doc.Turns)-1].ID)
+				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "more turns: --limit, or --before %s\n", doc.Turns[len(doc.Turns)-1].ID)
 			}
 			return nil
 		},

@@ -17,7 +17,7 @@ import (
 func EndLeftovers(stateDir string) (killed int, err error) {
 	all, err := procfs.AllProcs()
 	if err != nil {
-		return 0, fmt.Errorf("agent: looking for what the last gateway left running: %w", err)
+		return 0, fmt.Errorf("agent: finding programs that the last gateway left running: %w", err)
 	}
 	left := make(map[int]bool)
 	for _, p := range all {

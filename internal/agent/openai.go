@@ -74,7 +74,7 @@ func (e *endpoint) run(ctx context.Context, w queue.Work) error {
 		}
 		if chunk.Usage != nil {
 			if got.Usage, err = json.Marshal(chunk.Usage); err != nil {
-				return fmt.Errorf("what the endpoint counted: %w", err)
+				return fmt.Errorf("reading the usage from the endpoint: %w", err)
 			}
 		}
 	}
@@ -83,7 +83,7 @@ func (e *endpoint) run(ctx context.Context, w queue.Work) error {
 	}
 	detail, err := json.Marshal(got)
 	if err != nil {
-		return fmt.Errorf("what the endpoint said about its answer: %w", err)
+		return fmt.Errorf("reading the end of the answer from the endpoint: %w", err)
 	}
 	return w.Describe(detail)
 }

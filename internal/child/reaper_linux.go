@@ -96,7 +96,7 @@ func reapUntil(ctx context.Context, died <-chan os.Signal, log zerolog.Logger) {
 		}
 		n, err := ours.reapOrphans(ctx)
 		if err != nil && !complained {
-			log.Warn().Err(err).Msg("what orphaned processes leave is not cleared away. Try: mount -t proc proc /proc in the container, or run it with an init such as docker run --init")
+			log.Warn().Err(err).Msg("orphaned processes are not reaped. Try: mount -t proc proc /proc in the container, or run it with an init such as docker run --init")
 		}
 		complained = err != nil
 		if n > 0 {

@@ -73,7 +73,7 @@ type APIError struct {
 
 func (e *APIError) Error() string { return advice.Text(e.Message, e.Try) }
 
-// NoToken is the code of a gateway that asks for a token, or for another one.
+// NoToken is the code of a gateway that needs a token, or for another one.
 const NoToken = "invalid_api_key"
 
 // Passing reports whether the refusal is one of a moment: the gateway, or a proxy before it, is on its way.
@@ -119,7 +119,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case notRunning(err) && c.stateDir != "":
-		return &AbsentError{"no gateway runs with the state folder " + c.stateDir, "gateway run"}
+		return &AbsentError{"no gateway is running with the state folder " + c.stateDir, "gateway run"}
 	case notRunning(err):
 		return &AbsentError{"no gateway answers at " + c.base, "gateway status on its machine"}
 	case errors.Is(err, fs.ErrPermission):
@@ -168,16 +168,16 @@ func (c *Client) request(ctx context.Context, method, path string, body any, hea
 		return nil, fmt.Errorf("reading the answer: %w", err)
 	}
 	if json.Unmarshal(text, &doc) != nil || doc.Error.Message == "" {
-		doc.Error.Message, doc.Error.Try = fmt.Sprintf("%s answered %s, which is no gateway's answer", c.Name(), resp.Status), "another --url"
+		doc.Error.Message, doc.Error.Try = fmt.Sprintf("%s answered %s, which is not the answer of a gateway", c.Name(), resp.Status), "another --url"
 	} else {
 		doc.Error.Message, doc.Error.Try = advice.Sentence(doc.Error.Message)
 	}
 	if resp.StatusCode == http.StatusUnauthorized && doc.Error.Code == NoToken {
-		doc.Error.Message = c.base + " asks for a token"
+		doc.Error.Message = c.base + " needs a token"
 		if c.token != "" {
 			doc.Error.Message = c.base + " does not accept this token"
 		}
-		doc.Error.Try = "GATEWAY_TOKEN or --token, with what auth.token is on its machine"
+		doc.Error.Try = "GATEWAY_TOKEN or --token, with the auth.token of the gateway"
 	}
 	doc.Error.Status = resp.StatusCode
 	return nil, &doc.Error

@@ -54,7 +54,7 @@ func (c *Client) CheckSuccessor(ctx context.Context) (found api.Successor, unkno
 	var refused *APIError
 	switch {
 	case errors.As(err, &refused) && refused.Status == http.StatusNotFound:
-		return found, "the gateway that runs is older than this question", nil
+		return found, "the running gateway is too old for this check", nil
 	case errors.As(err, &refused) && refused.Status == http.StatusForbidden:
 		return found, refused.Error(), nil
 	}

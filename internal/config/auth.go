@@ -49,7 +49,7 @@ func (v *validator) auth(a Auth) {
 	for _, name := range slices.Sorted(maps.Keys(a.Clients)) {
 		c, key := a.Clients[name], "auth.clients."+name
 		if !isName(name) || c.Token == "" && c.TokenFile == "" && len(c.Scopes) == 0 {
-			v.add("auth.clients", "what stands here is no name of a client with its keys", "clients: { NAME: { token_file: FILE, scopes: [read] } }; a name has letters, digits, dot, dash and underscore")
+			v.add("auth.clients", "this is not the name of a client with its keys", "clients: { NAME: { token_file: FILE, scopes: [read] } }; a name has letters, digits, dot, dash and underscore")
 			continue
 		}
 		v.token(key, c.Token, c.TokenFile)
@@ -57,7 +57,7 @@ func (v *validator) auth(a Auth) {
 			v.add(key, "the client has no token", "token_file: FILE, or token: … from: "+newToken)
 		}
 		if len(c.Scopes) == 0 {
-			v.add(key+".scopes", "the client may do nothing", "scopes: [read], [write] or [admin]; each contains the ones before it")
+			v.add(key+".scopes", "the client has no scopes", "scopes: [read], [write] or [admin]; each contains the ones before it")
 		}
 		for _, scope := range c.Scopes {
 			v.choice(key+".scopes", scope, scopes...)
@@ -68,7 +68,7 @@ func (v *validator) auth(a Auth) {
 // token checks the token of a section, or that there is only a file of it.
 func (v *validator) token(section, token, file string) {
 	if token != "" && file != "" {
-		v.add(section+".token_file", "there is a token besides the file of one", "one of the two: token, or token_file")
+		v.add(section+".token_file", "token and token_file are both set", "only one of token and token_file")
 	} else if wrong := tokenFault(token); token != "" && wrong != "" {
 		v.add(section+".token", wrong, "auth: { token: … } from: "+newToken)
 	}
@@ -78,9 +78,9 @@ func (v *validator) token(section, token, file string) {
 func tokenFault(token string) string {
 	switch {
 	case !utf8.ValidString(token), strings.ContainsFunc(token, func(r rune) bool { return !unicode.IsPrint(r) }):
-		return "the token has characters that cannot be printed, such as a line break"
+		return "the token has unprintable characters, such as a line break"
 	case strings.TrimSpace(token) != token:
-		return "the token begins or ends with a blank"
+		return "the token begins or ends with a space"
 	case len(token) < minToken:
 		return fmt.Sprintf("shorter than %d characters", minToken)
 	}
@@ -103,7 +103,7 @@ func (r *reading) readTokens() {
 			return
 		}
 		if other, taken := owners[token]; taken {
-			r.add(key, "this is the token of "+other+" too", "a token of its own, from: "+newToken)
+			r.add(key, "this is also the token of "+other, "a token of its own, from: "+newToken)
 			return
 		}
 		owners[token] = key

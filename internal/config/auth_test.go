@@ -75,35 +75,35 @@ func TestAWrongTokenIsAMistakeWithAPlaceAndShowsNothing(t *testing.T) {
 		"crlf": secret + "\r\n", "binary": secret + "\x00\x01", "latin": secret + "\xe9", "padded": secret + " \n", "two ends": secret + "\n\n", "large": strings.Repeat("x", tokenLimit+1),
 	}
 	for name, c := range map[string]struct{ auth, says string }{
-		"a token and a file":           {"token: SECRET, token_file: good", "gateway.yaml:1:51: auth.token_file: there is a token besides the file of one\nTry: one of the two"},
+		"a token and a file":           {"token: SECRET, token_file: good", "gateway.yaml:1:51: auth.token_file: token and token_file are both set\nTry: only one of token and token_file"},
 		"no file":                      {"token_file: none", "gateway.yaml:1:21: auth.token_file: there is no file "},
 		"a folder":                     {"token_file: .", "is not a file"},
 		"empty":                        {"token_file: empty", "is empty"},
 		"only a line break":            {"token_file: blank line", "is empty"},
 		"short":                        {"token_file: short", "shorter than 8 characters"},
-		"two lines":                    {"token_file: two lines", "cannot be printed, such as a line break"},
-		"a line break of Windows":      {"token_file: crlf", "cannot be printed"},
-		"two line breaks":              {"token_file: two ends", "cannot be printed"},
-		"binary":                       {"token_file: binary", "cannot be printed"},
-		"another encoding":             {"token_file: latin", "cannot be printed"},
-		"a blank at the end":           {"token_file: padded", "begins or ends with a blank"},
+		"two lines":                    {"token_file: two lines", "unprintable characters, such as a line break"},
+		"a line break of Windows":      {"token_file: crlf", "unprintable characters"},
+		"two line breaks":              {"token_file: two ends", "unprintable characters"},
+		"binary":                       {"token_file: binary", "unprintable characters"},
+		"another encoding":             {"token_file: latin", "unprintable characters"},
+		"a blank at the end":           {"token_file: padded", "begins or ends with a space"},
 		"large":                        {"token_file: large", "is larger than 4KiB\nTry: a file that holds the token and nothing else"},
-		"a tab":                        {`token: "SECRET\t"`, "gateway.yaml:1:16: auth.token: the token has characters that cannot be printed"},
-		"a blank before it":            {`token: " SECRET"`, "auth.token: the token begins or ends with a blank"},
-		"a client with both":           {"clients: { ci: { token: SECRET, token_file: good, scopes: [read] } }", "auth.clients.ci.token_file: there is a token besides"},
+		"a tab":                        {`token: "SECRET\t"`, "gateway.yaml:1:16: auth.token: the token has unprintable characters"},
+		"a blank before it":            {`token: " SECRET"`, "auth.token: the token begins or ends with a space"},
+		"a client with both":           {"clients: { ci: { token: SECRET, token_file: good, scopes: [read] } }", "auth.clients.ci.token_file: token and token_file are both set"},
 		"a client without a token":     {"clients: { ci: { scopes: [read] } }", "gateway.yaml:1:20: auth.clients.ci: the client has no token\nTry: token_file: FILE"},
-		"a client that may do nothing": {"clients: { ci: { token: SECRET } }", "auth.clients.ci.scopes: the client may do nothing\nTry: scopes: [read]"},
-		"an empty list of scopes":      {"clients: { ci: { token: SECRET, scopes: [] } }", "gateway.yaml:1:64: auth.clients.ci.scopes: the client may do nothing"},
+		"a client that may do nothing": {"clients: { ci: { token: SECRET } }", "auth.clients.ci.scopes: the client has no scopes\nTry: scopes: [read]"},
+		"an empty list of scopes":      {"clients: { ci: { token: SECRET, scopes: [] } }", "gateway.yaml:1:64: auth.clients.ci.scopes: the client has no scopes"},
 		"another scope":                {"clients: { ci: { token: SECRET, scopes: [root] } }", "auth.clients.ci.scopes: \"root\" is not a choice\nTry: read, write, admin"},
 		"one scope as text":            {"clients: { ci: { token: SECRET, scopes: read } }", "auth.clients.ci.scopes: a list is expected, not text"},
 		"a short token of a client":    {"clients: { ci: { token: x, scopes: [read] } }", "auth.clients.ci.token: shorter than 8"},
 		"an unknown key of a client":   {"clients: { ci: { token: SECRET, scopes: [read], scope: x } }", "auth.clients.ci.scope: there is no such key\nTry: scopes, token, token_file"},
 		"a client's missing file":      {"clients: { ci: { token_file: none, scopes: [read] } }", "gateway.yaml:1:38: auth.clients.ci.token_file: there is no file "},
-		"two clients, one token":       {"clients: { a: { token: SECRET, scopes: [read] }, b: { token_file: same, scopes: [write] } }", "auth.clients.b.token_file: this is the token of auth.clients.a.token too"},
-		"that of auth.token":           {"token: SECRET, clients: { a: { token: SECRET, scopes: [read] } }", "auth.clients.a.token: this is the token of auth.token too\nTry: a token of its own"},
-		"no name":                      {"clients: { \"a b\": { token: SECRET, scopes: [read] } }", "gateway.yaml:1:9: auth.clients: what stands here is no name of a client"},
-		"a token where the name is":    {"clients: { SECRET: }", "auth.clients: what stands here is no name of a client"},
-		"a token without a key":        {"clients: { SECRET }", "auth.clients: what stands here is no name of a client"},
+		"two clients, one token":       {"clients: { a: { token: SECRET, scopes: [read] }, b: { token_file: same, scopes: [write] } }", "auth.clients.b.token_file: this is also the token of auth.clients.a.token"},
+		"that of auth.token":           {"token: SECRET, clients: { a: { token: SECRET, scopes: [read] } }", "auth.clients.a.token: this is also the token of auth.token\nTry: a token of its own"},
+		"no name":                      {"clients: { \"a b\": { token: SECRET, scopes: [read] } }", "gateway.yaml:1:9: auth.clients: this is not the name of a client"},
+		"a token where the name is":    {"clients: { SECRET: }", "auth.clients: this is not the name of a client"},
+		"a token without a key":        {"clients: { SECRET }", "auth.clients: this is not the name of a client"},
 		"a token for a client":         {"clients: { ci: SECRET }", "auth.clients.ci: keys with values are expected, not text"},
 		"a list of clients":            {"clients: [SECRET]", "auth.clients: keys with values are expected, not a list"},
 		"no blank behind a key":        {"clients: { ci: { token:SECRET, scopes: [read], token:x } }", "gateway.yaml:1:"},
@@ -121,7 +121,7 @@ func TestAWrongTokenIsAMistakeWithAPlaceAndShowsNothing(t *testing.T) {
 		})
 	}
 	_, err := load(t, "", "GATEWAY_AUTH_TOKEN="+secret, "GATEWAY_AUTH_TOKEN_FILE=/nowhere")
-	require.ErrorContains(t, err, "GATEWAY_AUTH_TOKEN_FILE: auth.token_file: there is a token besides")
+	require.ErrorContains(t, err, "GATEWAY_AUTH_TOKEN_FILE: auth.token_file: token and token_file are both set")
 }
 
 func TestNoTokenOfAClientIsShown(t *testing.T) {

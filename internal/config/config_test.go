@@ -131,7 +131,7 @@ func TestEveryMistakeHasAPlaceAndAWayOut(t *testing.T) {
 		"mixed agent":       {"agents: { a: { type: command, command: [bc], model: x } }\n", "gateway.yaml:1:11: agents.a: a command agent takes"},
 		"no type":           {"agents: { a: { command: [bc] } }\n", "agents.a.type"},
 		"no endpoint":       {"agents: { a: { type: openai, model: x } }\n", "agents.a.base_url"},
-		"no variable":       {"agents: { a: { type: command, command: [bc], env: { \"A=B\": x } } }\n", "gateway.yaml:1:46: agents.a.env: what stands here is no name of a variable"},
+		"no variable":       {"agents: { a: { type: command, command: [bc], env: { \"A=B\": x } } }\n", "gateway.yaml:1:46: agents.a.env: this is not the name of a variable"},
 		"bad name":          {"agents: { \"a b\": { type: echo } }\n", "gateway.yaml:1:11: agents.a b: \"a b\" is not a name"},
 		"idle lane":         {"lanes: { main: { concurrency: 0 } }\n", "gateway.yaml:1:31: lanes.main.concurrency"},
 		"short retention":   {"turns: { retention: 1s }\n", "gateway.yaml:1:21: turns.retention"},
@@ -321,7 +321,7 @@ func TestACertificateIsReadWithTheConfiguration(t *testing.T) {
 	_, _ = pair(t, filepath.Dir(path), "a", time.Unix(3600, 0))
 	l, err = Load(Source{File: path, Environ: []string{}})
 	require.NoError(t, err, "whether a client minds is the client's affair")
-	require.Contains(t, l.Warnings().Error(), "the certificate ended on 1970-01-01")
+	require.Contains(t, l.Warnings().Error(), "the certificate expired on 1970-01-01")
 }
 
 func TestABadCertificateIsAMistakeWithAPlace(t *testing.T) {
@@ -332,12 +332,12 @@ func TestABadCertificateIsAMistakeWithAPlace(t *testing.T) {
 	require.NoError(t, os.WriteFile(empty, nil, 0o600))
 	require.NoError(t, os.WriteFile(huge, make([]byte, pemLimit+1), 0o600))
 	for text, says := range map[string]string{
-		"tls: { cert: " + cert + " }\n":                        "gateway.yaml:1:1: tls.key: there is a certificate and no key",
-		"tls: { key: " + key + " }\n":                          "gateway.yaml:1:1: tls.cert: there is a key and no certificate",
+		"tls: { cert: " + cert + " }\n":                        "gateway.yaml:1:1: tls.key: there is a certificate but no key",
+		"tls: { key: " + key + " }\n":                          "gateway.yaml:1:1: tls.cert: there is a key but no certificate",
 		"tls: { cert: none, key: " + key + " }\n":              "gateway.yaml:1:14: tls.cert: there is no file ",
-		"tls: { cert: " + cert + ", key: " + other + " }\n":    "gateway.yaml:1:1: tls: " + cert + " and " + other + " are no certificate with its key",
-		"tls: { cert: " + key + ", key: " + key + " }\n":       "are no certificate with its key",
-		"tls: { cert: " + empty + ", key: " + key + " }\n":     "are no certificate with its key",
+		"tls: { cert: " + cert + ", key: " + other + " }\n":    "gateway.yaml:1:1: tls: " + cert + " and " + other + " are not a certificate and its key",
+		"tls: { cert: " + key + ", key: " + key + " }\n":       "are not a certificate and its key",
+		"tls: { cert: " + empty + ", key: " + key + " }\n":     "are not a certificate and its key",
 		"tls: { cert: " + huge + ", key: " + key + " }\n":      "is larger than 1MiB",
 		"tls: { cert: " + dir + ", key: " + key + " }\n":       "is not a file",
 		"tls: { cert: " + cert + ", kee: x, key: " + key + "}": "tls.kee: there is no such key\nTry: cert, key",
@@ -355,7 +355,7 @@ func TestABadCertificateIsAMistakeWithAPlace(t *testing.T) {
 func TestATokenThatTravelsUnencryptedIsWarnedOf(t *testing.T) {
 	l, err := load(t, "listen: 0.0.0.0:0\nauth: { token: long enough }\n")
 	require.NoError(t, err)
-	require.ErrorContains(t, l.Warnings(), "gateway.yaml:1:9: listen: 0.0.0.0:0 can be reached from other machines, and the token travels as it is\nTry: tls:")
+	require.ErrorContains(t, l.Warnings(), "gateway.yaml:1:9: listen: 0.0.0.0:0 can be reached from other machines, and the token is sent unencrypted\nTry: tls:")
 	cert, key := pair(t, t.TempDir(), "a", time.Now().Add(time.Hour))
 	l, err = load(t, "listen: 0.0.0.0:0\nauth: { token: long enough }\ntls: { cert: "+cert+", key: "+key+" }\n")
 	require.NoError(t, err)

@@ -220,8 +220,8 @@ func (d *decoder) entries(path string, n ast.Node) (all []entry) {
 func (d *decoder) unknown(path string, e entry, section reflect.Type) {
 	p := Problem{At: d.File + ":" + place(e.at), Key: e.path, What: "there is no such key", Try: strings.Join(keysOf(section), ", ")}
 	if len(e.key) > maxKey || !keyForm.MatchString(e.key) || d.resolve(e.path, e.value) == nil || e.bare() {
-		p.Key, p.What = path, "what stands here is no key with a value"
-		p.Try = "key: value, with a blank after the colon; keys are " + strings.Join(keysOf(section), ", ")
+		p.Key, p.What = path, "this is not a key with a value"
+		p.Try = "key: value, with a space after the colon; keys are " + strings.Join(keysOf(section), ", ")
 	}
 	d.problems = append(d.problems, p)
 }

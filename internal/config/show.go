@@ -70,7 +70,7 @@ func (l Loaded) Show() ([]byte, error) {
 	if l.File != "" {
 		from = "from " + l.File
 	}
-	return append([]byte("# "+from+"; what has no origin is the default\n"), b...), nil
+	return append([]byte("# "+from+"; values without an origin are defaults\n"), b...), nil
 }
 
 // Document is the configuration in force without secrets, under the keys of the file, for programs.

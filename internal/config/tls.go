@@ -37,7 +37,7 @@ func (r *reading) readCertificate() {
 	}
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil { // it names no content
-		r.add("tls", fmt.Sprintf("%s and %s are no certificate with its key: %v", t.Cert, t.Key, err),
+		r.add("tls", fmt.Sprintf("%s and %s are not a certificate and its key: %v", t.Cert, t.Key, err),
 			"the PEM files of one pair; compare: openssl x509 -noout -pubkey -in CERT, and openssl pkey -pubout -in KEY")
 		return
 	}
@@ -84,9 +84,9 @@ func (l Loaded) tlsWarnings(now time.Time) (found Problems) {
 	if l.Certificate != nil && l.Certificate.Leaf != nil {
 		switch leaf := l.Certificate.Leaf; {
 		case now.After(leaf.NotAfter):
-			add("tls.cert", "the certificate ended on "+leaf.NotAfter.Format(time.DateOnly), "a new one, then gateway restart")
+			add("tls.cert", "the certificate expired on "+leaf.NotAfter.Format(time.DateOnly), "a new one, then gateway restart")
 		case now.Before(leaf.NotBefore):
-			add("tls.cert", "the certificate begins only on "+leaf.NotBefore.Format(time.DateOnly), "wait, or see whether the clock is right")
+			add("tls.cert", "the certificate is valid only from "+leaf.NotBefore.Format(time.DateOnly), "wait, or check the clock")
 		}
 	}
 	return found

@@ -65,7 +65,7 @@ func (ps Problems) Error() string {
 	return b.String()
 }
 
-var noHome = Problem{Key: "state_dir", What: "there is no home folder to keep state in", Try: "set state_dir or GATEWAY_STATE_DIR"}
+var noHome = Problem{Key: "state_dir", What: "there is no home folder for the state folder", Try: "set state_dir or GATEWAY_STATE_DIR"}
 
 // Validate reports everything that is wrong, as [Problems].
 func (c *Config) Validate() error {
@@ -151,9 +151,9 @@ func loopback(host string) bool {
 func (v *validator) tls(t TLS) {
 	switch {
 	case t.Cert == "" && t.Key != "":
-		v.add("tls.cert", "there is a key and no certificate", "tls: { cert: FILE, key: FILE }")
+		v.add("tls.cert", "there is a key but no certificate", "tls: { cert: FILE, key: FILE }")
 	case t.Cert != "" && t.Key == "":
-		v.add("tls.key", "there is a certificate and no key", "tls: { cert: FILE, key: FILE }")
+		v.add("tls.key", "there is a certificate but no key", "tls: { cert: FILE, key: FILE }")
 	}
 }
 
@@ -213,7 +213,7 @@ func (v *validator) agent(key string, a Agent) {
 	}
 	for name := range a.Env {
 		if name == "" || strings.ContainsAny(name, "=: \t\r\n\x00") {
-			v.add(key+".env", "what stands here is no name of a variable with a value", "env: { NAME: value }") // not quoted: it may hold the value
+			v.add(key+".env", "this is not the name of a variable with a value", "env: { NAME: value }") // not quoted: it may hold the value
 			break
 		}
 	}

@@ -22,7 +22,7 @@ func (l Loaded) Warnings() Problems {
 	found := append(l.tokenWarnings(), l.tlsWarnings(time.Now())...)
 	if host, _, err := net.SplitHostPort(l.Config.Listen); err == nil && !loopback(host) && !l.Config.TLS.On() {
 		found = append(found, Problem{
-			l.at("listen"), "listen", l.Config.Listen + " can be reached from other machines, and the token travels as it is",
+			l.at("listen"), "listen", l.Config.Listen + " can be reached from other machines, and the token is sent unencrypted",
 			"tls: { cert: FILE, key: FILE }, or listen on 127.0.0.1 behind a proxy that speaks TLS",
 		})
 	}
@@ -32,8 +32,8 @@ func (l Loaded) Warnings() Problems {
 			key = "lifecycle.respawn_timeout"
 		}
 		found = append(found, Problem{
-			l.at(key), key, fmt.Sprintf("a successor has only %s to say that it could take over; on a busy machine restarts will be called off", l.Config.Lifecycle.PrepareTimeout()),
-			"1s or more; gateway restart --force waits for no turn",
+			l.at(key), key, fmt.Sprintf("a successor has only %s to prepare; on a busy machine restarts will be called off", l.Config.Lifecycle.PrepareTimeout()),
+			"1s or more; gateway restart --force does not wait for turns",
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.Config.Agents)) {
@@ -48,7 +48,7 @@ func (l Loaded) Warnings() Problems {
 		program := a.Command[0]
 		where, try := "on PATH", "install it, or write its path in full"
 		if strings.ContainsRune(program, filepath.Separator) {
-			where, try = "there, or it cannot be run", "the path of a program in full"
+			where, try = "there, or it is not executable", "the path of a program in full"
 			if !filepath.IsAbs(program) {
 				program = filepath.Join(a.Dir, program) // where it is looked for when it is run
 			}

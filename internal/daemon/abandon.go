@@ -9,7 +9,7 @@ import (
 
 func (d *Daemon) abandon(context.Context, fsm.Entry) fsm.Outcome {
 	d.tenure.end()
-	d.fail(advice.Errorf("shutdown timed out; exiting without full cleanup").Try("raise lifecycle.shutdown_timeout, or see in the log what did not end"))
+	d.fail(advice.Errorf("shutdown timed out; exiting without full cleanup").Try("raise lifecycle.shutdown_timeout, or find in the log what did not end"))
 	d.log.Error().Msg("shutdown timed out; exiting without full cleanup. What was accepted is on disk")
 	return fsm.Outcome{}
 }

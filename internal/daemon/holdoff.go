@@ -67,7 +67,7 @@ func (d *Daemon) startEnded(h fsm.Hop) {
 
 func (d *Daemon) count(f statedir.FailedStarts) {
 	if err := f.Write(d.config().StateDir); err != nil {
-		d.log.Debug().Err(err).Msg("the starts are not counted")
+		d.log.Debug().Err(err).Msg("failed starts are not counted")
 	}
 }
 

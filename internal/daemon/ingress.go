@@ -105,7 +105,7 @@ func (d *Daemon) openListener(ctx context.Context) error {
 	case now == nil:
 		return err
 	default: // better to be found where it was than nowhere
-		d.log.Error().Err(err).Msg("the new listen address cannot be used; staying on " + in.listens + ". Try: mend listen, then gateway restart")
+		d.log.Error().Err(err).Msg("the new listen address cannot be used; staying on " + in.listens + ". Try: fix listen, then gateway restart")
 		return nil
 	}
 }

@@ -53,7 +53,7 @@ func newMetrics(d *Daemon) *metrics {
 		}, []string{"agent", "status"}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gateway_lifecycle_requests_total",
-			Help: "Stops, restarts and resumes that were asked for, by what became of them: accepted, coalesced, postponed or ignored.",
+			Help: "Requests for a stop, restart or resume, by decision: accepted, coalesced, postponed or ignored.",
 		}, []string{"event", "outcome"}),
 		signals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gateway_refused_signals_total", Help: "Signals that were refused: not authorised, or an invalid configuration on disk.",

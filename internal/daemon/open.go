@@ -21,7 +21,7 @@ func (d *Daemon) open(_ context.Context, e fsm.Entry) fsm.Outcome {
 	d.startEnded(e.Hop)
 	if d.handover.came != fresh && e.Hop.Generation == 0 { // the files name the gateway before this one
 		if err := d.claim(); err != nil {
-			d.log.Warn().Err(err).Msg("the files that name this process are not up to date")
+			d.log.Warn().Err(err).Msg("the files that name the owner of the state folder are not up to date")
 		}
 	}
 	if in.retired != nil {

@@ -97,13 +97,13 @@ func warnings(l config.Loaded) (texts []string) {
 
 // noAnswer is why a question ends.
 func (d *Daemon) noAnswer(timeout time.Duration) error {
-	return advice.Errorf("no answer within %s", timeout).Tryf("see what %s does on its own, or raise lifecycle.drain_timeout", d.executable)
+	return advice.Errorf("no answer within %s", timeout).Tryf("run %s by itself, or raise lifecycle.drain_timeout", d.executable)
 }
 
 // shed makes room for the next generation, which comes to be beside this one.
 func (d *Daemon) shed() {
 	if err := d.system.shed(); err != nil {
-		d.log.Debug().Err(err).Msg("the pages of the program are kept")
+		d.log.Debug().Err(err).Msg("the pages of the program were not released")
 	}
 }
 

@@ -19,7 +19,7 @@ func (d *Daemon) reset(ctx context.Context, e fsm.Entry) fsm.Outcome {
 		return fsm.Outcome{}
 	}
 	if p != nil && p.err != nil {
-		d.log.Warn().Err(p.err).Msg("the configuration stays as it was")
+		d.log.Warn().Err(p.err).Msg("the configuration is unchanged")
 	}
 	if e.Hop.Event == fsm.RespawnFailed {
 		d.log.Warn().Str("reason", e.Hop.Reason).Msg("the successor could not take over; starting again in this process")

@@ -59,5 +59,5 @@ func (r role) next(on occasion) (role, error) {
 			return m.to, nil
 		}
 	}
-	return r, fmt.Errorf("gateway: a process in the role %q reached what cannot happen: %s; please report it", r, on)
+	return r, fmt.Errorf("gateway: a process in the role %q cannot do this: %s; please report it", r, on)
 }

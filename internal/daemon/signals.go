@@ -37,7 +37,7 @@ func (d *Daemon) signalled(sig os.Signal) {
 		reason, err := d.conditions()[row.Condition]()
 		if err != nil {
 			d.outside.metrics.signals.WithLabelValues(name).Inc()
-			d.log.Warn().Err(err).Msg("received " + name + "; refused, the gateway goes on as it was")
+			d.log.Warn().Err(err).Msg("received " + name + "; refused, and the gateway continues unchanged")
 			return
 		}
 		d.machine.Notify(fsm.Request{Event: row.Event, Actor: name, Reason: reason})

@@ -125,12 +125,12 @@ func (d *Daemon) openStore(ctx context.Context, _ fsm.Entry) error {
 		case err != nil:
 			log.Warn().Err(err).Msg("some programs of the last gateway may still run")
 		case killed > 0:
-			log.Warn().Int("processes", killed).Msg("ended what programs of the last gateway had left running")
+			log.Warn().Int("processes", killed).Msg("ended programs that the last gateway left running")
 		}
 	}
 	if before != nil { // restarted in place: the store is open again
 		if err := before.Close(ctx); err != nil {
-			d.log.Warn().Err(err).Msg("the generation before did not close cleanly")
+			d.log.Warn().Err(err).Msg("the previous generation did not close cleanly")
 		}
 	}
 	return nil

@@ -134,7 +134,7 @@ func (x *examination) configuration() bool {
 	}
 	x.add("configuration", OK, "valid: "+from, "")
 	if st, err := os.Stat(loaded.File); err == nil && st.Mode().Perm()&0o077 != 0 && tokenInside(loaded) {
-		x.add("configuration", Warning, fmt.Sprintf("other users of this machine may read %s, in which the token is (mode %04o)", loaded.File, st.Mode().Perm()), "chmod 600 "+loaded.File)
+		x.add("configuration", Warning, fmt.Sprintf("other users of this machine can read %s, which holds the token (mode %04o)", loaded.File, st.Mode().Perm()), "chmod 600 "+loaded.File)
 	}
 	return true
 }
@@ -152,7 +152,7 @@ func (x *examination) programs() {
 		x.add(name, Warning, p.Key+": "+p.What, p.Try)
 	}
 	if agents == 0 {
-		x.add("agents", OK, fmt.Sprintf("%d configured, their programs are there", len(x.config.Config.Agents)), "")
+		x.add("agents", OK, fmt.Sprintf("%d configured, all programs found", len(x.config.Config.Agents)), "")
 	}
 }
 
@@ -184,7 +184,7 @@ func (x *examination) token() {
 		if name != "" {
 			whose, try = "the token of the client "+name, "another one, from: openssl rand -hex 32"
 		}
-		x.add("token", Warning, whose+" is short enough, or regular enough, to be guessed", try)
+		x.add("token", Warning, whose+" is short or regular enough to be guessed", try)
 	}
 	clients := len(x.config.Config.Auth.Clients)
 	switch {
@@ -192,7 +192,7 @@ func (x *examination) token() {
 	case !x.config.Config.Auth.On():
 		x.add("token", OK, "none; clients must be on this machine", "")
 	case clients > 0:
-		x.add("token", OK, fmt.Sprintf("set; clients with one of their own: %d", clients), "")
+		x.add("token", OK, fmt.Sprintf("set; clients with their own token: %d", clients), "")
 	default:
 		x.add("token", OK, "set", "")
 	}
@@ -208,16 +208,16 @@ func (x *examination) folder() bool {
 			parent = filepath.Dir(parent)
 		}
 		if err := unix.Access(parent, unix.W_OK|unix.X_OK); err != nil {
-			x.add(name, Error, fmt.Sprintf("%s is not there and cannot be made: %s: %v", x.dir, parent, err), "another state_dir, or make it as a user who may")
+			x.add(name, Error, fmt.Sprintf("%s does not exist and cannot be created: %s: %v", x.dir, parent, err), "another state_dir, or create the folder as a user who may")
 			return false
 		}
-		x.add(name, OK, x.dir+" is not there yet; the first start makes it", "")
+		x.add(name, OK, x.dir+" does not exist yet; the first start creates it", "")
 		return false
 	case err != nil:
 		x.fault(name, Error, err, "ls -ld "+x.dir)
 		return false
 	case !st.IsDir():
-		x.add(name, Error, x.dir+" is no folder", "another state_dir")
+		x.add(name, Error, x.dir+" is not a folder", "another state_dir")
 		return false
 	}
 	if err := unix.Access(x.dir, unix.R_OK|unix.W_OK|unix.X_OK); err != nil {
@@ -228,10 +228,10 @@ func (x *examination) folder() bool {
 		x.add(name, Warning, fmt.Sprintf("%s is on %s: %s", x.dir, kind, short), "a state_dir on a local disk")
 	}
 	if owner, ok := st.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Getuid() {
-		x.add(name, Warning, fmt.Sprintf("%s belongs to the user with number %d; what this user (%d) writes there, that one cannot use", x.dir, owner.Uid, os.Getuid()), "run gateway as the user who owns it: ls -ld "+x.dir)
+		x.add(name, Warning, fmt.Sprintf("%s belongs to user %d, who cannot use files that this user (%d) writes", x.dir, owner.Uid, os.Getuid()), "run gateway as the user who owns it: ls -ld "+x.dir)
 	}
 	if st.Mode().Perm()&0o077 != 0 {
-		x.add(name, Warning, fmt.Sprintf("other users of this machine may look into %s (mode %04o)", x.dir, st.Mode().Perm()), "chmod 700 "+x.dir)
+		x.add(name, Warning, fmt.Sprintf("other users of this machine can read %s (mode %04o)", x.dir, st.Mode().Perm()), "chmod 700 "+x.dir)
 		return true
 	}
 	x.add(name, OK, x.dir, "")
@@ -253,9 +253,9 @@ func (x *examination) disk() {
 	what := humanize.IBytes(free) + " free"
 	switch {
 	case free < spent:
-		x.add("disk", Error, what+": new turns are refused as soon as it is full", "make room: df "+x.dir)
+		x.add("disk", Error, what+": new turns are refused when the disk is full", "make room: df "+x.dir)
 	case free < scarce:
-		x.add("disk", Warning, what, "make room, or keep turns for less long: turns.retention")
+		x.add("disk", Warning, what, "make room, or keep turns for a shorter time: turns.retention")
 	default:
 		x.add("disk", OK, what, "")
 	}
@@ -269,15 +269,15 @@ func (x *examination) gateway(ctx context.Context) {
 	_, absent := errors.AsType[*client.AbsentError](err)
 	switch {
 	case absent && statedir.Owned(x.dir):
-		x.add("gateway", Error, "none answers, but something holds the lock of the state folder", "see what: fuser -v "+filepath.Join(x.dir, statedir.LockFile))
+		x.add("gateway", Error, "no gateway answers, but a process holds the lock of the state folder", "find the process: fuser -v "+filepath.Join(x.dir, statedir.LockFile))
 	case absent:
-		what := "none runs, and the lock is free"
+		what := "not running, and the lock is free"
 		if owner, err := statedir.ReadOwner(x.dir); err == nil && statedir.Crashed(x.dir) {
-			what += fmt.Sprintf("; it was left by process %d, which died, and the next start takes over", owner.PID)
+			what += fmt.Sprintf("; process %d left the lock when it died, and the next start takes it", owner.PID)
 		}
 		x.add("gateway", OK, what, "")
 	case err != nil:
-		x.fault("gateway", Error, fmt.Errorf("it holds the lock but does not answer: %w", err), "gateway stop, or kill -QUIT to see in the log where it hangs")
+		x.fault("gateway", Error, fmt.Errorf("the gateway holds the lock but does not answer: %w", err), "gateway stop, or kill -QUIT to see in the log where it hangs")
 	default:
 		x.running = &s
 		what := fmt.Sprintf("%s since %s, pid %d, version %s", s.State, s.Since.Local().Format(time.DateTime), s.PID, s.Version)
@@ -285,7 +285,7 @@ func (x *examination) gateway(ctx context.Context) {
 		case s.Version != x.program.Version:
 			x.add("gateway", Warning, what+"; this is version "+x.program.Version, "gateway restart")
 		case s.Turns.Stuck > 0:
-			x.add("gateway", Warning, fmt.Sprintf("%s; %d turns ignore that they were cancelled", what, s.Turns.Stuck), "gateway turns, and see why their agents do not end")
+			x.add("gateway", Warning, fmt.Sprintf("%s; %d cancelled turns have not ended", what, s.Turns.Stuck), "gateway turns, and check why their agents do not end")
 		case s.State != fsm.Running:
 			x.add("gateway", Warning, what, "gateway status --watch")
 		default:
@@ -315,9 +315,9 @@ func (x *examination) successor(ctx context.Context) bool {
 	for _, w := range next.Warnings {
 		x.fault("successor", Warning, errors.New(w), "gateway check")
 	}
-	what := "version " + next.Version + " could take over"
+	what := "version " + next.Version + " can take over"
 	if len(next.Warnings) == 0 {
-		what += "; it warns of nothing"
+		what += " without warnings"
 	}
 	x.add("successor", OK, what, "")
 	return true
@@ -325,7 +325,7 @@ func (x *examination) successor(ctx context.Context) bool {
 
 func (x *examination) starts() {
 	if f := statedir.ReadFailedStarts(x.dir); f.Count > 0 {
-		x.add("starts", Warning, fmt.Sprintf("the last %d failed, the latest on %s: %s", f.Count, f.Last.Local().Format(time.DateTime), f.Reason), "mend that, then gateway run")
+		x.add("starts", Warning, fmt.Sprintf("the last %d starts failed, the latest on %s: %s", f.Count, f.Last.Local().Format(time.DateTime), f.Reason), "fix that, then gateway run")
 	}
 }
 
@@ -345,7 +345,7 @@ func (x *examination) clock() {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		x.fault("clock", Warning, err, "ls -l "+x.dir)
 	case newest.Sub(now) > skew:
-		x.add("clock", Warning, fmt.Sprintf("it is %s, but something was recorded at %s", now.Format(time.DateTime), newest.Local().Format(time.DateTime)), "see whether the clock is right: timedatectl, or date")
+		x.add("clock", Warning, fmt.Sprintf("it is %s, but something was recorded at %s", now.Format(time.DateTime), newest.Local().Format(time.DateTime)), "check the clock: timedatectl, or date")
 	default:
 		x.add("clock", OK, now.Format(time.DateTime), "")
 	}
@@ -355,26 +355,26 @@ func (x *examination) clock() {
 func (x *examination) store(ctx context.Context) {
 	path := filepath.Join(x.dir, statedir.StoreFile)
 	if x.running != nil {
-		x.add("store", OK, "in use; a gateway looks it through by itself after every start that follows a crash", "")
+		x.add("store", OK, "in use; the gateway checks it after a crash", "")
 		return
 	}
 	began := time.Now()
 	found, err := queue.Inspect(ctx, path)
 	switch {
 	case statedir.Owned(x.dir):
-		x.add("store", Warning, "a gateway began to use it meanwhile", "gateway doctor again")
+		x.add("store", Warning, "a gateway started to use it during the check", "gateway doctor again")
 	case errors.Is(err, queue.ErrNoIndex):
 		x.add("store", Warning, "not checked: the last gateway crashed, and checking now would write to the store; the next start recovers and checks it", "gateway run")
 	case errors.Is(err, fs.ErrNotExist):
-		x.add("store", OK, "none yet; the first start makes it", "")
+		x.add("store", OK, "none yet; the first start creates it", "")
 	case errors.Is(err, context.DeadlineExceeded):
-		x.add("store", Warning, "it is too large to be looked through within "+Time.String(), "gateway backup FILE, which checks what it has copied")
+		x.add("store", Warning, "too large to be checked within "+Time.String(), "gateway backup FILE, which checks the copy")
 	case errors.Is(err, queue.ErrDamaged):
 		x.fault("store", Error, err, "restore a backup, or move the file away")
 	case err != nil:
 		x.fault("store", Error, err, "ls -l "+path)
 	default:
-		x.add("store", OK, fmt.Sprintf("whole, %s turns, schema %d of %d, looked through in %s", humanize.Comma(found.Turns), found.Schema, found.Known, time.Since(began).Round(time.Millisecond)), "")
+		x.add("store", OK, fmt.Sprintf("undamaged, %s turns, schema %d of %d, checked in %s", humanize.Comma(found.Turns), found.Schema, found.Known, time.Since(began).Round(time.Millisecond)), "")
 	}
 }
 
@@ -386,9 +386,9 @@ func (x *examination) supervisor() {
 	around := handoff.Look()
 	around.TLS, around.NoRespawn = x.config.Config.TLS.On(), x.config.NoRespawn()
 	mode, why := around.Choose(x.config.Config.Lifecycle.Respawn)
-	x.add("restart", OK, fmt.Sprintf("run from here, by %s (%s)", mode, why), "")
+	x.add("restart", OK, fmt.Sprintf("by %s (%s) when run from here", mode, why), "")
 	if around.Supervisor == "" && runtime.GOOS == "linux" {
-		x.add("supervisor", OK, "nobody starts a gateway that was run from here again after a crash; gateway service install has systemd do so", "")
+		x.add("supervisor", OK, "none; after a crash nothing restarts a gateway that was started from here. gateway service install sets up systemd", "")
 	}
 }
 
@@ -398,6 +398,6 @@ func (x *examination) supervised() {
 		return
 	}
 	if x.running == nil || !strings.Contains(x.running.RespawnReason, "supervised by") {
-		x.add("supervisor", Warning, "lifecycle.respawn leaves restarts to a supervisor, and none is to be seen", "respawn: auto, or gateway service install")
+		x.add("supervisor", Warning, "lifecycle.respawn is supervisor, and no supervisor was found", "respawn: auto, or gateway service install")
 	}
 }

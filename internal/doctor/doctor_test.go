@@ -58,7 +58,7 @@ func TestAFolderWithoutAGateway(t *testing.T) {
 	dir := private(t)
 	found := examined(t, dir)
 	require.False(t, slices.ContainsFunc(found, func(f Finding) bool { return f.Health == Error }), found)
-	require.Contains(t, of(found, "gateway"), "ok: none runs, and the lock is free")
+	require.Contains(t, of(found, "gateway"), "ok: not running, and the lock is free")
 	require.Contains(t, of(found, "store"), "ok: none yet")
 	require.Contains(t, of(found, "address"), "is free")
 	entries, err := os.ReadDir(dir)
@@ -66,20 +66,20 @@ func TestAFolderWithoutAGateway(t *testing.T) {
 	require.Empty(t, entries, "nothing is written")
 
 	require.NoError(t, os.Chmod(dir, 0o755))
-	require.Contains(t, of(examined(t, dir), "state folder"), "warning: other users of this machine may look into "+dir+" (mode 0755). Try: chmod 700 "+dir)
-	require.Contains(t, of(examined(t, filepath.Join(dir, "deeper")), "state folder"), "ok: "+dir+"/deeper is not there yet")
+	require.Contains(t, of(examined(t, dir), "state folder"), "warning: other users of this machine can read "+dir+" (mode 0755). Try: chmod 700 "+dir)
+	require.Contains(t, of(examined(t, filepath.Join(dir, "deeper")), "state folder"), "ok: "+dir+"/deeper does not exist yet")
 }
 
 func TestALockWithoutAGatewayBehindIt(t *testing.T) {
 	dir := private(t)
 	lock, err := statedir.Acquire(dir)
 	require.NoError(t, err)
-	require.Contains(t, of(examined(t, dir), "gateway"), "error: none answers, but something holds the lock")
+	require.Contains(t, of(examined(t, dir), "gateway"), "error: no gateway answers, but a process holds the lock")
 	require.NoError(t, lock.Release())
 }
 
 func TestATokenThatCanBeGuessed(t *testing.T) {
-	require.Contains(t, of(examined(t, private(t), "auth: { token: aaaaaaaaaaaaaaaaaaaaaaaaaaa }"), "token"), "warning: the token is short enough")
+	require.Contains(t, of(examined(t, private(t), "auth: { token: aaaaaaaaaaaaaaaaaaaaaaaaaaa }"), "token"), "warning: the token is short or regular enough")
 	require.Equal(t, "ok: set. Try: ", of(examined(t, private(t), "auth: { token: 0123456789abcdef0123456789abcdef }"), "token"))
 }
 
@@ -99,7 +99,7 @@ func TestAGatewayThatRunsIsAsked(t *testing.T) {
 	}{
 		"ready": {
 			clienttest.Document(http.StatusOK, map[string]any{"ready": true, "version": "v1", "warnings": []string{"agents.x: there is no program\nTry: install it"}}),
-			"warning: agents.x: there is no program. Try: install it\nok: version v1 could take over. Try: ", "", "v1", "ok: Running since ",
+			"warning: agents.x: there is no program. Try: install it\nok: version v1 can take over. Try: ", "", "v1", "ok: Running since ",
 		},
 		"not ready": {
 			clienttest.Document(http.StatusOK, map[string]any{"ready": false, "reason": "the file is wrong\nTry: another"}),
@@ -107,7 +107,7 @@ func TestAGatewayThatRunsIsAsked(t *testing.T) {
 		},
 		"older": {
 			clienttest.Refusal(http.StatusNotFound, "unknown path"),
-			"ok: not known: the gateway that runs is older than this question. Try: ", "ok: 1 configured, their programs are there. Try: ", "v0", "warning: Running since ",
+			"ok: not known: the running gateway is too old for this check. Try: ", "ok: 1 configured, all programs found. Try: ", "v0", "warning: Running since ",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

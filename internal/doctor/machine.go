@@ -21,7 +21,7 @@ func (x *examination) address(ctx context.Context) {
 		// One that is not in the file may be in the gateway's environment, or among its flags.
 		inFile := strings.HasPrefix(x.config.Origins["listen"], "file")
 		if _, port, err := net.SplitHostPort(listen); inFile && err == nil && port != "0" && listen != x.running.Address && !strings.HasSuffix(x.running.Address, ":"+port) {
-			x.add("address", Warning, "the configuration says "+listen+" by now", "gateway restart")
+			x.add("address", Warning, "the configuration now has "+listen, "gateway restart")
 		}
 		return
 	}
@@ -39,11 +39,11 @@ func (x *examination) address(ctx context.Context) {
 	_, port, _ := net.SplitHostPort(listen)
 	switch pid, name := whoListens(port); {
 	case pid == 1 && name == "systemd":
-		x.add("address", OK, listen+" is kept open by systemd, which passes it on", "")
+		x.add("address", OK, listen+" is held open by systemd for the gateway", "")
 	case pid > 0:
 		x.add("address", Error, fmt.Sprintf("%s is taken by process %d (%s)", listen, pid, name), fmt.Sprintf("end it: kill %d, or %s", pid, elsewhere))
 	default:
-		x.add("address", Error, listen+" is taken by another user's process", "see whose: sudo ss -ltnp, or "+elsewhere)
+		x.add("address", Error, listen+" is taken by another user's process", "find the process: sudo ss -ltnp, or "+elsewhere)
 	}
 }
 
@@ -62,7 +62,7 @@ func (x *examination) files() {
 		}
 	}
 	if soft < needed {
-		x.add("open files", Warning, fmt.Sprintf("%d %s, limits.connections with all else needs %d", soft, who, needed), fmt.Sprintf("ulimit -n %d, or LimitNOFILE= in the unit", needed))
+		x.add("open files", Warning, fmt.Sprintf("%d %s, limits.connections and the rest need %d", soft, who, needed), fmt.Sprintf("ulimit -n %d, or LimitNOFILE= in the unit", needed))
 		return
 	}
 	x.add("open files", OK, fmt.Sprintf("%d %s", soft, who), "")

@@ -24,9 +24,9 @@ func doubtfulFileSystem(dir string) (kind, short string) {
 	passing := map[int64]string{unix.TMPFS_MAGIC: "tmpfs", unix.RAMFS_MAGIC: "ramfs"}
 	switch {
 	case network[of] != "":
-		return network[of], "locks and the store's log are not safe there"
+		return network[of], "file locks and the store's log are not safe there"
 	case passing[of] != "":
-		return passing[of], "what is accepted is gone when the machine loses power"
+		return passing[of], "accepted turns are lost when the machine loses power"
 	case of == unix.OVERLAYFS_SUPER_MAGIC:
 		return "overlayfs", "what is accepted is gone with the container"
 	}

@@ -14,11 +14,11 @@ const roomNeeded = 256 << 10
 func Room(dir string) error {
 	f, err := os.CreateTemp(dir, "room-")
 	if err != nil {
-		return advice.Errorf("the state folder takes no file: %w", err).Try("make room")
+		return advice.Errorf("the state folder cannot be written: %w", err).Try("make room")
 	}
 	_, err = f.Write(make([]byte, roomNeeded))
 	if err := errors.Join(err, f.Close(), os.Remove(f.Name())); err != nil {
-		return advice.Errorf("the disk of the state folder has no room for a start: %w", err).Try("make room")
+		return advice.Errorf("the disk of the state folder is too full for a start: %w", err).Try("make room")
 	}
 	return nil
 }

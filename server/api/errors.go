@@ -87,7 +87,7 @@ func NotFound(code, param, format string, args ...any) *Error {
 
 // NoSuchTurn is the 404 for a turn.
 func NoSuchTurn(id string) *Error {
-	return NotFound("not_found", "id", "there is no turn %q; finished turns are kept for the retention time only. Try: gateway turns, or GET /v1/turns", Clip(id))
+	return NotFound("not_found", "id", "there is no turn %q; finished turns are deleted after turns.retention. Try: gateway turns, or GET /v1/turns", Clip(id))
 }
 
 // TooLarge is a 413. Limit is in bytes, and key is the setting that raises it.
@@ -133,7 +133,7 @@ func Explain(err error) *Error {
 			Message: "too many turns wait already, nothing was accepted. Try: again later, or raise turns.max_queued or turns.max_queued_per_session",
 		}
 	case errors.Is(err, queue.ErrNotFound):
-		return NotFound("not_found", "", "there is no such turn; finished turns are kept for the retention time only. Try: gateway turns, or GET /v1/turns")
+		return NotFound("not_found", "", "there is no such turn; finished turns are deleted after turns.retention. Try: gateway turns, or GET /v1/turns")
 	case errors.Is(err, queue.ErrConflict):
 		return &Error{
 			Status: http.StatusConflict, Type: TypeInvalid, Code: "conflict", Settled: true, Cause: err,
@@ -163,7 +163,7 @@ func Unavailable(code, message string, cause error) *Error {
 
 // Stopping refuses what comes while the gateway stops.
 func Stopping(cause error) *Error {
-	return Unavailable("gateway_stopping", "the gateway is stopping; what it accepted is safe on disk. Try: again once it is back, with the same Idempotency-Key", cause)
+	return Unavailable("gateway_stopping", "the gateway is stopping; accepted turns are on disk. Try: again when it is back, with the same Idempotency-Key", cause)
 }
 
 // LogFault logs the error of a request when the gateway is at fault for it.

@@ -129,7 +129,7 @@ func (f Fields) RefuseRest(where string) error {
 		return nil
 	}
 	name := where + Clip(slices.Min(names))
-	return Unsupported(name, "the gateway would have to ignore it. Try: without it")
+	return Unsupported(name, "the gateway cannot honour it. Try: without it")
 }
 
 // asksNothing reports whether a parameter is at the value that means that it is not there.

@@ -68,7 +68,7 @@ func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 		return nil, IncompleteBody(err)
 	}
 	if at := NotText(body); at >= 0 {
-		return nil, Invalid("", "invalid_encoding", "the body is not UTF-8 at byte %d, and would not reach the agent as it is. Try: encode it as UTF-8", at)
+		return nil, Invalid("", "invalid_encoding", "the body is not UTF-8 at byte %d, and would reach the agent changed. Try: encode it as UTF-8", at)
 	}
 	return body, nil
 }

@@ -29,7 +29,7 @@ const (
 )
 
 // ErrCarried is the error of what is asked of a connection that whoever serves next will answer.
-var ErrCarried = errors.New("carry: the connection is carried over")
+var ErrCarried = errors.New("carry: the connection is carried")
 
 // Connection is a client's connection on its way: from the listener into this process, and from this process to whoever
 // serves next. Its JSON is what goes to the next process, which may be of another release.

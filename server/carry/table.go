@@ -57,7 +57,7 @@ func Lifecycle() Table {
 			// New
 			to(New, Read, Reading, "a request begins to come", Keep),
 			sets(Gone, stay(New, Ended, "its client left without a request")),
-			if_(WhenCarrying, stay(New, Seal, "whoever serves next answers the handshake", Refuse)),
+			if_(WhenCarrying, stay(New, Seal, "the next image answers the handshake", Refuse)),
 			or(to(New, Seal, Sealed, "the keys are known to this process only", Pass, Forget, Wake)),
 			if_(WhenCarrying, stay(New, Deadline, "the past deadline makes net/http give the connection up", Refuse)),
 			or(stay(New, Deadline, "the deadline is net/http's", Pass)),
@@ -98,7 +98,7 @@ func Lifecycle() Table {
 			or(to(Reading, Answered, Idle, "net/http answered it without a handler, such as OPTIONS *")),
 			if_(WhenCarrying, stay(Reading, AnsweredMore, "net/http answered one without a handler, and is made to give the connection up", Interrupt)),
 			or(ignored(Reading, AnsweredMore, "net/http answered one without a handler, and the next one is being read")),
-			if_(WhenCarrying, stay(Reading, Seal, "whoever serves next answers the handshake", Refuse)),
+			if_(WhenCarrying, stay(Reading, Seal, "the next image answers the handshake", Refuse)),
 			or(to(Reading, Seal, Sealed, "the keys are known to this process only", Pass, Forget, Wake)),
 			if_(WhenCarrying, stay(Reading, Write, "net/http takes the line that the interruption cut for a bad request, and answers 400", Refuse)),
 			or(stay(Reading, Write, "net/http answers what is no request", Pass)),
@@ -191,7 +191,7 @@ func Lifecycle() Table {
 
 			// Carried
 			stay(Carried, Write, "whoever serves next answers", Refuse),
-			stay(Carried, Seal, "whoever serves next answers the handshake", Refuse),
+			stay(Carried, Seal, "the next image answers the handshake", Refuse),
 			stay(Carried, Deadline, "its deadlines are those of whoever serves next", Refuse),
 
 			// Closed

@@ -60,7 +60,7 @@ func parseChat(body []byte) (chatRequest, error) {
 	}
 	switch {
 	case n != 1:
-		return q, api.Unsupported("n", "there is one answer to a turn. Try: n = 1")
+		return q, api.Unsupported("n", "a turn has one answer. Try: n = 1")
 	case options != nil && !q.stream:
 		return q, api.Invalid("stream_options", "invalid_value", "stream_options is only possible together with stream = true. Try: with it, or without stream_options")
 	case !api.Printable(q.session, api.MaxName):

@@ -33,7 +33,7 @@ func parseMessages(raw json.RawMessage, param string, textTypes ...string) (all 
 		return all, cmp.Or(last.Content, "(nothing)"), nil
 	}
 	if last.Role != "user" {
-		return nil, "", api.Invalid(fmt.Sprintf("%s[%d].role", param, len(all)-1), "invalid_value", "the last message is not the user's; it is what the agent is asked. Try: a last message of role user")
+		return nil, "", api.Invalid(fmt.Sprintf("%s[%d].role", param, len(all)-1), "invalid_value", "the last message must have the role user, because the agent answers it. Try: a last message of role user")
 	}
 	if last.Content == "" {
 		return nil, "", api.Invalid(fmt.Sprintf("%s[%d].content", param, len(all)-1), "invalid_value", "the last message has no text. Try: {\"role\":\"user\",\"content\":\"hello\"}")

@@ -74,9 +74,9 @@ func parseResponses(body []byte) (responsesRequest, error) {
 	}
 	switch {
 	case !store:
-		return q, api.Unsupported("store", "every turn is kept for the retention time. Try: without it")
+		return q, api.Unsupported("store", "every turn is stored for turns.retention. Try: without it")
 	case truncation != "disabled":
-		return q, api.Unsupported("truncation", "nothing is cut off here. Try: without it")
+		return q, api.Unsupported("truncation", "the gateway does not truncate. Try: without it")
 	case text.Format.Type != "" && text.Format.Type != "text":
 		return q, api.Unsupported("text.format", "answers are plain text. Try: without it")
 	case !api.Printable(user, api.MaxName):
@@ -145,7 +145,7 @@ func (o *Endpoints) CreateResponse(w http.ResponseWriter, r *http.Request, b *ap
 	if id := q.sent.PreviousResponseID; id != "" {
 		previous, err := b.Queue.Turn(r.Context(), id)
 		if errors.Is(err, queue.ErrNotFound) {
-			return api.NotFound("previous_response_not_found", "previous_response_id", "there is no response %q; finished ones are kept for the retention time only. Try: without previous_response_id, or with another", api.Clip(id))
+			return api.NotFound("previous_response_not_found", "previous_response_id", "there is no response %q; finished responses are deleted after turns.retention. Try: without previous_response_id, or with another", api.Clip(id))
 		}
 		if err != nil {
 			return err

@@ -50,7 +50,7 @@ func accept(w http.ResponseWriter, r *http.Request, b *api.Backend, sub submissi
 		return queue.Turn{}, err
 	}
 	if sub.tools && !b.Tools[agent] {
-		return queue.Turn{}, api.Unsupported("tools", fmt.Sprintf("the agent %q is no model that could call a tool. Try: an agent of type openai, or without tools", agent))
+		return queue.Turn{}, api.Unsupported("tools", fmt.Sprintf("agent %q does not support tools. Try: an agent of type openai, or without tools", agent))
 	}
 	lane := b.DefaultLane
 	if name := r.Header.Get("X-Lane"); name != "" {

@@ -101,7 +101,7 @@ func parseTool(raw json.RawMessage, where string, flat bool) (tool, error) {
 		return tool{}, api.Nested(err, where)
 	}
 	if t.Type != "function" {
-		return tool{}, api.Unsupported(where+".type", fmt.Sprintf("tools of type %q are run by nobody here. Try: functions, which the client runs", api.Clip(t.Type)))
+		return tool{}, api.Unsupported(where+".type", fmt.Sprintf("the gateway does not run tools of type %q. Try: functions, which the client runs", api.Clip(t.Type)))
 	}
 	if !flat {
 		var inner json.RawMessage

@@ -30,7 +30,7 @@ func (c *socket) chatResume(ctx context.Context, id string, params api.Fields) (
 		return nil, err
 	}
 	if after < 0 || after > t.LastEvent {
-		return nil, badFrame(fmt.Sprintf("afterSeq %d is none of this run, which is at %d. Try: the seq of its newest event that was seen, or 0", after, t.LastEvent))
+		return nil, badFrame(fmt.Sprintf("afterSeq %d is beyond this run, which is at %d. Try: the seq of the newest event that the client has, or 0", after, t.LastEvent))
 	}
 	release, err := c.await()
 	if err != nil {
@@ -60,7 +60,7 @@ func (c *socket) chatResume(ctx context.Context, id string, params api.Fields) (
 // findRun is the turn of a run, in the session if one is named.
 func (c *socket) findRun(ctx context.Context, id, session string) (t queue.Turn, err error) {
 	if id == "" {
-		return t, badFrame("runId is missing. Try: the idempotencyKey that the run was begun with")
+		return t, badFrame("runId is missing. Try: the idempotencyKey of the run")
 	}
 	turn := ""
 	if session == "" {
@@ -87,11 +87,11 @@ func (c *socket) setApart(key followed) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.resumed[key.turn] {
-		return badFrame("the run is being resumed on this connection already: its events are on their way")
+		return badFrame("this connection resumes the run already: its events follow")
 	}
 	if !h.beginLocked(key) {
 		return &frameError{
-			Code: codeUnavailable, Message: "too many runs are told. Try: again later, or agent.wait", Retryable: true, RetryAfterMS: 1000,
+			Code: codeUnavailable, Message: "too many runs are followed. Try: again later, or agent.wait", Retryable: true, RetryAfterMS: 1000,
 		}
 	}
 	if c.resumed == nil {
