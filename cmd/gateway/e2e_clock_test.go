@@ -44,7 +44,7 @@ agents: { slow: { type: command, command: [sh, -c, "sleep 0.05; cat"] }, third: 
 		t.Helper()
 		before := looks()
 		h.eventually("retention has looked", func() bool { return looks() >= before+2 })
-		require.NotContains(t, h.logged(), "pruned what is older")
+		require.NotContains(t, h.logged(), "pruned turns older")
 	}
 
 	set("0s")
@@ -69,7 +69,7 @@ agents: { slow: { type: command, command: [sh, -c, "sleep 0.05; cat"] }, third: 
 	send(3)
 	set("0s")
 	h.eventually("retention has looked", func() bool { return looks() > 0 })
-	require.NotContains(t, h.logged(), "pruned what is older")
+	require.NotContains(t, h.logged(), "pruned turns older")
 	_, stderr, code := h.gateway("turns", "retry", fails.ID)
 	require.Zero(t, code, stderr)
 	h.judge(&record)
