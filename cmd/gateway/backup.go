@@ -23,10 +23,10 @@ func newBackupCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backup FILE",
 		Short: "Copy the store to a file, also while the gateway runs",
-		Long: `Copy the store, with every turn that was acknowledged before, to a file. The gateway goes on meanwhile. The
-file appears once it is whole, checked and on disk.
+		Long: `Copy the store, with every turn that was acknowledged before the copy, to a file. The gateway keeps running.
+The file appears when the copy is complete, checked and on disk.
 
-To restore: gateway stop, put the file in the place of gateway.db in the state folder, gateway run.`,
+To restore: gateway stop, replace gateway.db in the state folder by the file, gateway run.`,
 		Example: `  gateway backup /var/backups/gateway-$(date +%F).db
   gateway backup --force copy.db`,
 		Args:              cobra.ExactArgs(1),
@@ -59,7 +59,7 @@ To restore: gateway stop, put the file in the place of gateway.db in the state f
 	return cmd
 }
 
-// copyProgress says how much of a file has been copied, for as long as ctx lasts. wait returns once it says no more.
+// copyProgress shows how much of a file has been copied, until ctx ends. wait returns after the last update.
 func copyProgress(ctx context.Context, p *terminal.Progress, from, to string) (wait func()) {
 	if !p.Visible() {
 		return func() {}
@@ -78,7 +78,7 @@ func copyProgress(ctx context.Context, p *terminal.Progress, from, to string) (w
 	return telling.Wait
 }
 
-// copied is a share of a file. A copy has no gaps, so that it may be whole before it is as large.
+// copied is the text of the progress. A copy has no gaps, so a complete copy may be smaller than the store.
 func copied(part, whole int64) string {
 	return fmt.Sprintf("copying: %s of %s, %d%%", humanize.IBytes(uint64(part)), humanize.IBytes(uint64(whole)), min(100, 100*part/max(whole, 1)))
 }

@@ -12,11 +12,11 @@ func newChatCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "chat",
 		Short: "Talk to an agent in a terminal",
-		Long: `Talk to an agent in a terminal, in a session that can be left and come back to. A restart of the gateway does not
-disturb it: the answer goes on where it was.
+		Long: `Talk to an agent in a terminal. The session is kept, so the conversation can be continued later. A restart of the
+gateway does not interrupt an answer.
 
-Enter sends, Alt+Enter or Ctrl+J begins a new line, the up and down keys go through what was sent before, Esc cancels
-the turn that runs, PgUp and PgDn scroll. Ctrl+C leaves, and so does Ctrl+D on an empty input: what was sent goes on.`,
+Enter sends. Alt+Enter or Ctrl+J begins a new line. The up and down keys show earlier inputs. Esc cancels the running
+turn. PgUp and PgDn scroll. Ctrl+C, or Ctrl+D on an empty input, leaves the chat; turns that were sent continue.`,
 		Example: "  gateway chat\n  gateway chat --session review --agent claude",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -15,20 +15,20 @@ import (
 )
 
 const (
-	// completionTime is how long a key press waits for the gateway.
+	// completionTime bounds the wait of a key press for the gateway.
 	completionTime = 500 * time.Millisecond
-	// offered is how many names of a kind are offered.
+	// offered is the most names of a kind that are offered.
 	offered = 50
 )
 
-// plainWord is what may be offered to a shell: the names of sessions come from whoever talks to the gateway, and a
-// shell may evaluate what it is offered.
+// plainWord matches the words that are safe to offer to a shell: clients choose the names of sessions, and a shell may
+// evaluate a completion.
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@/+-]*$`)
 
-// offer asks the running gateway for names. It is silent when none runs, or none answers in time.
+// offer requests names from the running gateway.
 type offer func(ctx context.Context, c *client.Client) ([]cobra.Completion, error)
 
-// complete makes the offer for the first argument, or for a flag.
+// complete completes an argument or a flag with the offer, and with nothing when no gateway answers in time.
 func (o *options) complete(names offer) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		ctx := cmd.Context()
@@ -59,7 +59,7 @@ func first(complete cobra.CompletionFunc) cobra.CompletionFunc {
 	}
 }
 
-// completeFlag sets what a flag is completed with. A flag that is not there is a mistake in the program.
+// completeFlag sets the completion of a flag. It panics when the command has no such flag.
 func completeFlag(cmd *cobra.Command, name string, complete cobra.CompletionFunc) {
 	if err := cmd.RegisterFlagCompletionFunc(name, complete); err != nil {
 		panic(err)
@@ -81,7 +81,7 @@ func completeFolders(*cobra.Command, []string, string) ([]cobra.Completion, cobr
 	return nil, cobra.ShellCompDirectiveFilterDirs
 }
 
-// word is an offer with a description, and nothing when it is no plain word.
+// word is a completion with a description; none when the name is not a plain word.
 func word(name, description string) []cobra.Completion {
 	if !plainWord.MatchString(name) {
 		return nil
@@ -113,7 +113,7 @@ func agentNames(ctx context.Context, c *client.Client) (words []cobra.Completion
 	return words, err
 }
 
-// turnIDs offers the newest turns that have one of the statuses, joined by commas; all when it is empty.
+// turnIDs offers the newest turns with one of the statuses, separated by commas; empty for all.
 func turnIDs(status string) offer {
 	return func(ctx context.Context, c *client.Client) (words []cobra.Completion, err error) {
 		q := url.Values{"limit": {strconv.Itoa(offered)}}
@@ -128,7 +128,7 @@ func turnIDs(status string) offer {
 	}
 }
 
-// completeSending sets what the flags of a new turn are completed with.
+// completeSending sets the completion of the flags of a new turn.
 func (o *options) completeSending(cmd *cobra.Command) {
 	completeFlag(cmd, "session", o.complete(sessionNames))
 	completeFlag(cmd, "agent", o.complete(agentNames))

@@ -17,8 +17,8 @@ import (
 func newCheckCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use: "check", Short: "Check the configuration, and warn of missing programs", Args: cobra.NoArgs,
-		Long: `Say whether the configuration is valid: every problem at once, each with its place and what to try. Warns of what
-cannot work on this machine, such as programs that are not there. Exits with 78 when it is not valid.`,
+		Long: `Check the configuration and print every mistake, with its place and what to try. Warns of what cannot work on this
+machine, such as missing programs. Exits with 78 when the configuration is not valid.`,
 		Example: "  gateway check --config gateway.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := config.Load(o.source())
@@ -109,7 +109,7 @@ func writeTemplate(cmd *cobra.Command, path string, force bool) error {
 	if err != nil {
 		return advice.Errorf("writing the configuration: %w", err).Try("gateway config init PATH")
 	}
-	err = f.Chmod(0o600) // a file that was there may be open to others, and tokens go in here
+	err = f.Chmod(0o600) // an existing file may be readable by others, and the file will hold tokens
 	if err == nil {
 		_, err = f.Write(config.Template())
 	}

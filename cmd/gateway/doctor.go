@@ -20,16 +20,16 @@ func newDoctorCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check everything and print how to fix what is wrong",
-		Long: `Look at the configuration, the state folder, its disk and its lock, the address, the agents' programs, the
-token, the supervisor, the clock and the store, and say what is wrong and how to mend it. A gateway that runs is asked
-whether a restart would work, with its own configuration and environment. It changes nothing, whether a gateway runs
-or not. Exits with 1 when something does not work; warnings are no failure.`,
+		Long: `Check the configuration, the state folder, its disk and its lock, the address, the agents' programs, the
+token, the supervisor, the clock and the store. Print what is wrong and how to fix it. A running gateway checks whether
+a restart would work, with its own configuration and environment. The command changes nothing. Exits with 1 when it
+finds an error; warnings are not errors.`,
 		Example: `  gateway doctor
   gateway doctor --json | jq '.[] | select(.health != "ok")'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.url != "" || os.Getenv("GATEWAY_URL") != "" {
-				return usageError(advice.Errorf("doctor looks at this machine").Try("gateway doctor without --url and GATEWAY_URL, on the machine of the gateway"))
+				return usageError(advice.Errorf("doctor checks only this machine").Try("gateway doctor without --url and GATEWAY_URL, on the machine of the gateway"))
 			}
 			ctx, stop := interruptible(cmd)
 			defer stop()

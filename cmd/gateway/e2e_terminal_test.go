@@ -157,7 +157,7 @@ func TestProgressInATerminal(t *testing.T) {
 	_, _, code := h.gateway("send", "--no-wait", "--agent", "slow", "a long one")
 	require.Zero(t, code)
 	p := h.openPane("restart", "--drain-timeout", "1m")
-	p.await("restarting: Draining, waiting for a running turn, at most")
+	p.await("restarting: Draining, waiting for 1 running turn, at most")
 	_, _, code = h.gateway("resume")
 	require.Zero(t, code)
 	p.await("the restart was called off")

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -13,8 +14,8 @@ func newLanesCommand(o *options) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "lanes", Short: "List the lanes and their turns", Args: cobra.NoArgs,
-		Long: `List the lanes: how many of its sessions each runs at once, what runs and waits in it, how many attempts ignore
-that they were cancelled, and how long the oldest turn has waited.`,
+		Long: `List the lanes: how many sessions each lane runs at once, how many turns run and wait, how many abandoned attempts
+have not ended (STUCK), and how long the oldest queued turn has waited.`,
 		Example: "  gateway lanes\n  gateway lanes --json | jq '.lanes[] | select(.queued > 0)'\n  gateway lanes pause cron",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := o.connect()
@@ -40,16 +41,17 @@ that they were cancelled, and how long the oldest turn has waited.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.AddCommand(newLaneCommand(o, "pause", "Pause a lane: its queued turns do not start", true),
-		newLaneCommand(o, "resume", "Resume a lane: its queued turns start again", false))
+	cmd.AddCommand(newLaneCommand(o, "pause", "Pause a lane: its queued turns do not start",
+		"Running turns continue. New turns are accepted and wait. The pause survives restarts.", true),
+		newLaneCommand(o, "resume", "Resume a lane: its queued turns start again", "", false))
 	return cmd
 }
 
-func newLaneCommand(o *options, use, short string, paused bool) *cobra.Command {
+func newLaneCommand(o *options, use, short, long string, paused bool) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: use + " LANE", Short: short, Args: cobra.ExactArgs(1),
-		Long:              short + ". Running turns continue. New turns are accepted and wait. The pause survives restarts.",
+		Long:              strings.TrimSpace(short + ". " + long),
 		Example:           "  gateway lanes " + use + " cron",
 		ValidArgsFunction: first(o.complete(laneNames)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -72,7 +74,7 @@ func newLaneCommand(o *options, use, short string, paused bool) *cobra.Command {
 	return cmd
 }
 
-// comma puts a word behind a sentence.
+// comma prefixes a word with a comma; empty for an empty word.
 func comma(word string) string {
 	if word == "" {
 		return ""

@@ -9,8 +9,8 @@ import (
 )
 
 func main() {
-	// A process that is asked whether it could take over is in memory beside the gateway that asks, and most pages of
-	// the program that it has so far were only for what packages do before main.
+	// A successor that is checked is in memory beside the running gateway, and most of its pages so far were needed only
+	// to initialise packages.
 	if handoff.IsAsked() {
 		_ = process.Shed()
 	}

@@ -14,13 +14,13 @@ import (
 	"gateway/internal/advice"
 )
 
-// The manual pages are made from the commands by `make generate`, and not when they are asked for: what makes them
-// would take a part of the time in which each restart keeps clients waiting.
+// The manual pages are generated from the commands by `make generate`, and not at run time: the generator would slow
+// down each start, and clients wait for the start of a restart.
 //
 //go:embed manual/*.1
 var manual embed.FS
 
-// What stands in the embedded pages for the version and its month.
+// Placeholders in the embedded pages for the version and its month.
 const (
 	manualVersion = "gateway VERSION"
 	manualMonth   = "Jan 1970"
@@ -31,8 +31,8 @@ func newManCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "man --dir DIR",
 		Short: "Write one manual page for each command",
-		Long: `Write one manual page for each command, into a folder, which is made when it is missing. Pages that are there are
-replaced. The date in them is that of the sources, or SOURCE_DATE_EPOCH.`,
+		Long: `Write one manual page for each command into a folder, which is created when it is missing. Existing pages are
+replaced. Their date is that of the sources, or SOURCE_DATE_EPOCH.`,
 		Example: `  gateway man --dir ~/.local/share/man/man1 && man gateway-send
   gateway man --dir pages && man pages/gateway.1`,
 		Args: cobra.NoArgs,
@@ -53,7 +53,7 @@ replaced. The date in them is that of the sources, or SOURCE_DATE_EPOCH.`,
 	return cmd
 }
 
-// writeManual writes all pages, as of this version, and returns how many there are.
+// writeManual writes all pages, filled with this version, and returns their number.
 func writeManual(dir string) (int, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return 0, err

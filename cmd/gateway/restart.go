@@ -16,7 +16,7 @@ import (
 	"gateway/internal/terminal"
 )
 
-// pollEvery is how often a gateway that restarts or stops is asked.
+// pollEvery is the time between two requests to a gateway that restarts or stops.
 const pollEvery = 20 * time.Millisecond
 
 type lifecycleFlags struct {
@@ -46,10 +46,10 @@ func newRestartCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restart",
 		Short: "Restart the gateway without loss; running turns may finish",
-		Long: `Restart the gateway. Turns that run may finish, up to lifecycle.drain_timeout; new ones are accepted and wait.
-When the next gateway cannot take over, the restart is called off and this command says why. With --force or
---drain-timeout it waits less for turns (or longer): what still runs then is interrupted and runs again after the
-restart. Both also shorten a restart that is under way.`,
+		Long: `Restart the gateway. Running turns may finish, up to lifecycle.drain_timeout. New turns are accepted and wait.
+When the successor cannot take over, the restart is called off and this command prints why. --drain-timeout changes how
+long the restart waits for running turns, and --force does not wait. Turns that still run then are interrupted and run
+again after the restart. Both flags also change a restart that is already draining.`,
 		Example: `  gateway restart --reason "new version"
   gateway restart --explain
   gateway restart --drain-timeout 5m`,
@@ -122,14 +122,14 @@ func restart(cmd *cobra.Command, c *client.Client, f *lifecycleFlags) error {
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case errors.As(err, &refused) && refused.Code == client.NoToken: // it needed none, or took this one, when it was asked to restart
+		case errors.As(err, &refused) && refused.Code == client.NoToken: // the predecessor needed no token, or accepted this one
 			return fmt.Errorf("the restart has begun, but its result is unknown: %w", err)
 		case errors.As(err, &refused) && !refused.Passing():
 			return err
 		case err != nil && before.RespawnMode == fsm.ModeSupervisor && os.Getenv("MAINPID") != "":
-			// We are systemd's ExecReload: it starts the next one once this command has ended.
+			// This command is systemd's ExecReload: systemd starts the successor after the command has ended.
 			return report(cmd, f.asJSON, map[string]any{"outcome": "left to the supervisor"}, "left to the supervisor")
-		case err != nil: // on its way
+		case err != nil: // the gateway is restarting
 		case s.State == fsm.Running && (s.BootID != before.BootID || s.Generation > before.Generation):
 			if why, fell := since(s, before.Hop, fsm.RespawnFailed); fell && s.BootID == before.BootID {
 				return advice.Errorf("the gateway restarted in place, with the same program and configuration: the successor could not take over: %s", why).Try("fix that, then gateway restart")
@@ -160,7 +160,8 @@ func since(s client.Snapshot, hop uint64, event fsm.Event) (why string, found bo
 	return "", false
 }
 
-// explainRestart says what a restart would do, and for whom it would wait. One that would be called off is an error.
+// explainRestart prints what a restart would do and which turns it would wait for. A restart that would be called off is
+// an error.
 func explainRestart(cmd *cobra.Command, c *client.Client, asJSON bool) error {
 	s, err := c.Snapshot(cmd.Context())
 	if err != nil {
@@ -212,7 +213,7 @@ func newStopCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stop",
 		Short: "Stop the gateway; accepted turns are kept",
-		Long: `Stop the gateway. Turns that run are interrupted and run again at the next start. This command returns once
+		Long: `Stop the gateway. Running turns are interrupted and run again at the next start. This command returns when
 the state folder is free.`,
 		Example: `  gateway stop --reason maintenance`,
 		Args:    cobra.NoArgs,
@@ -252,7 +253,7 @@ func newResumeCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "resume",
 		Short: "Call off a restart that is still draining",
-		Long: `Call off a restart that is still draining: the gateway goes on as it was, and starts turns again. Exits with 1
+		Long: `Call off a restart that is still draining: the gateway continues unchanged and starts turns again. Exits with 1
 when there is nothing to call off.`,
 		Example: `  gateway resume --reason "not now"`,
 		Args:    cobra.NoArgs,
@@ -276,7 +277,7 @@ when there is nothing to call off.`,
 	return cmd
 }
 
-// restartProgress says what a restart waits for, given the latest answer of the gateway.
+// restartProgress returns what a restart waits for, given the latest answer of the gateway.
 func restartProgress(s client.Snapshot, err error, now time.Time) string {
 	switch {
 	case err != nil:
@@ -288,7 +289,7 @@ func restartProgress(s client.Snapshot, err error, now time.Time) string {
 	}
 	text := fmt.Sprintf("restarting: Draining, waiting for %d running turns", s.Turns.Running)
 	if s.Turns.Running == 1 {
-		text = "restarting: Draining, waiting for a running turn"
+		text = "restarting: Draining, waiting for 1 running turn"
 	}
 	if left := s.Deadline.Sub(now).Round(time.Second); !s.Deadline.IsZero() && left > 0 {
 		text += fmt.Sprintf(", at most %s more", left)
@@ -296,7 +297,7 @@ func restartProgress(s client.Snapshot, err error, now time.Time) string {
 	return text
 }
 
-// pause waits between two tries; false when ctx ended.
+// pause waits for d; it returns false when ctx ended.
 func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -22,7 +22,7 @@ import (
 	"gateway/internal/terminal"
 )
 
-// options are the flags that every command takes.
+// options are the flags that all commands share.
 type options struct {
 	configFile string
 	stateDir   string
@@ -30,7 +30,7 @@ type options struct {
 	token      string
 }
 
-// source is where the configuration comes from, given the flags.
+// source is where the configuration is read from, given the flags.
 func (o *options) source() config.Source {
 	s := config.Source{File: o.configFile, Flags: make(map[string]string)}
 	if o.stateDir != "" {
@@ -60,12 +60,12 @@ func newRootCommand(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "gateway",
 		Short: "A daemon in front of AI agents that loses nothing it accepted",
-		Long: `A daemon in front of AI agents. Clients hand it turns, over HTTP or with these commands; it writes each one down
-before it says yes, runs it in its lane, streams the answer and keeps it. Nothing that it accepted is lost: not on stop,
-restart, upgrade, crash or power loss.
+		Long: `A daemon in front of AI agents. Clients send it turns over HTTP or with these commands. The gateway writes each
+turn to disk before it acknowledges the turn, runs the turn in its lane, streams the answer and keeps it. Nothing that
+was accepted is lost: not on stop, restart, upgrade, crash or power loss.
 
 The commands find the gateway by its state folder (--state-dir, GATEWAY_STATE_DIR, or the configuration) and need no
-token there. With --url and --token they talk to one elsewhere.`,
+token there. With --url and --token they talk to a remote gateway.`,
 		Example: `  gateway run
   gateway send "hello"
   gateway doctor`,
@@ -124,7 +124,7 @@ func wrapArgs(cmd *cobra.Command) {
 	}
 }
 
-// flagError says what a flag would have taken, in words that are not Go's.
+// flagError returns an error of usage with an example of a valid value, without Go's words for types.
 func flagError(cmd *cobra.Command, err error) error {
 	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		flag := invalid.GetFlag()
@@ -135,10 +135,10 @@ func flagError(cmd *cobra.Command, err error) error {
 	return usageError(advice.Default(err, cmd.CommandPath()+" --help"))
 }
 
-// exitError is an error with the process's exit code. What a person reads of it ends in a Try line.
+// exitError is an error with the process's exit code. Its text for people ends in a Try line.
 type exitError struct {
 	code fsm.ExitCode
-	err  error // nil when everything was said already
+	err  error // nil when the output is already complete
 }
 
 func (e *exitError) Error() string {
@@ -154,7 +154,7 @@ func usageError(err error) error {
 	return &exitError{fsm.ExitUsage, advice.Default(err, "gateway --help")}
 }
 
-// exitCode says what the error is to a script: 1 unless it knows better.
+// exitCode returns the exit code of an error: 1 for an error without one of its own.
 func exitCode(err error) fsm.ExitCode {
 	var e *exitError
 	switch {
@@ -178,15 +178,15 @@ func complain(w io.Writer, err error) {
 	_, _ = fmt.Fprintf(w, "gateway: %s\n", advice.Default(err, "gateway --help"))
 }
 
-// interruptible returns the command's context, which the first Ctrl-C ends: what waits can then say what
-// goes on without it. The second one ends the process.
+// interruptible returns the command's context, which the first Ctrl-C ends, so that a command that waits
+// can print what continues without it. The second Ctrl-C ends the process.
 func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
 }
 
-// needTerminal refuses to fill a terminal where there is none.
+// needTerminal returns an error of usage unless both are a terminal.
 func needTerminal(in io.Reader, out io.Writer, name, try string) error {
 	if !terminal.Fillable(in, out) {
 		return usageError(advice.Errorf("%s needs a terminal", name).Try(try))

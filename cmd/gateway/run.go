@@ -14,11 +14,11 @@ func newRunCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the gateway until it is stopped",
-		Long: `Run the gateway until it is stopped. Without a file it uses the defaults: loopback, state in the user's
+		Long: `Run the gateway until it is stopped. Without a configuration file it uses the defaults: loopback, the user's
 state folder, the echo agent.
 
-SIGTERM and SIGINT stop it, SIGHUP restarts it without loss. Exits with 0 when it stopped cleanly or handed over, 1 when
-it could not start, 2 when a deadline passed, 3 when the server failed, 64 for wrong usage, and 78 when it will not
+SIGTERM and SIGINT stop the gateway. SIGHUP restarts it without loss. Exits with 0 after a clean stop or a hand-over, 1
+when it could not start, 2 when a deadline passed, 3 when the server failed, 64 for wrong usage, and 78 when it cannot
 start until a person acts.`,
 		Example: `  gateway run
   gateway run --config gateway.yaml --listen 127.0.0.1:0

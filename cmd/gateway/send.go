@@ -20,13 +20,11 @@ import (
 )
 
 const (
-	// inputLimit bounds what is read from standard input: no gateway takes more.
+	// inputLimit bounds what is read from standard input, in bytes: no gateway accepts more.
 	inputLimit = config.MaxInput
-	// absence is how long a gateway that went away may take to come back before `send` stops waiting. The
-	// turn goes on all the same.
+	// absence is how long `send` waits for a gateway that was lost. The turn continues without `send`.
 	absence = 30 * time.Second
-	// handOver is what a turn gets to be accepted, however short the wait for its answer: with its id one
-	// can come back.
+	// handOver is the least time for a turn to be accepted, however short --timeout is: the id finds the turn later.
 	handOver = 2 * time.Second
 )
 
@@ -42,7 +40,7 @@ func newSendCommand(o *options) *cobra.Command {
 		Use:   "send [TEXT | -]",
 		Short: "Send a turn to an agent and stream the answer",
 		Long: `Send a turn to an agent and stream the answer. With - or without TEXT the input is read from
-standard input. A restart of the gateway does not disturb it. Ctrl-C ends the command, and the turn continues.
+standard input. A restart of the gateway does not interrupt the answer. Ctrl-C ends the command, and the turn continues.
 Exits with 1 when the turn failed or was cancelled.`,
 		Example: `  gateway send "hello"
   gateway send --session review --agent claude "Read the diff and list what looks wrong"
@@ -137,7 +135,7 @@ func send(ctx context.Context, cmd *cobra.Command, c *client.Client, f *sending,
 		return err
 	}
 	if f.noWait {
-		ctx = accepting // there is nothing to wait for but the document
+		ctx = accepting // only the document is awaited
 	} else {
 		a := terminal.NewAnswer(cmd.OutOrStdout(), cmd.ErrOrStderr(), f.asJSON)
 		if err := errors.Join(c.Follow(ctx, id, patience, a.Take), a.End()); err != nil {
@@ -165,7 +163,7 @@ func send(ctx context.Context, cmd *cobra.Command, c *client.Client, f *sending,
 	return nil
 }
 
-// kept says of a turn that was accepted where it can be found although err ended the wait for it.
+// kept adds to an error that ended the wait for an accepted turn how to find the turn.
 func kept(id string, err error) error {
 	if absent, ok := errors.AsType[*client.AbsentError](err); ok {
 		return advice.Errorf("lost the gateway (%s); turn %s was accepted and continues when the gateway is back", absent.Where, id).Tryf("%s, then gateway turns show %s", absent.Try, id)

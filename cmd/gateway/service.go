@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	// serviceSlack is what the manager waits beyond the gateway's own deadlines.
+	// serviceSlack is how much longer than the gateway's own deadlines systemd waits.
 	serviceSlack = 15 * time.Second
 	// serviceTime bounds a call of systemctl.
 	serviceTime = 90 * time.Second
@@ -40,14 +40,14 @@ func newServiceCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "service",
 		Short: "Run the gateway under systemd",
-		Long:  "Write, show and remove the unit files that have systemd run the gateway, for this user or for the machine.",
+		Long:  "Write, show and remove the unit files with which systemd runs the gateway, for this user or for the machine.",
 		Example: `  gateway service install --now
   gateway service status`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.PersistentFlags()
-	flags.BoolVar(&f.user, "user", false, "for this user (the default, unless root asks)")
+	flags.BoolVar(&f.user, "user", false, "for this user (the default, except for root)")
 	flags.BoolVar(&f.system, "system", false, "for the whole machine")
 	flags.StringVar(&f.name, "name", "gateway", "name of the service")
 	cmd.MarkFlagsMutuallyExclusive("user", "system")
@@ -68,9 +68,9 @@ func newServiceInstallCommand(o *options, f *serviceFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "install",
 		Short: "Write the unit files; --now starts the service",
-		Long: `Write the unit files of systemd. The service restarts without loss on "systemctl reload", is watched, and is
-started again when it dies, but not when a person must act first. With --socket systemd opens the address, so
-that connections wait even while no gateway runs.`,
+		Long: `Write the unit files of systemd. "systemctl reload" restarts the gateway without loss. systemd watches the
+gateway and starts it again after a crash, but not when a person must act first. With --socket systemd opens the
+address, so that connections wait while no gateway runs.`,
 		Example: `  gateway service install --now
   gateway service install --print --socket
   sudo gateway service install --system --config /etc/gateway.yaml`,
@@ -124,15 +124,15 @@ that connections wait even while no gateway runs.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&runAs, "run-as", "", "user of a system service; without it one that exists while the service runs")
+	cmd.Flags().StringVar(&runAs, "run-as", "", "user of a system service; without it a user that exists only while the service runs")
 	cmd.Flags().BoolVar(&socket, "socket", false, "let systemd open the address")
 	cmd.Flags().BoolVar(&show, "print", false, "print the files and change nothing")
 	cmd.Flags().BoolVar(&now, "now", false, "start the service too, and at every boot")
 	return cmd
 }
 
-// unit describes the service of this executable with the configuration on disk, which must be valid, and names
-// the variables that decide something here and will not there.
+// unit describes the service of this executable with the configuration on disk, which must be valid. elsewhere names
+// the variables that are set in this environment and will not be in the service's.
 func (o *options) unit(f *serviceFlags, runAs string, socket bool) (u service.Unit, elsewhere []string, err error) {
 	executable, err := handoff.Executable(os.Args[0])
 	if err != nil {
@@ -186,10 +186,10 @@ func newServiceUninstallCommand(f *serviceFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := service.Installed(dir, f.name); err != nil { // nor is it stopped
+			if _, err := service.Installed(dir, f.name); err != nil { // a unit that gateway did not write is not stopped either
 				return err
 			}
-			// Errors: it may not be enabled, or no manager runs; the files go all the same.
+			// An error does not keep the files: the service may not be enabled, or no systemd runs.
 			_, disabled := f.call(cmd.Context(), "disable", "--now", f.name+".service", f.name+".socket")
 			removed, err := service.Remove(dir, f.name)
 			if err != nil {
@@ -264,7 +264,7 @@ func newServiceStatusCommand(f *serviceFlags) *cobra.Command {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), doc)
 			}
-			w := terminal.NewTable(cmd.OutOrStdout()) // facts, which are not cut
+			w := terminal.NewTable(cmd.OutOrStdout()) // without headings, so that nothing is cut
 			w.Row("SERVICE", f.name)
 			w.Row("files", cmp.Or(strings.Join(doc.Files, ", "), "none; gateway service install writes them"))
 			if !doc.Reachable {
@@ -288,7 +288,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// systemctl is the command for a person to type.
+// systemctl is the command line for a person to type.
 func (f *serviceFlags) systemctl(args ...string) string {
 	return strings.Join(append(append([]string{"systemctl"}, f.scope()...), args...), " ")
 }

@@ -46,16 +46,16 @@ func newSessionsCommand(o *options) *cobra.Command {
 		newSessionCommand(o, "resume SESSION", "Resume a session: its queued turns start again", "",
 			1, func([]string) client.SessionChange { return client.SessionChange{Paused: new(false)} }),
 		newSessionCommand(o, "mode SESSION MODE", "Set what a new turn does when others of the session wait or run",
-			`followup waits in line. collect joins what waits to one turn, so that the agent gets all that gathered while
-it was busy as one input. interrupt cancels what comes before it and runs next. With agent the session goes
-back to what its agent's configuration says.`,
+			`followup waits in line. collect joins the waiting turn, so that the agent gets everything that arrived while
+it was busy as one input. interrupt cancels the turns before it and runs next. agent removes the mode of the
+session; the agent's configuration decides again.`,
 			2, func(args []string) client.SessionChange {
 				return client.SessionChange{Mode: new(strings.TrimPrefix(args[1], "agent"))}
 			}))
 	return cmd
 }
 
-// newSessionCommand changes what the arguments after the session's name say.
+// newSessionCommand is a command that changes a session as the arguments after its name specify.
 func newSessionCommand(o *options, use, short, long string, n int, change func(args []string) client.SessionChange) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{

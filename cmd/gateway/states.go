@@ -49,7 +49,7 @@ func newStatesCommand(o *options) *cobra.Command {
 	return cmd
 }
 
-// printHistory prints the journal: one JSON document a line for programs.
+// printHistory prints the journal: a table for people, one JSON document a line for programs.
 func printHistory(out io.Writer, dir string, asJSON bool) error {
 	w := terminal.NewTable(out, "HOP", "TIME", "BOOT", "FROM", "EVENT", "TO", "ACTOR", "LASTED", "REASON")
 	if asJSON {

@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	// exitNotRunning is what `status` exits with when nothing runs.
+	// exitNotRunning is the exit code of `status` when no gateway runs.
 	exitNotRunning = 3
-	// askAgain is the time until a gateway is asked again that cut the first answer off.
+	// askAgain is the time to the second request after the first answer was cut off.
 	askAgain = 200 * time.Millisecond
 )
 
@@ -54,7 +54,7 @@ func newStatusCommand(o *options) *cobra.Command {
 				})
 			}
 			s, err := c.Snapshot(cmd.Context())
-			if client.CutOff(err) && pause(cmd.Context(), askAgain) { // it restarts, or was killed this instant
+			if client.CutOff(err) && pause(cmd.Context(), askAgain) { // the gateway restarts, or was just killed
 				s, err = c.Snapshot(cmd.Context())
 			}
 			if nobody, ok := errors.AsType[*client.AbsentError](err); ok {
@@ -150,7 +150,7 @@ func printChange(w io.Writer, c client.StatusChange, asJSON bool) error {
 	return nil
 }
 
-// describeChange is the change in words.
+// describeChange is the text of a change.
 func describeChange(c client.StatusChange) string {
 	text := fmt.Sprintf("%-12s", c.State)
 	if c.Turns != nil {
@@ -169,7 +169,7 @@ func describeChange(c client.StatusChange) string {
 	return strings.TrimRight(text, " ")
 }
 
-// printAbsence says what the last process was doing when none answers.
+// printAbsence prints the last hop and the failed starts of a gateway that does not answer.
 func printAbsence(w io.Writer, c *client.Client, asJSON bool) error {
 	if c.StateDir() == "" {
 		if asJSON {
@@ -185,7 +185,7 @@ func printAbsence(w io.Writer, c *client.Client, asJSON bool) error {
 		if json.Unmarshal(line, &h) != nil || h.To == "" {
 			return
 		}
-		// A predecessor writes its last hop beside the first ones of its successor.
+		// A predecessor may write its last hop after the first hops of its successor.
 		if last == nil || h.BootID == last.BootID || !seen[h.BootID] {
 			last = &h
 		}

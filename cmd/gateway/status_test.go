@@ -88,7 +88,7 @@ func TestProgressSaysWhatARestartWaitsFor(t *testing.T) {
 	s.State, s.Turns.Running, s.Deadline = "Draining", 2, now.Add(25*time.Second)
 	require.Equal(t, "restarting: Draining, waiting for 2 running turns, at most 25s more", restartProgress(s, nil, now))
 	s.Turns.Running, s.Deadline = 1, time.Time{}
-	require.Equal(t, "restarting: Draining, waiting for a running turn", restartProgress(s, nil, now))
+	require.Equal(t, "restarting: Draining, waiting for 1 running turn", restartProgress(s, nil, now))
 	require.Equal(t, "restarting: the successor is starting", restartProgress(s, io.EOF, now))
 	require.Equal(t, "copying: 1.0 MiB of 4.0 MiB, 25%", copied(1<<20, 4<<20))
 	require.Equal(t, "copying: 5.0 MiB of 4.0 MiB, 100%", copied(5<<20, 4<<20))

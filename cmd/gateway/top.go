@@ -10,11 +10,11 @@ func newTopCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "top",
 		Short: "Watch lanes and turns live; pause lanes and cancel turns",
-		Long: `Watch the state, the lanes, the turns that run and the latest ones. It goes on through restarts, and shows the
-states as they pass.
+		Long: `Watch the state, the lanes, the running turns and the latest turns. The display continues through restarts and
+shows each state.
 
-The arrow keys, or j and k, choose a line; p pauses or resumes the lane, c cancels the turn after a question, / shows
-only lanes and turns in which a text occurs, q leaves.`,
+The arrow keys, or j and k, select a line. p pauses or resumes the lane. c cancels the turn, after a confirmation. /
+filters lanes and turns by a text. q quits.`,
 		Example: "  gateway top\n  gateway top --url https://host:18789",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -24,7 +24,7 @@ func newTurnsCommand(o *options) *cobra.Command {
 	}
 	cmd.Flags().AddFlagSet(list.Flags())
 	cmd.AddCommand(list, newTurnCommand(o, "show", "Show one turn", plainly((*client.Client).Turn), ""),
-		newTurnCommand(o, "cancel", "Cancel a turn that waits or runs", cancelTurn, "queued,running"),
+		newTurnCommand(o, "cancel", "Cancel a queued or running turn", cancelTurn, "queued,running"),
 		newTurnCommand(o, "retry", "Put a failed or cancelled turn back at the head of its session", plainly((*client.Client).RetryTurn), "failed,cancelled"),
 		newTurnCommand(o, "delete", "Delete a turn that has ended, with its events and its idempotency key", plainly((*client.Client).DeleteTurn), "completed,failed,cancelled"))
 	return cmd
@@ -74,7 +74,7 @@ func newTurnsListCommand(o *options) *cobra.Command {
 	cmd.Flags().IntVar(&limit, "limit", 20, "how many, at most 1000")
 	for name, help := range map[string]string{
 		"session": "only of this session", "lane": "only of this lane", "agent": "only of this agent",
-		"status": "only with one of these, joined by commas: queued, running, completed, failed, cancelled", "before": "only older than the turn with this id",
+		"status": "only with one of these statuses, separated by commas: queued, running, completed, failed, cancelled", "before": "only older than the turn with this id",
 	} {
 		filter[name] = cmd.Flags().String(name, "", help)
 	}
@@ -82,7 +82,7 @@ func newTurnsListCommand(o *options) *cobra.Command {
 	return cmd
 }
 
-// completeTurns sets what the filters are completed with.
+// completeTurns sets the completion of the filters.
 func (o *options) completeTurns(cmd *cobra.Command) {
 	completeFlag(cmd, "session", o.complete(sessionNames))
 	completeFlag(cmd, "lane", o.complete(laneNames))
@@ -91,10 +91,10 @@ func (o *options) completeTurns(cmd *cobra.Command) {
 	completeFlag(cmd, "status", choices("queued", "running", "completed", "failed", "cancelled"))
 }
 
-// turnAction does something to a turn, and returns what it is then. What a person should know besides is the note.
+// turnAction acts on a turn and returns the turn afterwards. The note is for people; empty for none.
 type turnAction func(ctx context.Context, c *client.Client, id string) (t queue.Turn, note string, err error)
 
-// plainly is an action of which there is nothing to note.
+// plainly is an action without a note.
 func plainly(act func(*client.Client, context.Context, string) (queue.Turn, error)) turnAction {
 	return func(ctx context.Context, c *client.Client, id string) (t queue.Turn, note string, err error) {
 		t, err = act(c, ctx, id)
@@ -102,20 +102,20 @@ func plainly(act func(*client.Client, context.Context, string) (queue.Turn, erro
 	}
 }
 
-// cancelTurn looks first: the gateway answers the same when there was nothing to cancel any more.
+// cancelTurn reads the turn first: the gateway's answer is the same for a turn that was already cancelled.
 func cancelTurn(ctx context.Context, c *client.Client, id string) (t queue.Turn, note string, err error) {
 	before, err := c.Turn(ctx, id)
 	if err != nil {
 		return before, "", err
 	}
 	if before.Status == queue.Cancelled && before.FinishedAt != nil {
-		note = fmt.Sprintf("turn %s was cancelled already, at %s", before.ID, before.FinishedAt.Local().Format(time.DateTime))
+		note = fmt.Sprintf("turn %s was already cancelled, at %s", before.ID, before.FinishedAt.Local().Format(time.DateTime))
 	}
 	t, err = c.CancelTurn(ctx, id)
 	return t, note, err
 }
 
-// newTurnCommand acts on one turn; it offers those that have one of the statuses.
+// newTurnCommand is a command that acts on one turn. It completes the ids of turns with one of the statuses.
 func newTurnCommand(o *options, use, short string, act turnAction, statuses string) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{

@@ -12,7 +12,7 @@ import (
 // stamped is set by the linker; see the Makefile.
 var stamped string
 
-// version is what was stamped, or what the build recorded.
+// version is the stamped version, or else the version that the build recorded.
 func version() string {
 	if stamped != "" {
 		return stamped
@@ -40,7 +40,7 @@ func newVersionCommand() *cobra.Command {
 	return cmd
 }
 
-// buildTime is that of the sources, zero when the build did not record it.
+// buildTime is the time of the sources; zero when the build did not record it.
 func buildTime() time.Time {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
