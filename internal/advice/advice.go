@@ -1,5 +1,5 @@
-// Package advice is errors that say what to try. What went wrong and what to try are separate fields, and the line that a
-// person reads behind the message is written here and nowhere else.
+// Package advice defines errors with advice. What went wrong and what to try are separate fields. Only this package writes
+// the Try line that people read after the message.
 package advice
 
 import (
@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// line is what stands between a message and what to try.
+// line separates a message from what to try.
 const line = "\nTry: "
 
-// Error is an error with advice. Its text is the message and, on a line of its own, what to try; without advice it is the
-// message alone. Wrapped by %w at the end of another message, the line stays last.
+// Error is an error with advice. Its text is the message and, on a second line, what to try; without advice it is only the
+// message. When %w wraps it at the end of another message, the line stays last.
 type Error struct {
 	Err error  // what went wrong
 	Try string // what to try, such as a command; empty for none
@@ -27,16 +27,16 @@ type Message struct{ err error }
 // Errorf formats a message as [fmt.Errorf] does, %w included.
 func Errorf(format string, args ...any) Message { return Message{fmt.Errorf(format, args...)} }
 
-// Wrap takes an error for the message.
+// Wrap makes an error the message.
 func Wrap(err error) Message { return Message{err} }
 
 // Try returns the error with what to try.
 func (m Message) Try(what string) error { return &Error{m.err, what} }
 
-// Tryf is as Try, with a text that is formatted as [fmt.Sprintf] does.
+// Tryf is Try with a text that is formatted as [fmt.Sprintf] does.
 func (m Message) Tryf(format string, args ...any) error { return m.Try(fmt.Sprintf(format, args...)) }
 
-// Default adds what to try to an error that does not say so itself.
+// Default adds what to try to an error without advice.
 func Default(err error, what string) error {
 	if strings.Contains(err.Error(), "Try:") {
 		return err
@@ -44,7 +44,7 @@ func Default(err error, what string) error {
 	return Wrap(err).Try(what)
 }
 
-// Text is a message and what to try as people read it.
+// Text joins a message and what to try for people.
 func Text(message, what string) string {
 	if what == "" {
 		return message
@@ -52,14 +52,14 @@ func Text(message, what string) string {
 	return message + line + what
 }
 
-// Split returns the message of an error without its advice, and what to try; empty when the error does not say. The text
-// decides, because an error may come from another process.
+// Split returns the message of an error without its advice, and what to try; empty for none. It parses the text, because
+// an error may come from another process.
 func Split(err error) (message, what string) {
 	message, what, _ = strings.Cut(err.Error(), line)
 	return message, what
 }
 
-// Sentence splits a message of the API, which has what to try behind it as a sentence of its own.
+// Sentence splits a message of the API, in which what to try is the last sentence.
 func Sentence(text string) (message, what string) {
 	if message, what, found := strings.Cut(text, ". Try: "); found {
 		return message, what

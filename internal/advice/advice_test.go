@@ -24,7 +24,7 @@ func TestAdviceStandsOnTheLastLine(t *testing.T) {
 
 	require.Equal(t, wrapped, Default(wrapped, "something else"))
 	require.EqualError(t, Default(io.EOF, "gateway --help"), "EOF\nTry: gateway --help")
-	require.EqualError(t, Wrap(io.EOF).Try(""), "EOF", "no advice is no line")
+	require.EqualError(t, Wrap(io.EOF).Try(""), "EOF", "no line without advice")
 	message, try = Split(io.EOF)
 	require.Equal(t, "EOF", message)
 	require.Empty(t, try)
@@ -42,8 +42,8 @@ func TestAMessageOfTheAPIIsSplit(t *testing.T) {
 	}
 }
 
-// What to try is a field: no other package writes the line.
-func TestNobodyElseWritesTheLine(t *testing.T) {
+// What to try is a field: no other package writes the Try line.
+func TestOnlyThisPackageWritesTheTryLine(t *testing.T) {
 	require.NoError(t, filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.HasSuffix(path, "advice/advice.go") {
 			return err
