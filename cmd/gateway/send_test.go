@@ -171,5 +171,5 @@ func TestSendGivenUpBeforeTheAnswerNamesTheKeyThatMakesARepeatSafe(t *testing.T)
 	}, clienttest.Cut, map[string]any{})
 	stderr, code := command(ctx, strings.NewReader(""), &bytes.Buffer{}, "send", "hello", "--key", "k-1", "--state-dir", dir)
 	require.Equal(t, 1, code)
-	require.Contains(t, stderr, "it may have accepted the turn\nTry: the same again with --key k-1")
+	require.Contains(t, stderr, "it may have accepted the turn\nTry: the same command with --key k-1")
 }

@@ -1,6 +1,5 @@
-// Package client is how commands talk to a gateway. It knows the documents that a gateway answers with, and nothing of the
-// process behind them: whatever it asks, the answer may come from the next process image, and a gateway that is away for
-// a moment is asked again.
+// Package client is the commands' client of a gateway. It depends on the documents that a gateway returns, and not on the
+// process: the answer to any request may come from a successor, and a request to a gateway that is restarting is retried.
 package client
 
 import (
@@ -23,19 +22,19 @@ import (
 	"gateway/internal/statedir"
 )
 
-// answerLimit bounds what is read of one answer, in bytes.
+// answerLimit bounds one answer, in bytes.
 const answerLimit = 64 << 20
 
-// Client talks to a gateway: over the control socket of its state folder, or over its URL.
+// Client sends requests to a gateway, over the control socket of its state folder or over its URL.
 type Client struct {
 	http     *http.Client
 	base     string
 	token    string
-	stateDir string // empty for a gateway elsewhere
+	stateDir string // empty for a remote gateway
 }
 
-// At returns a client of the gateway at a URL, which is contacted by the first request. There is no time limit but the
-// context's: while a gateway restarts, connections wait. The token is empty for a gateway that asks for none.
+// At returns a client of the gateway at a URL. The first request connects. The context is the only time limit: while a
+// gateway restarts, connections wait. The token is empty for a gateway without tokens.
 func At(base, token string) (*Client, error) {
 	u, err := url.Parse(base)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
@@ -44,8 +43,8 @@ func At(base, token string) (*Client, error) {
 	return &Client{http: &http.Client{}, base: strings.TrimSuffix(base, "/"), token: token}, nil
 }
 
-// In returns a client of the gateway of a state folder, over its control socket, where no token is needed. Otherwise it
-// is as from At.
+// In returns a client of the gateway of a state folder, over its control socket, which needs no token. Otherwise it works
+// like the client that At returns.
 func In(stateDir string) *Client {
 	return &Client{
 		base: "http://gateway", stateDir: stateDir,
@@ -55,7 +54,7 @@ func In(stateDir string) *Client {
 	}
 }
 
-// Name is how messages call the gateway.
+// Name is the gateway's name in messages.
 func (c *Client) Name() string {
 	if c.stateDir != "" {
 		return "the gateway of the state folder " + c.stateDir
@@ -68,15 +67,15 @@ type APIError struct {
 	Status  int    `json:"-"` // of HTTP
 	Message string `json:"message"`
 	Code    string `json:"code"`
-	Try     string `json:"-"` // which the gateway sends as the end of its message; empty for none
+	Try     string `json:"-"` // the gateway sends it at the end of the message; empty for none
 }
 
 func (e *APIError) Error() string { return advice.Text(e.Message, e.Try) }
 
-// NoToken is the code of a gateway that needs a token, or for another one.
+// NoToken is the code of a refusal because the token is missing or wrong.
 const NoToken = "invalid_api_key"
 
-// Passing reports whether the refusal is one of a moment: the gateway, or a proxy before it, is on its way.
+// Passing reports whether the refusal is temporary: the gateway is restarting, or a proxy does not reach it.
 func (e *APIError) Passing() bool {
 	switch e.Status {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
@@ -85,28 +84,28 @@ func (e *APIError) Passing() bool {
 	return false
 }
 
-// AbsentError says that nobody listens where a gateway was looked for.
+// AbsentError reports that no gateway listens at the address or in the state folder.
 type AbsentError struct{ Where, Try string }
 
 func (e *AbsentError) Error() string { return advice.Text(e.Where, e.Try) }
 
-// notRunning reports whether an error means that nobody listens.
+// notRunning reports whether an error means that no process listens.
 func notRunning(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// CutOff reports whether an error means that somebody listened and then let go, as in a restart.
+// CutOff reports whether an error means that a process accepted the connection and closed it, as in a restart.
 func CutOff(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// StateDir is the state folder, empty for a gateway elsewhere.
+// StateDir is the state folder; empty for a remote gateway.
 func (c *Client) StateDir() string { return c.stateDir }
 
-// URL is the address of a gateway elsewhere.
+// URL is the address of a remote gateway.
 func (c *Client) URL() string { return c.base }
 
-// CloseIdleConnections gives up connections that nothing uses.
+// CloseIdleConnections closes connections that are not in use.
 func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }
 
 // explain turns an error of a request into one for people.
@@ -123,7 +122,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	case notRunning(err):
 		return &AbsentError{"no gateway answers at " + c.base, "gateway status on its machine"}
 	case errors.Is(err, fs.ErrPermission):
-		return advice.Errorf("%s is another user's: %w", c.Name(), fs.ErrPermission).Try("as that user, or with --url and --token")
+		return advice.Errorf("%s belongs to another user: %w", c.Name(), fs.ErrPermission).Try("as that user, or with --url and --token")
 	case errors.As(err, &transport):
 		return advice.Errorf("%s does not answer: %w", c.Name(), transport.Err).Try("gateway status")
 	default:
@@ -131,7 +130,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	}
 }
 
-// request makes a request; a status that is no success is an APIError.
+// request sends a request. A status of 300 or more is an APIError.
 func (c *Client) request(ctx context.Context, method, path string, body any, header http.Header) (*http.Response, error) {
 	var reader io.Reader
 	if body != nil {
@@ -168,7 +167,7 @@ func (c *Client) request(ctx context.Context, method, path string, body any, hea
 		return nil, fmt.Errorf("reading the answer: %w", err)
 	}
 	if json.Unmarshal(text, &doc) != nil || doc.Error.Message == "" {
-		doc.Error.Message, doc.Error.Try = fmt.Sprintf("%s answered %s, which is not the answer of a gateway", c.Name(), resp.Status), "another --url"
+		doc.Error.Message, doc.Error.Try = fmt.Sprintf("%s returned %s, which is not the answer of a gateway", c.Name(), resp.Status), "another --url"
 	} else {
 		doc.Error.Message, doc.Error.Try = advice.Sentence(doc.Error.Message)
 	}
@@ -183,7 +182,7 @@ func (c *Client) request(ctx context.Context, method, path string, body any, hea
 	return nil, &doc.Error
 }
 
-// call makes a request and decodes the answer into `into`, unless that is nil.
+// call sends a request and decodes the answer into `into`, unless `into` is nil.
 func (c *Client) call(ctx context.Context, method, path string, body, into any, header http.Header) error {
 	resp, err := c.request(ctx, method, path, body, header)
 	if err != nil {
@@ -199,7 +198,7 @@ func (c *Client) call(ctx context.Context, method, path string, body, into any, 
 	return nil
 }
 
-// stream asks for events. The error is one for people.
+// stream requests events. The error is for people.
 func (c *Client) stream(ctx context.Context, path string) (io.ReadCloser, error) {
 	resp, err := c.request(ctx, http.MethodGet, path, nil, http.Header{"Accept": {"text/event-stream"}})
 	if err != nil {
@@ -212,7 +211,7 @@ func (c *Client) stream(ctx context.Context, path string) (io.ReadCloser, error)
 	return resp.Body, nil
 }
 
-// unreadable is the error of an answer that no gateway gives.
+// unreadable is the error for an answer that cannot be from a gateway.
 func (c *Client) unreadable(err error) error {
 	return advice.Errorf("reading the answer of %s: %w", c.Name(), err).Try("gateway status")
 }

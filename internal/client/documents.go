@@ -19,12 +19,12 @@ type Snapshot struct {
 	History []fsm.Hop `json:"history"` // oldest first
 }
 
-// Snapshot asks for the state and the history.
+// Snapshot returns the state and the history.
 func (c *Client) Snapshot(ctx context.Context) (s Snapshot, err error) {
 	return s, c.call(ctx, http.MethodGet, "/v1/lifecycle", nil, &s, nil)
 }
 
-// Alive returns an error when nobody answers. Each call opens a connection of its own.
+// Alive returns an error when no gateway answers. Each call opens a new connection.
 func (c *Client) Alive(ctx context.Context) error {
 	c.http.CloseIdleConnections()
 	return c.call(ctx, http.MethodGet, "/healthz", nil, nil, nil)
@@ -33,22 +33,22 @@ func (c *Client) Alive(ctx context.Context) error {
 // Change is a request to the lifecycle. All fields may be empty.
 type Change struct {
 	Reason string `json:"reason,omitempty"`
-	Turn   string `json:"turn,omitempty"`          // the turn that asks, which a restart does not wait for
+	Turn   string `json:"turn,omitempty"`          // the turn that requests the restart; the drain does not wait for it
 	Drain  string `json:"drain_timeout,omitempty"` // how long a restart waits for turns, as time.ParseDuration reads it
 }
 
-// Request asks for restart, stop or resume, and returns what was decided.
+// Request requests a restart, stop or resume, and returns the decision.
 func (c *Client) Request(ctx context.Context, event fsm.Event, change Change) (d fsm.Decision, err error) {
 	return d, c.call(ctx, http.MethodPost, "/v1/lifecycle/"+string(event), change, &d, nil)
 }
 
-// AuthorizeSignal permits one restart by signal for a few seconds.
+// AuthorizeSignal authorises one restart by SIGUSR1 for a few seconds.
 func (c *Client) AuthorizeSignal(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/v1/lifecycle/restart", map[string]bool{"authorize_signal": true}, nil, nil)
 }
 
-// CheckSuccessor asks whether a restart would work. Unknown is why the gateway does not answer that: it is older than the
-// question, or the token permits less.
+// CheckSuccessor returns whether a restart would work. unknown is why the gateway does not answer: it is older than the
+// check, or the token does not permit it.
 func (c *Client) CheckSuccessor(ctx context.Context) (found api.Successor, unknown string, err error) {
 	err = c.call(ctx, http.MethodPost, "/v1/lifecycle/check", nil, &found, nil)
 	var refused *APIError
@@ -72,7 +72,7 @@ func (c *Client) Turns(ctx context.Context, filter url.Values) (list TurnList, e
 	return list, c.call(ctx, http.MethodGet, "/v1/turns?"+filter.Encode(), nil, &list, nil)
 }
 
-// RunningTurns lists the turns that run now.
+// RunningTurns lists the running turns.
 func (c *Client) RunningTurns(ctx context.Context) ([]queue.Turn, error) {
 	list, err := c.Turns(ctx, url.Values{"status": {string(queue.Running)}, "limit": {"1000"}})
 	return list.Turns, err
@@ -83,7 +83,7 @@ func (c *Client) Turn(ctx context.Context, id string) (queue.Turn, error) {
 	return c.turn(ctx, http.MethodGet, id, "")
 }
 
-// CancelTurn ends a turn that waits or runs. One that has ended is returned as it is.
+// CancelTurn cancels a queued or running turn. A turn that has ended is returned unchanged.
 func (c *Client) CancelTurn(ctx context.Context, id string) (queue.Turn, error) {
 	return c.turn(ctx, http.MethodPost, id, "/cancel")
 }
@@ -93,7 +93,7 @@ func (c *Client) RetryTurn(ctx context.Context, id string) (queue.Turn, error) {
 	return c.turn(ctx, http.MethodPost, id, "/retry")
 }
 
-// DeleteTurn deletes a turn that has ended, and returns what it was.
+// DeleteTurn deletes a turn that has ended, and returns the deleted turn.
 func (c *Client) DeleteTurn(ctx context.Context, id string) (queue.Turn, error) {
 	return c.turn(ctx, http.MethodDelete, id, "")
 }
@@ -112,7 +112,7 @@ func (c *Client) Lanes(ctx context.Context) (list LaneList, err error) {
 	return list, c.call(ctx, http.MethodGet, "/v1/lanes", nil, &list, nil)
 }
 
-// PauseLane holds the starts of a lane back, or permits them again.
+// PauseLane pauses or resumes a lane.
 func (c *Client) PauseLane(ctx context.Context, name string, paused bool) (l queue.Lane, err error) {
 	return l, c.call(ctx, http.MethodPatch, "/v1/lanes/"+url.PathEscape(name), map[string]bool{"paused": paused}, &l, nil)
 }
@@ -127,10 +127,10 @@ func (c *Client) Sessions(ctx context.Context, limit int) (list SessionList, err
 	return list, c.call(ctx, http.MethodGet, "/v1/sessions?limit="+strconv.Itoa(limit), nil, &list, nil)
 }
 
-// SessionChange says what to change of a session; nil leaves a field as it is.
+// SessionChange is a change to a session; nil leaves a field unchanged.
 type SessionChange struct {
 	Paused *bool   `json:"paused,omitempty"`
-	Mode   *string `json:"mode,omitempty"` // empty for that of the agent
+	Mode   *string `json:"mode,omitempty"` // empty for the agent's mode
 }
 
 // ChangeSession changes a session and returns it.

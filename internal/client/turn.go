@@ -19,23 +19,23 @@ import (
 )
 
 const (
-	// eventLimit bounds one event of a stream, in bytes: the last one holds the whole answer.
+	// eventLimit bounds one event of a stream, in bytes: the last event holds the whole answer.
 	eventLimit = 512 << 20
-	// emptyPause is the time until a stream is asked for again that brought nothing new.
+	// emptyPause is the time to the next request after a stream without new events.
 	emptyPause = 50 * time.Millisecond
 )
 
-// Patience bounds the wait for a gateway that does not answer. The zero value waits for as long as the context lasts.
+// Patience bounds the wait for a gateway that does not answer. The zero value waits until the context ends.
 type Patience struct {
-	// Limit is how long the gateway may be away at a time; 0 for no limit.
+	// Limit is how long one absence of the gateway may last; 0 for no limit.
 	Limit time.Duration
-	// Present fails a submission at once when no gateway was there at the first try.
+	// Present makes a submission fail immediately when no gateway answers the first attempt.
 	Present bool
-	// Away is called before each further try; nil for none.
+	// Away is called before each retry; nil for none.
 	Away func()
 }
 
-// persist tries until f succeeds or fails for good: a gateway that is away may be back in a moment.
+// persist retries f until it succeeds or fails permanently, because a gateway that restarts is soon back.
 func (p Patience) persist(ctx context.Context, f func() error) error {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 20*time.Millisecond, time.Second
@@ -57,12 +57,12 @@ func (p Patience) persist(ctx context.Context, f func() error) error {
 // Submission is a message for an agent. Empty fields leave the choice to the gateway.
 type Submission struct {
 	Session, Agent, Lane, Mode, Input string
-	// Key is the idempotency key; one is made when it is empty.
+	// Key is the idempotency key; when it is empty, Submit generates one.
 	Key string
 }
 
-// Submit hands a turn over and returns its id. The key makes it safe to repeat the request after a lost answer; when ctx
-// ends before the answer, the error names it.
+// Submit sends a turn and returns its id. The key makes it safe to repeat the request after a lost answer. When ctx ends
+// before the answer, the error names the key.
 func (c *Client) Submit(ctx context.Context, s Submission, p Patience) (id string, err error) {
 	if s.Key == "" {
 		s.Key = "send-" + rand.Text()
@@ -81,7 +81,7 @@ func (c *Client) Submit(ctx context.Context, s Submission, p Patience) (id strin
 	var doc struct {
 		ID string `json:"id"`
 	}
-	met := !p.Present // whether anybody was there at all
+	met := !p.Present // whether a gateway has answered
 	err = p.persist(ctx, func() error {
 		err := c.call(ctx, http.MethodPost, "/v1/responses", body, &doc, header)
 		var refused *APIError
@@ -93,9 +93,9 @@ func (c *Client) Submit(ctx context.Context, s Submission, p Patience) (id strin
 	})
 	switch {
 	case ctx.Err() != nil:
-		return "", advice.Errorf("%w before the gateway answered; it may have accepted the turn", context.Cause(ctx)).Tryf("the same again with --key %s, which makes no second turn", s.Key)
+		return "", advice.Errorf("%w before the gateway answered; it may have accepted the turn", context.Cause(ctx)).Tryf("the same command with --key %s, which makes no second turn", s.Key)
 	case err == nil && doc.ID == "":
-		err = advice.Errorf("%s named no turn in its answer", c.Name()).Try("gateway status")
+		err = advice.Errorf("the answer of %s names no turn", c.Name()).Try("gateway status")
 	}
 	return doc.ID, err
 }
@@ -104,7 +104,7 @@ func (c *Client) Submit(ctx context.Context, s Submission, p Patience) (id strin
 type Event struct {
 	Kind   string `json:"-"`
 	Number int    `json:"sequence_number"`
-	// Delta is text of the answer.
+	// Delta is a piece of the answer.
 	Delta string `json:"delta"`
 	// Reason is why the turn waits.
 	Reason   string `json:"reason"`
@@ -119,15 +119,15 @@ type Event struct {
 	} `json:"response"`
 }
 
-// Kinds of events that somebody who follows a turn acts on.
+// Kinds of events that are relevant to a client that follows a turn.
 const (
 	EventWaiting  = "waiting"                    // the turn has not started; Reason is why
-	EventShutdown = "shutdown"                   // the gateway ends the stream, but not the turn
+	EventShutdown = "shutdown"                   // the gateway ends the stream; the turn continues
 	EventAttempt  = "response.output_item.added" // an attempt begins: the text so far is void
 	EventDelta    = "response.output_text.delta"
 )
 
-// Last reports whether nothing comes after the event.
+// Last reports whether the event is the turn's last.
 func (e Event) Last() bool {
 	switch e.Kind {
 	case "response.completed", "response.failed", "response.incomplete":
@@ -136,8 +136,8 @@ func (e Event) Last() bool {
 	return false
 }
 
-// Follow passes the events of a turn to take, each once and in their order, until the last one: across restarts of the
-// gateway, and any number of connections. An error of take ends it.
+// Follow calls take with each event of a turn, once and in order, until the last event, across restarts of the gateway and
+// any number of connections. An error of take ends it.
 func (c *Client) Follow(ctx context.Context, id string, p Patience, take func(Event) error) error {
 	f := &follower{last: -1, take: take}
 	for !f.ended {
@@ -152,7 +152,7 @@ func (c *Client) Follow(ctx context.Context, id string, p Patience, take func(Ev
 	return nil
 }
 
-// follower passes on what was not passed on before.
+// follower passes each event on once.
 type follower struct {
 	last  int // the number of the last event; -1 for none
 	ended bool
@@ -162,20 +162,20 @@ type follower struct {
 func (f *follower) pass(kind, data string) error {
 	e := Event{}
 	if err := json.Unmarshal([]byte(data), &e); err != nil {
-		return fmt.Errorf("the gateway sent an event that cannot be read: %w", err)
+		return fmt.Errorf("reading an event of the gateway: %w", err)
 	}
 	switch e.Kind = kind; {
-	case kind == EventWaiting || kind == EventShutdown: // which have no numbers
+	case kind == EventWaiting || kind == EventShutdown: // events without a number
 		return f.take(e)
-	case kind == "error" || e.Number <= f.last: // the stream ends here but the turn does not; or another connection brought it
+	case kind == "error" || e.Number <= f.last: // the stream ends but the turn continues, or an earlier connection brought the event
 		return nil
 	}
 	f.last, f.ended = e.Number, e.Last()
 	return f.take(e)
 }
 
-// readStream takes the events that f has not seen, until the connection ends. That is no error, for the next connection
-// goes on behind the last one.
+// readStream reads the events that f has not seen, until the connection ends. The end is not an error: the next
+// connection continues after the last event.
 func (c *Client) readStream(ctx context.Context, id string, f *follower) error {
 	q := url.Values{"stream": {"true"}}
 	if f.last >= 0 {
@@ -197,7 +197,7 @@ func (c *Client) readStream(ctx context.Context, id string, f *follower) error {
 	return nil
 }
 
-// Settled returns a turn whose events have ended, or which was accepted a moment ago.
+// Settled returns a turn whose events have ended, or that was just accepted. It retries as Follow does.
 func (c *Client) Settled(ctx context.Context, id string, p Patience) (t queue.Turn, err error) {
 	return t, p.persist(ctx, func() error {
 		t, err = c.Turn(ctx, id)
@@ -205,7 +205,7 @@ func (c *Client) Settled(ctx context.Context, id string, p Patience) (t queue.Tu
 	})
 }
 
-// pause waits between two tries; false when ctx ended.
+// pause waits for d; it returns false when ctx ended.
 func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

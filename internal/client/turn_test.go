@@ -20,7 +20,7 @@ func TestFollowPassesEachEventOnceAcrossCuts(t *testing.T) {
 			clienttest.StreamThenCut(0, "created", "output_item.added", "output_text.delta:one "),
 			clienttest.Refusal(http.StatusServiceUnavailable, "away"),
 			clienttest.Cut,
-			clienttest.Stream(1, "output_item.added", "output_text.delta:one ", "output_text.delta:two"), // says again what was said
+			clienttest.Stream(1, "output_item.added", "output_text.delta:one ", "output_text.delta:two"), // repeats the first delta
 			clienttest.Stream(4, "output_text.done", "completed"),
 		)), map[string]any{"status": "completed", "output": "one two"})
 	c := In(dir)
@@ -46,13 +46,13 @@ func TestFollowPassesEachEventOnceAcrossCuts(t *testing.T) {
 	require.Equal(t, "one two", turn.Output)
 }
 
-func TestFollowEndsWithTheErrorOfWhoFollows(t *testing.T) {
+func TestFollowEndsWithTheErrorOfTake(t *testing.T) {
 	dir := clienttest.Turn(t, clienttest.Accepted, clienttest.Stream(0, "created"), map[string]any{})
 	full := errors.New("the disk is full")
 	require.Equal(t, full, In(dir).Follow(t.Context(), "t1", Patience{}, func(Event) error { return full }))
 }
 
-func TestAPageIsNoStream(t *testing.T) {
+func TestAPageIsNotAStream(t *testing.T) {
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }))
 	defer page.Close()
 	c, err := At(page.URL, "")
@@ -60,7 +60,7 @@ func TestAPageIsNoStream(t *testing.T) {
 	require.ErrorContains(t, c.Watch(t.Context(), func(Sighting) error { return nil }), "reading the answer of "+page.URL)
 }
 
-// A gateway that is away is asked again later and later, without an end unless there is a limit.
+// Retries come at growing intervals, without an end unless there is a limit.
 func TestPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nobody := &AbsentError{"nobody", "run"}
@@ -80,7 +80,7 @@ func TestPatience(t *testing.T) {
 	})
 }
 
-func TestAGatewayThatWasNeverThereIsNotWaitedForWhenItMustBePresent(t *testing.T) {
+func TestPresentFailsWhenNoGatewayHasAnswered(t *testing.T) {
 	_, err := In(t.TempDir()).Submit(t.Context(), Submission{Input: "hello"}, Patience{Present: true})
 	var nobody *AbsentError
 	require.ErrorAs(t, err, &nobody)

@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	// watchAgain is the time until a gateway that did not answer is asked again.
+	// watchAgain is the time to the next request to a gateway that did not answer.
 	watchAgain = 200 * time.Millisecond
-	// settleTime is how long a gateway that does not answer any more may take to release its lock and to write its last
-	// hop, before it counts as one that does not run.
+	// settleTime is how long a gateway that no longer answers may take to release its lock and to write its last hop,
+	// before it counts as not running.
 	settleTime = time.Second
 	// NotRunning is the state of a gateway that does not answer.
 	NotRunning = "not running"
@@ -30,7 +30,7 @@ type StatusChange struct {
 	// BootID names the process, Generation its restarts in place.
 	BootID     string `json:"boot_id,omitempty"`
 	Generation int    `json:"generation"`
-	// Turns is left out of a state that had passed before it could be asked.
+	// Turns is nil for a state that had passed before its status was read.
 	Turns *server.TurnCounts `json:"turns,omitempty"`
 	// Event, Actor and Reason are those of the hop to the state; empty when the state did not change.
 	Event  fsm.Event `json:"event,omitempty"`
@@ -38,17 +38,17 @@ type StatusChange struct {
 	Reason string    `json:"reason,omitempty"`
 }
 
-// Sighting is what Watch has learned: changes, oldest first, and how the gateway is now.
+// Sighting is one report of Watch: changes, oldest first, and the current status.
 type Sighting struct {
 	Changes []StatusChange
 	Status  *server.StatusDocument // nil while no gateway answers
 }
 
-// Watch passes every change of the state, and of how many turns run and wait, to tell, until ctx ends or tell returns an
-// error. The first one is how the gateway is now. Hops are told by their sequence, each once, whether they come as events,
-// in the history of the next process, or only in the journal of the state folder. Of a gateway elsewhere the journal cannot
-// be read, and the hop to Stopped is not told. A gateway that goes away is waited for.
-func (c *Client) Watch(ctx context.Context, tell func(Sighting) error) error {
+// Watch calls report with every change of the state and of the numbers of running and queued turns, until ctx ends or
+// report returns an error. The first report is the current state. Each hop is reported once, in order, whether it comes as
+// an event, in the history of the successor, or only in the journal of the state folder. The journal of a remote gateway
+// cannot be read, so its hop to Stopped is not reported. Watch waits for a gateway that no longer answers.
+func (c *Client) Watch(ctx context.Context, report func(Sighting) error) error {
 	o := newObserver()
 	journal := func() error {
 		if c.stateDir == "" {
@@ -59,18 +59,18 @@ func (c *Client) Watch(ctx context.Context, tell func(Sighting) error) error {
 	if err := journal(); err != nil {
 		return err
 	}
-	o.journalled = nil // they were before
+	o.journalled = nil // hops from before the watch
 	for {
 		again := emptyPause
-		err := c.readStatus(ctx, o, tell)
+		err := c.readStatus(ctx, o, report)
 		var refused *APIError
 		var nobody *AbsentError
-		var told tellError
+		var ended reportError
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // whoever watches has stopped
-		case errors.As(err, &told):
-			return told.error
+			return nil //nolint:nilerr // the caller has stopped watching
+		case errors.As(err, &ended):
+			return ended.error
 		case err == nil: // the stream has ended, as in a restart
 		case errors.As(err, &nobody):
 			again = watchAgain
@@ -78,14 +78,14 @@ func (c *Client) Watch(ctx context.Context, tell func(Sighting) error) error {
 			if err := journal(); err != nil {
 				return err
 			}
-			if err := tell(Sighting{Changes: o.miss(free, time.Now())}); err != nil {
+			if err := report(Sighting{Changes: o.miss(free, time.Now())}); err != nil {
 				return err
 			}
 		case errors.As(err, &refused) && !refused.Passing(), refused == nil && !o.met && !CutOff(err):
 			return err
-		default: // it is on its way
+		default: // the gateway is restarting
 			again = watchAgain
-			if err := tell(Sighting{}); err != nil {
+			if err := report(Sighting{}); err != nil {
 				return err
 			}
 		}
@@ -95,12 +95,12 @@ func (c *Client) Watch(ctx context.Context, tell func(Sighting) error) error {
 	}
 }
 
-// tellError is an error of who is told, and not of the gateway.
-type tellError struct{ error }
+// reportError is an error that report returned, and not an error of the gateway.
+type reportError struct{ error }
 
-// readStatus passes on what one stream of the gateway's events brings. A stream that ends is no error. It is asked for the
-// whole history each time: the numbers of hops begin anew after a stop, and the observer knows which are new.
-func (c *Client) readStatus(ctx context.Context, o *observer, tell func(Sighting) error) error {
+// readStatus reports what one stream of the gateway's events brings. The end of a stream is not an error. Each stream
+// begins with the whole history, because the numbers of hops start again after a stop; the observer finds the new hops.
+func (c *Client) readStatus(ctx context.Context, o *observer, report func(Sighting) error) error {
 	body, err := c.stream(ctx, "/v1/events")
 	if err != nil {
 		return err
@@ -129,35 +129,35 @@ func (c *Client) readStatus(ctx context.Context, o *observer, tell func(Sighting
 		default:
 			continue
 		}
-		if err := tell(seen); err != nil {
-			return tellError{err}
+		if err := report(seen); err != nil {
+			return reportError{err}
 		}
 	}
-	if rest := o.flush(nil); len(rest) > 0 { // hops whose status did not come any more
-		if err := tell(Sighting{Changes: rest}); err != nil {
-			return tellError{err}
+	if rest := o.flush(nil); len(rest) > 0 { // hops whose status did not come before the end
+		if err := report(Sighting{Changes: rest}); err != nil {
+			return reportError{err}
 		}
 	}
 	return nil
 }
 
-// observer tells what has changed from what it knows of a gateway and its predecessors.
+// observer finds the changes of a gateway and its successors.
 type observer struct {
-	met        bool              // whether anything was told yet
+	met        bool              // whether anything was reported yet
 	past       uint64            // the number of the last hop before the first status, on the stream that brought it
 	last       map[string]uint64 // by boot, the number of the last hop
-	boot       string            // which has answered last
-	state      string            // which was told last
-	turns      server.TurnCounts // which were told last
-	pending    []fsm.Hop         // new, and not told yet
+	boot       string            // the boot that answered last
+	state      string            // reported last
+	turns      server.TurnCounts // reported last
+	pending    []fsm.Hop         // new, and not reported yet
 	journalled []fsm.Hop         // new in the journal
-	away       time.Time         // since when nobody answers; zero while somebody does
+	away       time.Time         // when the gateway stopped answering; zero while it answers
 }
 
 func newObserver() *observer { return &observer{last: make(map[string]uint64)} }
 
-// fresh reports whether a hop was not seen before, and remembers it. The last hops of a process that is past are not new:
-// its successor has answered since.
+// fresh reports whether a hop is new, and remembers it. The last hops of a predecessor are not new after its successor has
+// answered.
 func (o *observer) fresh(h fsm.Hop) bool {
 	last, known := o.last[h.BootID]
 	if h.To == "" || h.Seq <= last || known && h.BootID != o.boot {
@@ -167,7 +167,7 @@ func (o *observer) fresh(h fsm.Hop) bool {
 	return true
 }
 
-// read takes a line of the journal.
+// read records a line of the journal.
 func (o *observer) read(line []byte) {
 	var h fsm.Hop
 	if json.Unmarshal(line, &h) == nil && o.fresh(h) {
@@ -176,7 +176,7 @@ func (o *observer) read(line []byte) {
 	}
 }
 
-// hop takes an event.
+// hop records a hop of the stream.
 func (o *observer) hop(h fsm.Hop) {
 	if h.Seq <= o.past {
 		o.last[h.BootID] = max(o.last[h.BootID], h.Seq)
@@ -186,17 +186,17 @@ func (o *observer) hop(h fsm.Hop) {
 	}
 }
 
-// status takes the latest status and returns what has changed.
+// status records the latest status and returns the changes.
 func (o *observer) status(s server.StatusDocument, now time.Time) []StatusChange {
 	o.away = time.Time{}
 	switch last := o.last[s.BootID]; {
-	case !o.met: // the hops up to here are past
+	case !o.met: // earlier hops are not changes
 		o.last[s.BootID] = max(last, s.Hop)
 		o.boot, o.past = s.BootID, s.Hop
 	case s.Hop > last:
-		return o.flush(nil) // its hop comes next, and another status behind it
+		return o.flush(nil) // its hop comes next, followed by another status
 	case s.Hop < last:
-		return nil // it is older than what is known
+		return nil // an old status
 	}
 	changes := o.flush(&s)
 	if len(changes) > 0 || o.met && o.state == string(s.State) && o.turns == s.Turns {
@@ -206,7 +206,7 @@ func (o *observer) status(s server.StatusDocument, now time.Time) []StatusChange
 	return []StatusChange{{Time: now, State: string(s.State), BootID: s.BootID, Generation: s.Generation, Turns: &s.Turns}}
 }
 
-// flush returns the hops that were not told. The last of them has led to s, unless that is nil.
+// flush returns the hops that were not reported. The last hop led to s, unless s is nil.
 func (o *observer) flush(s *server.StatusDocument) (changes []StatusChange) {
 	for _, h := range o.pending {
 		changes = append(changes, StatusChange{
@@ -221,7 +221,7 @@ func (o *observer) flush(s *server.StatusDocument) (changes []StatusChange) {
 	return changes
 }
 
-// miss returns what has changed of a gateway that does not answer. Free is whether nothing holds its lock.
+// miss returns the changes of a gateway that does not answer. free is whether no process holds its lock.
 func (o *observer) miss(free bool, now time.Time) []StatusChange {
 	if o.away.IsZero() {
 		o.away = now

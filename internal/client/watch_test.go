@@ -18,10 +18,10 @@ func hop(seq int, boot, to, event string) map[string]any {
 	return map[string]any{"seq": seq, "boot_id": boot, "to": to, "event": event, "actor": "local", "time": "2026-01-02T03:04:05Z"}
 }
 
-// told answers GET /v1/events: documents with a state are a status, others a hop. What follows does not come.
-func told(documents ...map[string]any) http.HandlerFunc {
+// documents answers GET /v1/events: a document with a state is a status, any other a hop. Then the stream ends.
+func documents(all ...map[string]any) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
-		for _, d := range documents {
+		for _, d := range all {
 			kind := "hop"
 			if _, ok := d["state"]; ok {
 				kind = "status"
@@ -49,22 +49,22 @@ func watched(t *testing.T, c *Client) (lines []string, err error) {
 	return lines, err
 }
 
-func TestWatchTellsEveryHopOnce(t *testing.T) {
+func TestWatchReportsEveryHopOnce(t *testing.T) {
 	status := clienttest.Lifecycle
 	busier := status("Running", "b2", 10)
 	busier["turns"] = map[string]int{"running": 2}
 	mux := http.NewServeMux()
 	mux.Handle("GET /v1/events", clienttest.Answers(
-		// What was before the first status is past.
-		told(status("Running", "b1", 7), hop(6, "b0", "Respawning", "closed"), hop(7, "b1", "Running", "started"), status("Running", "b1", 7)),
-		// A status may be ahead of its hop, and a hop may pass before anybody could ask for its status.
-		told(status("Running", "b1", 7), hop(7, "b1", "Running", "started"), status("Running", "b1", 7), status("Draining", "b1", 8), hop(8, "b1", "Draining", "restart")),
+		// Hops before the first status are not changes.
+		documents(status("Running", "b1", 7), hop(6, "b0", "Respawning", "closed"), hop(7, "b1", "Running", "started"), status("Running", "b1", 7)),
+		// A status may come before its hop, and a hop may have no status.
+		documents(status("Running", "b1", 7), hop(7, "b1", "Running", "started"), status("Running", "b1", 7), status("Draining", "b1", 8), hop(8, "b1", "Draining", "restart")),
 		clienttest.Cut,
 		clienttest.Refusal(http.StatusServiceUnavailable, "away"),
-		// The next process has the history of the one before.
-		told(status("Running", "b2", 10), hop(8, "b1", "Draining", "restart"), hop(9, "b2", "Starting", ""), hop(10, "b2", "Running", "started"), status("Running", "b2", 10), busier, busier),
-		// It was killed, and the one after it counts anew, as far as the number that was seen last, and beyond.
-		told(status("Running", "b3", 11), hop(9, "b3", "Starting", ""), hop(10, "b3", "Running", "started"), hop(11, "b3", "Draining", "restart"), status("Draining", "b3", 11)),
+		// The successor has the history of its predecessor.
+		documents(status("Running", "b2", 10), hop(8, "b1", "Draining", "restart"), hop(9, "b2", "Starting", ""), hop(10, "b2", "Running", "started"), status("Running", "b2", 10), busier, busier),
+		// After a kill the next process counts from 9 again, up to the last number that was seen and past it.
+		documents(status("Running", "b3", 11), hop(9, "b3", "Starting", ""), hop(10, "b3", "Running", "started"), hop(11, "b3", "Draining", "restart"), status("Draining", "b3", 11)),
 		clienttest.Refusal(http.StatusForbidden, "enough. Try: another day"),
 	))
 	dir, _ := clienttest.Serve(t, mux)
@@ -79,8 +79,8 @@ func TestWatchTellsEveryHopOnce(t *testing.T) {
 	}, lines)
 }
 
-// The last hops of a gateway that stops come after its streams have ended, and are only in the journal.
-func TestWatchReadsTheHopsOfAGatewayThatIsGoneFromItsJournal(t *testing.T) {
+// The last hops of a gateway that stops come after its streams have ended. They are only in the journal.
+func TestWatchReadsTheLastHopsFromTheJournal(t *testing.T) {
 	var dir string
 	journal := func(hops ...map[string]any) {
 		f, err := os.OpenFile(filepath.Join(dir, statedir.JournalFile), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
@@ -94,7 +94,7 @@ func TestWatchReadsTheHopsOfAGatewayThatIsGoneFromItsJournal(t *testing.T) {
 	ended := make(chan struct{})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/events", clienttest.Answers(func(w http.ResponseWriter, r *http.Request) {
-		told(clienttest.Lifecycle("Running", "b1", 7), hop(8, "b1", "ShuttingDown", "stop"), clienttest.Lifecycle("ShuttingDown", "b1", 8))(w, r)
+		documents(clienttest.Lifecycle("Running", "b1", 7), hop(8, "b1", "ShuttingDown", "stop"), clienttest.Lifecycle("ShuttingDown", "b1", 8))(w, r)
 		journal(hop(8, "b1", "ShuttingDown", "stop"), hop(9, "b1", "Stopped", "closed"))
 		close(ended)
 	}, clienttest.Cut))
@@ -122,9 +122,9 @@ func TestWatchReadsTheHopsOfAGatewayThatIsGoneFromItsJournal(t *testing.T) {
 	require.Equal(t, []string{"Running ", "ShuttingDown stop", "Stopped closed", "not running "}, lines)
 }
 
-func TestAGatewayThatIsGoneWithoutAWordIsNotRunningAfterAWhile(t *testing.T) {
+func TestAGatewayThatDoesNotAnswerIsNotRunningAfterSettleTime(t *testing.T) {
 	o, now := newObserver(), time.Now()
-	require.Equal(t, NotRunning, o.miss(true, now)[0].State, "there was none at first")
+	require.Equal(t, NotRunning, o.miss(true, now)[0].State, "no gateway at first")
 	require.Empty(t, o.miss(true, now.Add(time.Hour)))
 
 	o = newObserver()

@@ -1,4 +1,4 @@
-// Package clienttest serves canned answers in the place of a gateway, on a control socket as a gateway has it.
+// Package clienttest serves canned answers instead of a gateway, on a control socket.
 package clienttest
 
 import (
@@ -31,17 +31,17 @@ func Serve(t *testing.T, h http.Handler) (dir string, srv *httptest.Server) {
 	return dir, srv
 }
 
-// Gone closes the control socket as a gateway does that stops.
+// Gone closes the control socket as a gateway that stops does.
 func Gone(t *testing.T, dir string, ln net.Listener) {
 	t.Helper()
 	statedir.RemoveSocket(dir)
 	require.NoError(t, ln.Close())
 }
 
-// Cut ends the connection of a request in the middle of whatever was being answered.
+// Cut closes the connection in the middle of the answer.
 func Cut(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 
-// Answers gives each request the next of the handlers, and the last one from then on.
+// Answers serves each request with the next handler, and all later requests with the last handler.
 func Answers(handlers ...http.HandlerFunc) http.HandlerFunc {
 	next := make(chan http.HandlerFunc, len(handlers))
 	for _, h := range handlers {
@@ -72,7 +72,7 @@ func Refusal(status int, message string) http.HandlerFunc {
 	return Document(status, map[string]any{"error": map[string]any{"message": message, "type": "t", "code": "c", "param": nil}})
 }
 
-// Lifecycle is an answer of GET /v1/lifecycle, and without the history the event `status`.
+// Lifecycle is an answer of GET /v1/lifecycle; without the history it is the event `status`.
 func Lifecycle(state, boot string, hop int, history ...map[string]any) map[string]any {
 	return map[string]any{
 		"state": state, "since": "2026-01-02T03:04:05Z", "pid": 4711, "boot_id": boot, "generation": 0, "address": "127.0.0.1:18789",
@@ -89,8 +89,7 @@ func Event(w http.ResponseWriter, kind string, v any) {
 	_ = http.NewResponseController(w).Flush()
 }
 
-// Events writes events of a response, each a kind without its prefix and perhaps a delta behind a colon, numbered from
-// first.
+// Events writes events of a response, numbered from first. Each is a kind without its prefix, or kind:delta.
 func Events(w http.ResponseWriter, first int, kindsAndDeltas ...string) {
 	for i, e := range kindsAndDeltas {
 		kind, delta, _ := strings.Cut(e, ":")
@@ -98,12 +97,12 @@ func Events(w http.ResponseWriter, first int, kindsAndDeltas ...string) {
 	}
 }
 
-// Stream answers with Events, and ends as a stream does.
+// Stream answers with Events and ends the stream.
 func Stream(first int, kindsAndDeltas ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { Events(w, first, kindsAndDeltas...) }
 }
 
-// StreamThenCut answers with Events and is cut off.
+// StreamThenCut answers with Events and closes the connection.
 func StreamThenCut(first int, kindsAndDeltas ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		Events(w, first, kindsAndDeltas...)
@@ -114,7 +113,7 @@ func StreamThenCut(first int, kindsAndDeltas ...string) http.HandlerFunc {
 // Accepted accepts the turn "t1".
 var Accepted = Document(http.StatusOK, map[string]any{"id": "t1", "status": "queued"})
 
-// Turn serves one turn, "t1": how it is accepted, how it streams, and what became of it.
+// Turn serves one turn, "t1": its acceptance, its stream and its final document.
 func Turn(t *testing.T, accept, follow http.HandlerFunc, turn map[string]any) (dir string) {
 	t.Helper()
 	mux := http.NewServeMux()
@@ -126,13 +125,13 @@ func Turn(t *testing.T, accept, follow http.HandlerFunc, turn map[string]any) (d
 	return dir
 }
 
-// Recorder remembers what was asked. The zero value is ready.
+// Recorder records requests. The zero value is ready.
 type Recorder struct {
 	mu    sync.Mutex
 	asked []string
 }
 
-// Of remembers what of each request, which h then answers.
+// Of records `what` of each request, and then serves it with h.
 func (rec *Recorder) Of(what func(r *http.Request) string, h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		rec.mu.Lock()
@@ -142,7 +141,7 @@ func (rec *Recorder) Of(what func(r *http.Request) string, h http.HandlerFunc) h
 	}
 }
 
-// Asked is what was asked, in its order.
+// Asked returns what was recorded, in order.
 func (rec *Recorder) Asked() []string {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
