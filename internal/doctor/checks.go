@@ -1,4 +1,4 @@
-// Package doctor looks at everything that a gateway needs on this machine. It changes nothing, whether a gateway runs or not.
+// Package doctor checks everything that a gateway needs on this machine. It changes nothing, whether a gateway runs or not.
 package doctor
 
 import (
@@ -30,45 +30,45 @@ import (
 )
 
 const (
-	// scarce and spent are free bytes on the state folder's disk: time to act, and too late.
+	// scarce and spent are free bytes on the state folder's disk, below which doctor reports a warning and an error.
 	scarce, spent = 1 << 30, 32 << 20
-	// shortToken is how many characters a token that can be guessed has, and fewKinds how many different ones.
+	// shortToken and fewKinds are the least characters, and the least different characters, of a token that is hard to guess.
 	shortToken, fewKinds = 20, 8
-	// askTime is how long the gateway has to say how it is.
+	// askTime bounds the request for the gateway's status.
 	askTime = 5 * time.Second
-	// skew is how far ahead of the clock the newest record may be: clocks are corrected.
+	// skew is how far ahead of the clock the newest record may be, because clocks are corrected.
 	skew = time.Minute
 )
 
-// Time bounds all examinations together. A large store takes longest.
+// Time bounds all checks together. The check of a large store takes longest.
 const Time = 2 * time.Minute
 
-// Health is what an examination found.
+// Health is the result of a check.
 type Health string
 
-// What can be found.
+// Results of a check, from the best to the worst.
 const (
 	OK      Health = "ok"
-	Warning Health = "warning" // it works, but may not for long, or not as meant
-	Error   Health = "error"   // it does not work
+	Warning Health = "warning" // works, but perhaps not for long or not as intended
+	Error   Health = "error"   // does not work
 )
 
-// Finding is one thing that was looked at. Its texts hold no secrets.
+// Finding is the result of one check. Its texts hold no secrets.
 type Finding struct {
 	Check  string `json:"check"`
 	Health Health `json:"health"`
-	// What was found, and how to mend it; Try is empty when nothing has to be.
+	// What was found, and how to fix it; Try is empty when there is nothing to fix.
 	What string `json:"what"`
 	Try  string `json:"try,omitempty"`
 }
 
-// Program is the one that looks, which would be the gateway if one were run from here.
+// Program is the executable that runs the checks; `gateway run` here would start the same one.
 type Program struct {
 	Version string
-	Built   time.Time // of its sources; zero when that is not known
+	Built   time.Time // time of the sources; zero when unknown
 }
 
-// Examine looks at everything, with the configuration from source, within Time.
+// Examine runs all checks with the configuration from source, within Time.
 func Examine(ctx context.Context, source config.Source, p Program) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, Time)
 	defer cancel()
@@ -91,7 +91,7 @@ func (x *examination) add(check string, h Health, what, try string) {
 	x.findings = append(x.findings, Finding{check, h, what, try})
 }
 
-// fault adds an error that says itself what to try, or else what is given.
+// fault adds an error with its own advice, or else with try.
 func (x *examination) fault(check string, h Health, err error, try string) {
 	what, own := advice.Split(err)
 	x.add(check, h, what, cmp.Or(own, try))
@@ -99,7 +99,7 @@ func (x *examination) fault(check string, h Health, err error, try string) {
 
 func (x *examination) examine(ctx context.Context) {
 	if !x.configuration() {
-		return // all else depends on it
+		return // all other checks depend on it
 	}
 	x.token()
 	folder := x.folder()
@@ -128,7 +128,7 @@ func (x *examination) configuration() bool {
 		return false
 	}
 	x.config, x.dir = loaded, loaded.Config.StateDir
-	from := "the defaults; there is no file"
+	from := "no file; the defaults"
 	if loaded.File != "" {
 		from = loaded.File
 	}
@@ -139,7 +139,7 @@ func (x *examination) configuration() bool {
 	return true
 }
 
-// programs are those of the agents, with whatever else the configuration cannot have on this machine.
+// programs checks the agents' programs, and what else of the configuration cannot work on this machine.
 func (x *examination) programs() {
 	found := x.config.Warnings()
 	agents := 0
@@ -294,8 +294,8 @@ func (x *examination) gateway(ctx context.Context) {
 	}
 }
 
-// successor has the gateway that runs say what the next one would find: it may have another file, other flags and
-// other variables than this command. It reports whether that is known.
+// successor requests from the running gateway what its successor would find, because the gateway may have another file,
+// other flags and other variables than this command. It reports whether the result is known.
 func (x *examination) successor(ctx context.Context) bool {
 	if x.running == nil {
 		return false
@@ -329,7 +329,7 @@ func (x *examination) starts() {
 	}
 }
 
-// clock compares it with the newest record: turns are kept and ordered by it.
+// clock compares the clock with the newest record: turns are kept and ordered by the clock.
 func (x *examination) clock() {
 	now := time.Now()
 	var newest time.Time
@@ -341,17 +341,17 @@ func (x *examination) clock() {
 	})
 	switch built := x.program.Built; {
 	case now.Before(built):
-		x.add("clock", Warning, fmt.Sprintf("it is %s, but this program was built from sources of %s", now.Format(time.DateTime), built.Local().Format(time.DateTime)), "set the clock: timedatectl set-ntp true")
+		x.add("clock", Warning, fmt.Sprintf("the clock is at %s, but this program was built from sources of %s", now.Format(time.DateTime), built.Local().Format(time.DateTime)), "set the clock: timedatectl set-ntp true")
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		x.fault("clock", Warning, err, "ls -l "+x.dir)
 	case newest.Sub(now) > skew:
-		x.add("clock", Warning, fmt.Sprintf("it is %s, but something was recorded at %s", now.Format(time.DateTime), newest.Local().Format(time.DateTime)), "check the clock: timedatectl, or date")
+		x.add("clock", Warning, fmt.Sprintf("the clock is at %s, but the newest record is of %s", now.Format(time.DateTime), newest.Local().Format(time.DateTime)), "check the clock: timedatectl, or date")
 	default:
 		x.add("clock", OK, now.Format(time.DateTime), "")
 	}
 }
 
-// store looks it through when no gateway does.
+// store checks the store when no gateway uses it.
 func (x *examination) store(ctx context.Context) {
 	path := filepath.Join(x.dir, statedir.StoreFile)
 	if x.running != nil {
@@ -392,7 +392,7 @@ func (x *examination) supervisor() {
 	}
 }
 
-// supervised warns of a mode of restarting that leaves nobody to start the next gateway.
+// supervised warns when the respawn mode needs a supervisor and there is none.
 func (x *examination) supervised() {
 	if x.config.Config.Lifecycle.Respawn != fsm.ModeSupervisor || (x.running == nil && handoff.Look().Supervisor != "") {
 		return

@@ -19,7 +19,7 @@ import (
 
 var program = Program{Version: "v1"}
 
-// examined runs all examinations against a state folder, with a configuration file of these lines.
+// examined runs all checks on a state folder, with a configuration file of these lines.
 func examined(t *testing.T, dir string, lines ...string) []Finding {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "gateway.yaml")
@@ -27,7 +27,7 @@ func examined(t *testing.T, dir string, lines ...string) []Finding {
 	return Examine(t.Context(), config.Source{File: file, Environ: []string{"HOME=" + t.TempDir()}}, program)
 }
 
-// of returns what was found of one check, a line each.
+// of returns the findings of one check, a line each.
 func of(findings []Finding, check string) string {
 	var lines []string
 	for _, f := range findings {
@@ -45,7 +45,7 @@ func private(t *testing.T) string {
 	return dir
 }
 
-func TestAConfigurationThatIsWrongIsAllThereIs(t *testing.T) {
+func TestAWrongConfigurationIsTheOnlyFinding(t *testing.T) {
 	found := examined(t, private(t), "lisen: x")
 	require.Len(t, found, 1)
 	require.Equal(t, Error, found[0].Health)
@@ -70,7 +70,7 @@ func TestAFolderWithoutAGateway(t *testing.T) {
 	require.Contains(t, of(examined(t, filepath.Join(dir, "deeper")), "state folder"), "ok: "+dir+"/deeper does not exist yet")
 }
 
-func TestALockWithoutAGatewayBehindIt(t *testing.T) {
+func TestALockWithoutAGateway(t *testing.T) {
 	dir := private(t)
 	lock, err := statedir.Acquire(dir)
 	require.NoError(t, err)
@@ -83,15 +83,15 @@ func TestATokenThatCanBeGuessed(t *testing.T) {
 	require.Equal(t, "ok: set. Try: ", of(examined(t, private(t), "auth: { token: 0123456789abcdef0123456789abcdef }"), "token"))
 }
 
-func TestAClockThatIsBehindWhatWasRecorded(t *testing.T) {
+func TestAClockBehindTheNewestRecord(t *testing.T) {
 	dir := private(t)
 	hop := fmt.Sprintf(`{"seq":1,"to":"Starting","time":%q}`+"\n", time.Now().Add(time.Hour).Format(time.RFC3339))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, statedir.JournalFile), []byte(hop), 0o600))
 	require.Contains(t, of(examined(t, dir), "clock"), "warning: ")
 }
 
-// A gateway that runs is asked what the next one would find, and what would be found from here does not count.
-func TestAGatewayThatRunsIsAsked(t *testing.T) {
+// With a running gateway the findings of its successor count, and not those of this process.
+func TestARunningGatewayChecksItsSuccessor(t *testing.T) {
 	for name, c := range map[string]struct {
 		check         http.HandlerFunc
 		says, agents  string

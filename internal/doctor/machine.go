@@ -13,12 +13,12 @@ import (
 	"gateway/internal/config"
 )
 
-// address opens the port for an instant when no gateway has it: only that says whether one could.
+// address opens the port for a moment when no gateway runs: nothing else shows whether a gateway could.
 func (x *examination) address(ctx context.Context) {
 	listen := x.config.Config.Listen
 	if x.running != nil {
 		x.add("address", OK, "the gateway listens on "+x.running.Address, "")
-		// One that is not in the file may be in the gateway's environment, or among its flags.
+		// An address that is not in the file may be in the gateway's environment or flags.
 		inFile := strings.HasPrefix(x.config.Origins["listen"], "file")
 		if _, port, err := net.SplitHostPort(listen); inFile && err == nil && port != "0" && listen != x.running.Address && !strings.HasSuffix(x.running.Address, ":"+port) {
 			x.add("address", Warning, "the configuration now has "+listen, "gateway restart")
@@ -47,7 +47,7 @@ func (x *examination) address(ctx context.Context) {
 	}
 }
 
-// files are those that the gateway may have open, or that one run from here could.
+// files checks how many files the gateway may have open, or could when it is run from here.
 func (x *examination) files() {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {

@@ -9,14 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// doubtfulFileSystem names the kind of file system that a folder is on and in what it falls short, empty when nothing
-// is known against it.
+// doubtfulFileSystem returns the kind of file system of a folder and its shortcoming; empty when none is known.
 func doubtfulFileSystem(dir string) (kind, short string) {
 	var st unix.Statfs_t
 	if unix.Statfs(dir, &st) != nil {
 		return "", ""
 	}
-	of := int64(st.Type) //nolint:unconvert // it is an int32 on some
+	of := int64(st.Type) //nolint:unconvert // the type is int32 on some systems
 	network := map[int64]string{
 		unix.NFS_SUPER_MAGIC: "NFS", unix.SMB_SUPER_MAGIC: "SMB", unix.SMB2_SUPER_MAGIC: "SMB", unix.CIFS_SUPER_MAGIC: "CIFS",
 		unix.V9FS_MAGIC: "9P", unix.CEPH_SUPER_MAGIC: "Ceph", unix.AFS_SUPER_MAGIC: "AFS", unix.CODA_SUPER_MAGIC: "Coda",
@@ -28,12 +27,12 @@ func doubtfulFileSystem(dir string) (kind, short string) {
 	case passing[of] != "":
 		return passing[of], "accepted turns are lost when the machine loses power"
 	case of == unix.OVERLAYFS_SUPER_MAGIC:
-		return "overlayfs", "what is accepted is gone with the container"
+		return "overlayfs", "accepted turns are lost when the container is removed"
 	}
 	return "", ""
 }
 
-// whoListens finds the process that listens on a TCP port; pid is 0 when it cannot be seen.
+// whoListens finds the process that listens on a TCP port; pid is 0 when the process is not visible.
 func whoListens(port string) (pid int, name string) {
 	const listening = 10 // TCP_LISTEN
 	number, err := strconv.ParseUint(port, 10, 16)
@@ -41,8 +40,8 @@ func whoListens(port string) (pid int, name string) {
 	if err != nil || fsErr != nil {
 		return 0, ""
 	}
-	sockets := make(map[string]bool) // what a descriptor of one links to
-	// The files are slow on a machine with very many connections, and this is asked once.
+	sockets := make(map[string]bool) // link targets of their descriptors
+	// The files are slow with very many connections, but they are read only once.
 	four, _ := fs.NetTCP() //nolint:staticcheck // netlink would be one more library
 	six, _ := fs.NetTCP6() //nolint:staticcheck // the same
 	for _, line := range append(four, six...) {
@@ -62,7 +61,7 @@ func whoListens(port string) (pid int, name string) {
 	return 0, ""
 }
 
-// openFilesOf is how many files a process may have open.
+// openFilesOf returns how many files a process may have open.
 func openFilesOf(pid int) (uint64, bool) {
 	p, err := procfs.NewProc(pid)
 	if err != nil {
