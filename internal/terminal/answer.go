@@ -8,23 +8,23 @@ import (
 	"gateway/internal/client"
 )
 
-// Answer prints the deltas of a response. What an interrupted attempt had printed cannot be taken back; the next attempt
-// goes on behind it for as long as it says the same, so that what a script reads is the answer and nothing else. When it
-// says something different, a note tells.
+// Answer prints the deltas of a response. The text of an interrupted attempt cannot be unprinted. The next attempt prints
+// nothing while its text is the same, so that a script reads the answer once. When the text differs, Answer prints a note
+// and starts over.
 type Answer struct {
 	out, notes io.Writer
 	quiet      bool
-	void       string // printed by attempts that were interrupted, of which this one has not said the same yet
-	text       string // printed, as far as it is of the latest attempt
+	void       string // printed by interrupted attempts, and not yet repeated by this attempt
+	text       string // printed or repeated by the latest attempt
 	midLine    bool
 }
 
-// NewAnswer prints the answer to out, and to notes what is no part of it. A quiet one prints nothing.
+// NewAnswer returns an Answer that prints text to out and notes to notes; with quiet it prints nothing.
 func NewAnswer(out, notes io.Writer, quiet bool) *Answer {
 	return &Answer{out: out, notes: notes, quiet: quiet}
 }
 
-// Take prints what an event adds. Events come in their order, each once.
+// Take prints what an event adds. The caller passes each event once, in order.
 func (a *Answer) Take(e client.Event) error {
 	switch {
 	case e.Kind == client.EventWaiting && !a.quiet:
@@ -39,7 +39,7 @@ func (a *Answer) Take(e client.Event) error {
 	return nil
 }
 
-// delta prints what is new of an attempt's text.
+// delta prints the part of an attempt's text that is not printed yet.
 func (a *Answer) delta(text string) error {
 	if a.quiet {
 		return nil
@@ -57,7 +57,7 @@ func (a *Answer) startOver(text string) error {
 	if err := a.End(); err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintln(a.notes, "gateway: the attempt was interrupted and begins again; disregard what came before")
+	_, _ = fmt.Fprintln(a.notes, "gateway: the attempt was interrupted and starts again; disregard the text above")
 	a.void, a.text = "", a.text+text
 	return a.print(a.text)
 }
@@ -73,7 +73,7 @@ func (a *Answer) print(text string) error {
 	return nil
 }
 
-// End adds the newline that the text lacks. Nothing may come behind it.
+// End prints the newline that the text lacks. It is the last call.
 func (a *Answer) End() error {
 	if a.midLine {
 		return a.print("\n")

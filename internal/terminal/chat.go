@@ -20,8 +20,8 @@ import (
 // chatHistory is how many turns of the session are shown at the start.
 const chatHistory = 20
 
-// Chat runs a conversation in the session on the terminal until whoever sits there leaves it. The agent is the gateway's
-// choice when it is empty.
+// Chat runs a conversation in the session on the terminal until the user leaves. The gateway chooses the agent when agent
+// is empty.
 func Chat(ctx context.Context, c *client.Client, session, agent string, in io.Reader, out io.Writer) error {
 	latest, err := c.Turns(ctx, url.Values{"session": {session}, "limit": {strconv.Itoa(chatHistory)}})
 	if err != nil {
@@ -29,7 +29,7 @@ func Chat(ctx context.Context, c *client.Client, session, agent string, in io.Re
 	}
 	slices.Reverse(latest.Turns)
 	ctx, leave := context.WithCancel(ctx)
-	defer leave() // ends what still asks the gateway
+	defer leave() // ends all requests to the gateway
 	m := newChat(chatLine{ctx: ctx, c: c, session: session, agent: agent, inbox: make(chan tea.Msg, 64)}, latest.Turns)
 	m.plain = os.Getenv("NO_COLOR") != ""
 	_, err = tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(out)).Run()
@@ -44,23 +44,22 @@ type exchange struct {
 	input    string
 	text     string // of the latest attempt
 	waits    string // why it has not started
-	shown    bool   // the message, among what was said
+	shown    bool   // whether the message is in blocks
 	unwanted bool   // cancelled before it was accepted
 }
 
-// chat is the model of `gateway chat`: what was said, below it what goes on, and the input. Only its Update changes
-// it.
+// chat is the model of `gateway chat`: the past messages and answers, the open ones, and the input. Only Update changes it.
 type chat struct {
 	line  chatLine
 	input textarea.Model
 	open  []*exchange // in the order of the session
 
-	blocks []func() string // what was said
-	lines  []string        // the same, as it is shown
-	up     int             // how many lines it is scrolled up
+	blocks []func() string // past messages and answers
+	lines  []string        // the blocks, rendered
+	up     int             // lines that the view is scrolled up
 
 	past  []string // inputs
-	at    int      // in past; len(past) for what is being written
+	at    int      // index in past; len(past) for the new input
 	draft string
 
 	away, plain   bool
@@ -70,14 +69,14 @@ type chat struct {
 
 func newChat(line chatLine, turns []queue.Turn) *chat {
 	m := &chat{line: line, width: 80, height: 24, input: newInput()}
-	m.say(func() string {
+	m.add(func() string {
 		return faint.Render(m.wrap("session " + line.session + "; Enter sends, Alt+Enter begins a line, Esc cancels, Ctrl+C leaves"))
 	})
 	for _, t := range turns {
 		m.past = append(m.past, t.Input)
 		x := &exchange{id: t.ID, input: t.Input, text: t.Output}
 		if t.Status.Final() {
-			m.say(m.question(t.Input), m.answer(x, string(t.Status), t.Error))
+			m.add(m.question(t.Input), m.answer(x, string(t.Status), t.Error))
 		} else {
 			m.open = append(m.open, x)
 		}
@@ -154,7 +153,7 @@ func (m *chat) key(k tea.KeyPressMsg) tea.Cmd {
 	return cmd
 }
 
-// recall puts an earlier input in place of the one that is being written, which is kept.
+// recall shows an earlier input; the new input is kept in draft.
 func (m *chat) recall(at int) {
 	if m.at == len(m.past) {
 		m.draft = m.input.Value()
@@ -182,7 +181,7 @@ func (m *chat) send() {
 	m.submitNext()
 }
 
-// submitNext hands over the first message that the gateway does not have yet, one at a time: they stay in order.
+// submitNext submits the first message that is not accepted yet. Messages go one at a time, to stay in order.
 func (m *chat) submitNext() {
 	for i, x := range m.open {
 		if x.id == "" {
@@ -194,10 +193,10 @@ func (m *chat) submitNext() {
 	}
 }
 
-// abort cancels the turn that runs, or waits first.
+// abort cancels the first open turn.
 func (m *chat) abort() {
 	if len(m.open) == 0 {
-		m.note = "nothing runs"
+		m.note = "no turn is running"
 		return
 	}
 	x := m.open[0]
@@ -209,7 +208,7 @@ func (m *chat) abort() {
 	m.line.cancel(x.id)
 }
 
-// take acts on what the gateway says.
+// take applies a report of the gateway.
 func (m *chat) take(msg fromGateway) {
 	m.away = msg.away
 	i := slices.IndexFunc(m.open, func(x *exchange) bool { return x.id != "" && x.id == msg.id || x.key != "" && x.key == msg.key })
@@ -224,7 +223,7 @@ func (m *chat) take(msg fromGateway) {
 	case msg.accepted:
 		m.accepted(i, msg.id)
 	case msg.refused != "":
-		m.say(func() string { return bad.Render(m.wrap("not sent: " + msg.refused)) })
+		m.add(func() string { return bad.Render(m.wrap("not sent: " + msg.refused)) })
 		m.drop(i)
 		if m.input.Value() == "" {
 			m.input.SetValue(x.input)
@@ -236,9 +235,9 @@ func (m *chat) take(msg fromGateway) {
 	case msg.status != "":
 		m.note = ""
 		if !x.shown {
-			m.say(m.question(x.input))
+			m.add(m.question(x.input))
 		}
-		m.say(m.answer(x, msg.status, msg.why))
+		m.add(m.answer(x, msg.status, msg.why))
 		m.drop(i)
 	default:
 		x.text += msg.delta
@@ -251,7 +250,7 @@ func (m *chat) take(msg fromGateway) {
 func (m *chat) accepted(i int, id string) {
 	x := m.open[i]
 	if slices.ContainsFunc(m.open[:i], func(before *exchange) bool { return before.id == id }) {
-		m.say(m.question(x.input)) // it has joined one that waits, and is answered with it
+		m.add(m.question(x.input)) // it joined a waiting turn, which answers both
 		m.drop(i)
 	} else {
 		x.id = id
@@ -268,10 +267,10 @@ func (m *chat) drop(i int) {
 	m.begin()
 }
 
-// begin shows the message whose answer comes next.
+// begin shows the message that is answered next.
 func (m *chat) begin() {
 	if len(m.open) > 0 && !m.open[0].shown {
 		m.open[0].shown = true
-		m.say(m.question(m.open[0].input))
+		m.add(m.question(m.open[0].input))
 	}
 }

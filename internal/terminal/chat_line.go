@@ -9,8 +9,7 @@ import (
 	"gateway/internal/client"
 )
 
-// chatLine is the way between a chat and the gateway. What it begins goes on beside the chat, for as long as its context
-// lasts, and reports to the inbox.
+// chatLine connects a chat to the gateway. Its requests run beside the chat until ctx ends, and report to the inbox.
 type chatLine struct {
 	ctx            context.Context //nolint:containedctx // the life of the chat
 	c              *client.Client
@@ -18,7 +17,7 @@ type chatLine struct {
 	inbox          chan tea.Msg
 }
 
-// fromGateway is what the gateway says about a message, known by the turn's id, or by its key until it has one.
+// fromGateway is a report about a message, identified by the turn's id, or by the key until the turn has an id.
 type fromGateway struct {
 	id, key  string
 	accepted bool
@@ -28,11 +27,11 @@ type fromGateway struct {
 	waits    string
 	status   string // final
 	why      string
-	away     bool // nobody answers; it is tried again
+	away     bool // the gateway does not answer; the request is retried
 	note     string
 }
 
-// listen brings the next report.
+// listen waits for the next report.
 func (l chatLine) listen() tea.Msg {
 	select {
 	case msg := <-l.inbox:
@@ -49,13 +48,13 @@ func (l chatLine) report(msg fromGateway) {
 	}
 }
 
-// patience waits for the gateway for as long as the chat lasts, and reports that it does.
+// patience waits for the gateway until the chat ends, and reports the wait.
 func (l chatLine) patience(about fromGateway) client.Patience {
 	about.away = true
 	return client.Patience{Away: func() { l.report(about) }}
 }
 
-// submit hands a message over, with the same key until the gateway has answered.
+// submit sends a message, with the same key in every retry.
 func (l chatLine) submit(key, input string) {
 	go func() {
 		id, err := l.c.Submit(l.ctx, client.Submission{Session: l.session, Agent: l.agent, Key: key, Input: input}, l.patience(fromGateway{key: key}))
@@ -70,12 +69,12 @@ func (l chatLine) submit(key, input string) {
 func (l chatLine) cancel(id string) {
 	go func() {
 		if _, err := l.c.CancelTurn(l.ctx, id); err != nil {
-			l.report(fromGateway{id: id, note: "it could not be cancelled: " + err.Error()})
+			l.report(fromGateway{id: id, note: "the turn could not be cancelled: " + err.Error()})
 		}
 	}()
 }
 
-// follow reports the turn's events to its end.
+// follow reports the turn's events until the last.
 func (l chatLine) follow(id string) {
 	go func() {
 		err := l.c.Follow(l.ctx, id, l.patience(fromGateway{id: id}), func(e client.Event) error {
@@ -88,9 +87,9 @@ func (l chatLine) follow(id string) {
 	}()
 }
 
-// reportOf is what a chat shows of an event.
+// reportOf is the report of an event.
 func reportOf(id string, e client.Event) fromGateway {
-	report := fromGateway{id: id} // it answers
+	report := fromGateway{id: id} // without away: the gateway answers
 	switch {
 	case e.Kind == client.EventWaiting:
 		report.waits = e.Reason

@@ -26,7 +26,7 @@ func chatAt(t *testing.T, dir string, turns ...queue.Turn) *chat {
 
 func shown(m *chat) string { return ansi.Strip(strings.Join(m.screen(), "\n")) }
 
-// pump gives the model what the gateway says until the screen has the text.
+// pump passes reports of the gateway to the model until the screen has the text.
 func pump(t *testing.T, m *chat, text string) {
 	t.Helper()
 	for deadline := time.After(time.Minute); !strings.Contains(shown(m), text); {
@@ -48,7 +48,7 @@ func TestChatSendsOnceAndShowsEachPieceOnceAcrossCuts(t *testing.T) {
 		resumed.Of(func(r *http.Request) string { return r.URL.Query().Get("starting_after") }, clienttest.Answers(
 			clienttest.StreamThenCut(0, "created", "output_item.added", "output_text.delta:one "),
 			clienttest.Refusal(http.StatusServiceUnavailable, "away"),
-			clienttest.StreamThenCut(1, "output_item.added", "output_text.delta:one ", "output_text.delta:two "), // says again what was said
+			clienttest.StreamThenCut(1, "output_item.added", "output_text.delta:one ", "output_text.delta:two "), // repeats the first deltas
 			clienttest.Stream(4, "output_item.done", "output_item.added", "output_text.delta:afresh", "completed"),
 		)),
 		map[string]any{"status": "completed"})
@@ -67,7 +67,7 @@ func TestChatSendsOnceAndShowsEachPieceOnceAcrossCuts(t *testing.T) {
 	require.Contains(t, m.farewell(), "come back with: gateway chat --session desk\n")
 }
 
-func TestChatGivesARefusedMessageBack(t *testing.T) {
+func TestChatReturnsARefusedMessageToTheInput(t *testing.T) {
 	dir := clienttest.Turn(t, clienttest.Refusal(http.StatusNotFound, "there is no agent. Try: echo"), clienttest.Cut, map[string]any{})
 	m := chatAt(t, dir)
 	press(m, "h", "i", "enter")
@@ -96,7 +96,7 @@ func TestChatKeys(t *testing.T) {
 		require.NotEqual(t, tea.QuitMsg{}, cmd(), "only on an empty input")
 	}
 	press(m, "esc")
-	require.Contains(t, shown(m), "nothing runs")
+	require.Contains(t, shown(m), "no turn is running")
 	m.input.Reset()
 	_, cmd = press(m, "enter")
 	require.Nil(t, cmd)
@@ -113,23 +113,23 @@ func TestChatQueuesMessagesInOrderAndCancelsTheFirst(t *testing.T) {
 	m := chatAt(t, dir)
 	press(m, "1", "enter", "2", "enter")
 	require.Contains(t, shown(m), "waits: 2")
-	require.Contains(t, m.farewell(), "the gateway had not answered to: 1")
+	require.Contains(t, m.farewell(), "the gateway has not acknowledged: 1")
 	require.Contains(t, m.farewell(), "--key chat-")
 	press(m, "esc")
 	require.True(t, m.open[0].unwanted, "there is nothing to cancel yet")
 	m.Update(fromGateway{id: "t1", key: m.open[0].key, accepted: true})
 	m.Update(fromGateway{id: "t2", key: m.open[1].key, accepted: true})
-	require.Contains(t, m.farewell(), "the turn goes on")
+	require.Contains(t, m.farewell(), "the turn continues")
 	m.Update(fromGateway{id: "t1", status: "cancelled"})
 	require.Contains(t, shown(m), "cancelled\n\n› 2")
 	m.Update(fromGateway{id: "t2", away: true})
-	require.Contains(t, shown(m), "the gateway is away")
+	require.Contains(t, shown(m), "the gateway does not answer")
 	m.Update(fromGateway{id: "t2", status: "failed", why: "no"})
 	require.Empty(t, m.open)
 	require.Eventually(t, func() bool { return slices.Contains(asked.Asked(), "POST /v1/turns/t1/cancel") }, time.Minute, time.Millisecond)
 }
 
-func TestNothingOfAnAgentMovesTheCursor(t *testing.T) {
+func TestTextOfAnAgentCannotMoveTheCursor(t *testing.T) {
 	m := chatAt(t, t.TempDir())
 	for _, evil := range []string{
 		"\x1b[2Jcleared", "\x1b]0;title\acleared", "&#27;[2Jcleared", "&#x1b;]52;c;AAAA&#7;cleared", "`&#27;[2J`cleared", "\u009b2Jcleared",
@@ -145,7 +145,7 @@ func TestNothingOfAnAgentMovesTheCursor(t *testing.T) {
 
 var colour = regexp.MustCompile(`\x1b\[[0-9;:]*m`)
 
-func TestMarkdownIsShownAsItIsMeant(t *testing.T) {
+func TestMarkdownIsRendered(t *testing.T) {
 	m := chatAt(t, t.TempDir())
 	got := ansi.Strip(m.markdown("# Head\n\n*soft* **strong** `a &amp; b` &amp; [name](http://example.org)\nsecond\\_line\n\n" +
 		"1. one\n2. two\n   - deep\n\n> said\n\n```go\nx := 1\n\ty()\n```\n\n---\n<b>raw</b> <http://x>"))

@@ -11,17 +11,17 @@ import (
 	"gateway/internal/advice"
 )
 
-// markdownLimit is the longest answer, in bytes, that is rendered: a longer one would hold up the keys.
+// markdownLimit is the longest answer, in bytes, that is rendered: a longer answer would delay the keys.
 const markdownLimit = 256 << 10
 
-// say adds blocks of text to what is shown. Each is rendered again for another width.
-func (m *chat) say(blocks ...func() string) {
+// add appends blocks to the conversation. Each block is rendered again when the width changes.
+func (m *chat) add(blocks ...func() string) {
 	m.blocks = append(m.blocks, blocks...)
 	before := len(m.lines)
 	for _, b := range blocks {
 		m.lines = append(m.lines, blockLines(b)...)
 	}
-	if m.up > 0 { // what is read stays where it is
+	if m.up > 0 { // the lines on the screen stay
 		m.up += len(m.lines) - before
 	}
 }
@@ -30,7 +30,7 @@ func blockLines(block func() string) []string {
 	return append(strings.Split(strings.Trim(block(), "\n"), "\n"), "")
 }
 
-// render does all blocks again.
+// render renders all blocks again.
 func (m *chat) render() {
 	m.lines = nil
 	for _, b := range m.blocks {
@@ -38,7 +38,7 @@ func (m *chat) render() {
 	}
 }
 
-// farewell is printed when the chat was left, where the shell goes on: what was said, and how to come back.
+// farewell is printed after the chat: the conversation, and how to continue it.
 func (m *chat) farewell() string {
 	text := strings.Join(m.lines, "\n") + "\n"
 	if m.plain {
@@ -47,10 +47,10 @@ func (m *chat) farewell() string {
 	again := "gateway chat --session " + shellWord(m.line.session)
 	switch unsent := m.unsent(); {
 	case unsent != nil:
-		return text + advice.Text("the gateway had not answered to: "+oneLine(unsent.input, 60),
+		return text + advice.Text("the gateway has not acknowledged: "+oneLine(unsent.input, 60),
 			"gateway send --session "+shellWord(m.line.session)+" --key "+unsent.key+" with the same text, which makes no second turn") + "\n"
 	case len(m.open) > 0:
-		return text + "the turn goes on; come back with: " + again + "\n"
+		return text + "the turn continues; come back with: " + again + "\n"
 	}
 	return text + "come back with: " + again + "\n"
 }
@@ -66,7 +66,7 @@ func (m *chat) unsent() *exchange {
 
 var bareWord = regexp.MustCompile(`^[A-Za-z0-9._@/+:-]+$`)
 
-// shellWord quotes a word for a shell when it has to be.
+// shellWord quotes a word for a shell when necessary.
 func shellWord(word string) string {
 	if bareWord.MatchString(word) {
 		return word
@@ -80,7 +80,7 @@ func (m *chat) wrap(text string) string {
 	return ansi.Wrap(harmless(text), max(8, m.width-1), "")
 }
 
-// question is a message as it is shown.
+// question renders a message.
 func (m *chat) question(input string) func() string {
 	return func() string {
 		lines := strings.Split(ansi.Wrap(harmless(input), max(8, m.width-3), ""), "\n")
@@ -88,7 +88,7 @@ func (m *chat) question(input string) func() string {
 	}
 }
 
-// answer is what became of a message.
+// answer renders an answer and the turn's outcome.
 func (m *chat) answer(x *exchange, status, why string) func() string {
 	return func() string {
 		text := m.markdown(x.text)
@@ -122,7 +122,7 @@ func (m *chat) View() tea.View {
 	return v
 }
 
-// screen is what was said, what is being said, the input and a line of hints.
+// screen is the conversation, the answer that streams, the input and a line of hints.
 func (m *chat) screen() []string {
 	input := strings.Split(m.input.View(), "\n")
 	room := max(0, m.height-len(input)-1)
@@ -143,13 +143,13 @@ func (m *chat) screen() []string {
 	return lines[max(0, len(lines)-m.height):]
 }
 
-// streaming is the end of an answer that is not whole yet.
+// streaming is the end of an incomplete answer.
 func (m *chat) streaming(x *exchange, room int) []string {
 	if x.text == "" {
 		return nil
 	}
 	tail := x.text
-	if most := 4 * max(1, room) * max(8, m.width); len(tail) > most { // what fits into the room, however wide
+	if most := 4 * max(1, room) * max(8, m.width); len(tail) > most { // more than fits, at any width of the text
 		tail = strings.ToValidUTF8(tail[len(tail)-most:], "")
 	}
 	lines := strings.Split(m.wrap(trimmed(tail)), "\n")
@@ -161,9 +161,9 @@ func (m *chat) foot() string {
 	style := faint
 	switch {
 	case m.up > 0:
-		text = "PgDn for what is newer"
+		text = "PgDn scrolls down"
 	case m.away:
-		text, style = "the gateway is away; it goes on as soon as it is back", notable
+		text, style = "the gateway does not answer; the chat continues when it is back", notable
 	case m.note != "":
 		text, style = m.note, notable
 	case len(m.open) == 0:

@@ -12,9 +12,8 @@ import (
 	"github.com/yuin/goldmark/util"
 )
 
-// Markdown for the terminal: headings, emphasis, lists, quotes and code, no more. The libraries that do more bring the
-// grammars and colours of all programming languages, which every start of the gateway would pay for, and a restart
-// waits for a start.
+// Markdown for the terminal: headings, emphasis, lists, quotes and code. Libraries that do more include the grammars of all
+// programming languages, which would slow down every start of the gateway, and so every restart.
 
 var (
 	slanted = lipgloss.NewStyle().Italic(true)
@@ -27,18 +26,17 @@ var markdownParser = parser.NewParser(
 	parser.WithParagraphTransformers(parser.DefaultParagraphTransformers()...),
 )
 
-// renderMarkdown fits an answer to a width in cells. Nothing of it moves the cursor, whatever is in it and however it
-// is spelt.
+// renderMarkdown renders an answer at a width in cells. No content of the answer can move the cursor.
 func renderMarkdown(answer string, width int) string {
 	source := []byte(answer)
 	r := rendering{source}
 	lines := r.blocks(markdownParser.Parse(text.NewReader(source)), width, false)
-	return ansi.Hardwrap(strings.Join(lines, "\n"), max(width, 1), true) // what is nested deeper than the terminal is wide
+	return ansi.Hardwrap(strings.Join(lines, "\n"), max(width, 1), true) // deep nesting can exceed the width
 }
 
 type rendering struct{ source []byte }
 
-// blocks returns the lines of everything in n, in tight lists without lines between.
+// blocks returns the lines of the blocks in n, separated by empty lines unless tight.
 func (r rendering) blocks(n ast.Node, width int, tight bool) (lines []string) {
 	for child := n.FirstChild(); child != nil; child = child.NextSibling() {
 		if len(lines) > 0 && !tight {
@@ -130,7 +128,7 @@ func (r rendering) words(t *ast.Text) string {
 	return harmless(string(value))
 }
 
-// painted paints line by line: lipgloss would pad them to one width.
+// painted styles each line alone: lipgloss would pad all lines to one width.
 func painted(style lipgloss.Style, text string) string {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {

@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// An agent may say anything.
+// An agent may answer with any bytes.
 func FuzzMarkdownMovesNoCursor(f *testing.F) {
 	f.Add("# a\n- b\n  > c `d` &#27;[2J\n\n    e\n[f](<http://x/&#7;>)")
 	f.Fuzz(func(t *testing.T, answer string) {

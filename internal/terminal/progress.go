@@ -8,13 +8,13 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// Progress is a line at a terminal that says how far something has come. Elsewhere it says nothing.
+// Progress is a line of progress on a terminal. Elsewhere it prints nothing.
 type Progress struct {
-	w     io.Writer // nil for nowhere
+	w     io.Writer // nil to print nothing
 	shown string
 }
 
-// NewProgress returns a line on w. The zero value shows nothing.
+// NewProgress returns a line on w. The zero value prints nothing.
 func NewProgress(w io.Writer) *Progress {
 	if !Is(w) || os.Getenv("TERM") == "dumb" {
 		return &Progress{}
@@ -22,7 +22,7 @@ func NewProgress(w io.Writer) *Progress {
 	return &Progress{w: w}
 }
 
-// Visible reports whether anybody sees the line.
+// Visible reports whether the line is printed.
 func (p *Progress) Visible() bool { return p.w != nil }
 
 // Show replaces the line.
@@ -34,7 +34,7 @@ func (p *Progress) Show(text string) {
 	_, _ = fmt.Fprint(p.w, "\r\x1b[K", ansi.Truncate(text, width(p.w)-1, "…"))
 }
 
-// End takes the line away.
+// End clears the line.
 func (p *Progress) End() {
 	if p.shown != "" {
 		p.Show("")

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestProgressShowsNothingAtNoTerminal(t *testing.T) {
+func TestProgressPrintsNothingWithoutATerminal(t *testing.T) {
 	var out bytes.Buffer
 	p := NewProgress(&out)
 	require.False(t, p.Visible())

@@ -12,12 +12,12 @@ import (
 const (
 	// columnGap is the number of cells between two columns.
 	columnGap = 2
-	// columnLeast is the width to which a column is cut at most, in cells.
+	// columnLeast is the least width to which a column is cut, in cells.
 	columnLeast = 8
 )
 
-// Table aligns columns. At a terminal no line of a table with headings is longer than the terminal is wide: the widest
-// columns are cut. Elsewhere, where programs read, nothing is cut.
+// Table aligns columns. On a terminal a table with headings fits the width of the terminal: the widest columns are cut.
+// Elsewhere, where programs read, nothing is cut.
 type Table struct {
 	w     io.Writer
 	width int // of the terminal, in cells; 0 for no limit
@@ -34,7 +34,7 @@ func NewTable(w io.Writer, head ...string) *Table {
 	return t
 }
 
-// Row adds a line.
+// Row adds a row.
 func (t *Table) Row(cells ...string) { t.rows = append(t.rows, cells) }
 
 // Flush prints the table.
@@ -58,7 +58,7 @@ func (t *Table) Flush() error {
 	return err
 }
 
-// widths are those of the columns, cut so that they fit.
+// widths returns the widths of the columns, cut to fit.
 func (t *Table) widths() []int {
 	var widths []int
 	for _, row := range t.rows {
@@ -71,7 +71,7 @@ func (t *Table) widths() []int {
 	}
 	for t.width > 0 {
 		over := columnGap*(len(widths)-1) - t.width
-		widest, next := 0, 0 // the widest column, and the width of the one after it
+		widest, next := 0, 0 // the widest column, and the width of the second widest
 		for i, width := range widths {
 			over += width
 			if width > widths[widest] {
@@ -91,7 +91,7 @@ func (t *Table) widths() []int {
 	return widths
 }
 
-// Age is the time since, as people read it.
+// Age is the time since t, for people.
 func Age(t time.Time) string {
 	d := max(0, time.Since(t)) // a clock may have been set back
 	if d < time.Minute {
@@ -100,7 +100,7 @@ func Age(t time.Time) string {
 	return d.Round(time.Second).String()
 }
 
-// FirstLine is enough of a text to recognise it. It leaves nothing in that moves a cursor or a column.
+// FirstLine is the first line of a text, at most 50 characters, without characters that move the cursor or a column.
 func FirstLine(s string) string {
 	s, _, _ = strings.Cut(s, "\n")
 	s = strings.Map(func(r rune) rune {
@@ -115,7 +115,7 @@ func FirstLine(s string) string {
 	return s
 }
 
-// PausedWord is how a list shows what is paused.
+// PausedWord marks a paused lane or session in a list.
 func PausedWord(paused bool) string {
 	if paused {
 		return "paused"

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestATableIsNotCutWhereProgramsReadIt(t *testing.T) {
+func TestATableForProgramsIsNotCut(t *testing.T) {
 	var out strings.Builder
 	table := NewTable(&out, "ID", "INPUT", "")
 	table.Row("a", strings.Repeat("long ", 100), "paused")

@@ -1,5 +1,5 @@
-// Package terminal is what draws on a terminal: chat, top, Markdown, tables, and a line of progress. Nothing that an agent
-// or a client wrote moves the cursor, and no line is longer than the terminal is wide.
+// Package terminal draws on a terminal: chat, top, Markdown, tables, and a line of progress. No text of an agent or a client
+// can move the cursor, and no line is longer than the terminal is wide.
 package terminal
 
 import (
@@ -15,7 +15,7 @@ import (
 	"golang.org/x/term"
 )
 
-// Styles of what fills the terminal. bubbletea takes the colours away where NO_COLOR says so, or the terminal has none.
+// Styles of chat and top. bubbletea removes the colours when NO_COLOR is set or the terminal has none.
 var (
 	strong   = lipgloss.NewStyle().Bold(true)
 	faint    = lipgloss.NewStyle().Faint(true)
@@ -25,7 +25,7 @@ var (
 	notable  = lipgloss.NewStyle().Foreground(lipgloss.Yellow)
 )
 
-// Fillable reports whether the two are a terminal whose whole screen a program may fill.
+// Fillable reports whether in and out are a terminal whose whole screen a program can use.
 func Fillable(in io.Reader, out io.Writer) bool {
 	return Is(in) && Is(out) && os.Getenv("TERM") != "dumb"
 }
@@ -36,7 +36,7 @@ func Is(v any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// width is how many cells fit into a line of the terminal that w is; 0 when it is none.
+// width is the width of the terminal w in cells; 0 when w is not a terminal.
 func width(w any) int {
 	if !Is(w) {
 		return 0
@@ -48,7 +48,7 @@ func width(w any) int {
 	return cells
 }
 
-// unlessLeft is the error of a program that filled the terminal, unless it only was left.
+// unlessLeft returns err, but nil when the user left the program.
 func unlessLeft(err error) error {
 	if errors.Is(err, tea.ErrProgramKilled) || errors.Is(err, tea.ErrInterrupted) {
 		return nil
@@ -56,13 +56,13 @@ func unlessLeft(err error) error {
 	return err
 }
 
-// harmless makes text of agents and clients fit to be shown: no escape sequence and nothing else that moves the cursor
-// or turns the direction of what follows. Lines and tabs stay.
+// harmless makes text of agents and clients safe to show: it removes escape sequences and all else that moves the cursor or
+// changes the direction of text. Lines stay, and a tab becomes four spaces.
 func harmless(text string) string {
 	text = strings.ReplaceAll(ansi.Strip(text), "\t", "    ")
 	return strings.Map(func(r rune) rune {
 		switch {
-		case r == '\n' || unicode.IsPrint(r) || r == '\u200d': // which joins emoji
+		case r == '\n' || unicode.IsPrint(r) || r == '\u200d': // joins emoji
 			return r
 		case r == '\r':
 			return -1
@@ -71,7 +71,7 @@ func harmless(text string) string {
 	}, text)
 }
 
-// oneLine is text in one line, cut to a width.
+// oneLine puts text on one line and cuts it to a width in cells.
 func oneLine(text string, width int) string {
 	return ansi.Truncate(strings.ReplaceAll(harmless(text), "\n", " "), max(width, 0), "…")
 }

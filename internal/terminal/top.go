@@ -17,18 +17,18 @@ import (
 )
 
 const (
-	// topAgain is how often the lists are read again.
+	// topAgain is the time between two reads of the lists.
 	topAgain = 500 * time.Millisecond
-	// topTurns is how many of the latest turns are shown at most, beside all that run.
+	// topTurns is the most of the latest turns that are shown, besides all running turns.
 	topTurns = 50
-	// topHops is how many of the latest changes are remembered.
+	// topHops is how many of the latest changes are kept.
 	topHops = 5
 )
 
-// Top shows the gateway on the terminal until whoever sits there leaves it. It returns what ended it otherwise.
+// Top shows the gateway on the terminal until the user leaves. It returns any other end as an error.
 func Top(ctx context.Context, c *client.Client, in io.Reader, out io.Writer) error {
 	ctx, leave := context.WithCancel(ctx)
-	defer leave() // ends the watching
+	defer leave() // ends the watch
 	m := newTop(ctx, c)
 	go m.watch()
 	end, err := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(out)).Run()
@@ -38,9 +38,9 @@ func Top(ctx context.Context, c *client.Client, in io.Reader, out io.Writer) err
 	return unlessLeft(err)
 }
 
-// top is the model of `gateway top`. Only its Update changes it.
+// top is the model of `gateway top`. Only Update changes it.
 type top struct {
-	ctx context.Context //nolint:containedctx // the life of the program: commands have no other way to it
+	ctx context.Context //nolint:containedctx // the life of the program: commands have no other access to it
 	c   *client.Client
 
 	inbox  chan topStatus
@@ -48,15 +48,15 @@ type top struct {
 	away   bool
 	hops   []client.StatusChange
 	lanes  []queue.Lane
-	turns  []queue.Turn // those that run, then the latest
+	turns  []queue.Turn // the running turns, then the latest
 
-	at        int    // the chosen line, lanes before turns
-	chosen    string // what is in it: the lists change, and a key must not hit what has come in its place
+	at        int    // the selected line, lanes before turns
+	chosen    string // its content: the lists change, and a key must not act on other content
 	filter    string
 	filtering bool
-	cancels   *queue.Turn // asked about
+	cancels   *queue.Turn // awaits confirmation
 	note      string
-	err       error // what ended it
+	err       error // what ended the program
 
 	width, height int
 }
@@ -65,7 +65,7 @@ func newTop(ctx context.Context, c *client.Client) *top {
 	return &top{ctx: ctx, c: c, inbox: make(chan topStatus), away: true, width: 80, height: 24}
 }
 
-// What the commands bring.
+// Messages from the commands.
 type (
 	topStatus struct {
 		client.Sighting
@@ -75,7 +75,7 @@ type (
 		lanes []queue.Lane
 		turns []queue.Turn
 		err   error
-		once  bool // beside the ones that come again and again
+		once  bool // not one of the periodic reads
 	}
 	topNote     string
 	lookAtLists struct{}
@@ -85,7 +85,7 @@ func (m *top) Init() tea.Cmd { return tea.Batch(m.nextStatus, m.again) }
 
 func (m *top) again() tea.Msg { return m.askLists() }
 
-// watch puts what there is to see into the inbox, until the program ends or the gateway refuses it.
+// watch sends reports of the gateway to the inbox, until the program ends or the gateway refuses the watch.
 func (m *top) watch() {
 	report := func(s topStatus) error {
 		select {
@@ -181,7 +181,7 @@ func (m *top) show(seen client.Sighting) {
 	m.hops = m.hops[max(0, len(m.hops)-topHops):]
 }
 
-// key acts on a key. The answer is what to do next.
+// key acts on a key and returns the next command.
 func (m *top) key(k tea.KeyPressMsg) tea.Cmd {
 	name := k.String()
 	switch {
@@ -193,7 +193,7 @@ func (m *top) key(k tea.KeyPressMsg) tea.Cmd {
 		if name == "y" {
 			return m.cancel(t)
 		}
-		m.note = "turn " + t.ID + " goes on"
+		m.note = "turn " + t.ID + " continues"
 		return nil
 	case m.filtering:
 		m.edit(name, k.Text)
@@ -229,7 +229,7 @@ func (m *top) key(k tea.KeyPressMsg) tea.Cmd {
 	return nil
 }
 
-// edit changes the filter by a key.
+// edit applies a key to the filter.
 func (m *top) edit(name, text string) {
 	switch name {
 	case "enter":
@@ -246,7 +246,7 @@ func (m *top) edit(name, text string) {
 	m.keepChosen()
 }
 
-// keepInside keeps the chosen line on one that is there, and remembers what is in it.
+// keepInside moves the selection to an existing line and records its content.
 func (m *top) keepInside() {
 	names := m.names()
 	m.at = max(0, min(m.at, len(names)-1))
@@ -256,7 +256,7 @@ func (m *top) keepInside() {
 	}
 }
 
-// keepChosen moves the chosen line to where what was in it is now.
+// keepChosen moves the selection to where its content is now.
 func (m *top) keepChosen() {
 	if at := slices.Index(m.names(), m.chosen); at >= 0 {
 		m.at = at
@@ -264,7 +264,7 @@ func (m *top) keepChosen() {
 	m.keepInside()
 }
 
-// names tell the lines apart.
+// names are the identities of the lines.
 func (m *top) names() (names []string) {
 	lanes, turns := m.shown()
 	for _, l := range lanes {
@@ -279,7 +279,7 @@ func (m *top) names() (names []string) {
 func (m *top) pauseLane() tea.Cmd {
 	lanes, _ := m.shown()
 	if m.at >= len(lanes) {
-		m.note = "p is for lanes: choose one"
+		m.note = "p pauses a lane: select a lane"
 		return nil
 	}
 	l := lanes[m.at]
@@ -291,7 +291,7 @@ func (m *top) pauseLane() tea.Cmd {
 		case l.Paused:
 			return topNote("lane " + l.Name + " starts turns again")
 		}
-		return topNote("lane " + l.Name + " is paused: what runs goes on, what comes waits")
+		return topNote("lane " + l.Name + " is paused: running turns continue, queued turns wait")
 	}
 }
 
@@ -299,7 +299,7 @@ func (m *top) askCancel() {
 	lanes, turns := m.shown()
 	switch at := m.at - len(lanes); {
 	case at < 0 || at >= len(turns):
-		m.note = "c is for turns: choose one"
+		m.note = "c cancels a turn: select a turn"
 	case turns[at].Status.Final():
 		m.note = "turn " + turns[at].ID + " has ended"
 	default:

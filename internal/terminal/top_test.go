@@ -18,7 +18,7 @@ import (
 	"gateway/server"
 )
 
-// press sends keys to a model, each a character or the name of a key.
+// press sends keys to a model; each is a character or the name of a key.
 func press(m tea.Model, keys ...string) (tea.Model, tea.Cmd) {
 	var cmd tea.Cmd
 	for _, name := range keys {
@@ -51,7 +51,7 @@ func shownTop(t *testing.T, c *client.Client) *top {
 	return m
 }
 
-func TestTopFitsTheTerminalAndNothingOfAnAgentMovesTheCursor(t *testing.T) {
+func TestTopFitsTheTerminalAndTextOfAnAgentCannotMoveTheCursor(t *testing.T) {
 	m := shownTop(t, client.In(t.TempDir()))
 	for _, size := range [][2]int{{80, 24}, {120, 50}, {40, 12}, {20, 5}, {1, 1}} {
 		m.Update(tea.WindowSizeMsg{Width: size[0], Height: size[1]})
@@ -70,7 +70,7 @@ func TestTopFitsTheTerminalAndNothingOfAnAgentMovesTheCursor(t *testing.T) {
 	require.Contains(t, text, "paused")
 }
 
-func TestTopKeepsTheChosenLineInViewWhenThereAreMany(t *testing.T) {
+func TestTopKeepsTheSelectedLineInView(t *testing.T) {
 	m := shownTop(t, client.In(t.TempDir()))
 	var turns []queue.Turn
 	for i := range 60 {
@@ -83,7 +83,7 @@ func TestTopKeepsTheChosenLineInViewWhenThereAreMany(t *testing.T) {
 	require.Equal(t, 2, m.at)
 }
 
-func TestTopKeepsWhatIsChosenWhenTheListsChange(t *testing.T) {
+func TestTopKeepsTheSelectionWhenTheListsChange(t *testing.T) {
 	m := shownTop(t, client.In(t.TempDir()))
 	press(m, "down", "down") // t1
 	lane, t1, t2 := m.lanes[1], m.turns[0], m.turns[1]
@@ -92,7 +92,7 @@ func TestTopKeepsWhatIsChosenWhenTheListsChange(t *testing.T) {
 	require.Contains(t, m.foot(), "cancel turn t1?")
 }
 
-func TestTopAsksBeforeItCancelsAndPausesLanesAtOnce(t *testing.T) {
+func TestTopConfirmsACancelAndPausesLanesImmediately(t *testing.T) {
 	var asked clienttest.Recorder
 	answer := asked.Of(func(r *http.Request) string { return r.Method + " " + r.URL.Path }, clienttest.Document(http.StatusOK, map[string]any{}))
 	dir, _ := clienttest.Serve(t, answer)
@@ -100,7 +100,7 @@ func TestTopAsksBeforeItCancelsAndPausesLanesAtOnce(t *testing.T) {
 
 	_, cmd := press(m, "c")
 	require.Nil(t, cmd)
-	require.Contains(t, m.note, "c is for turns")
+	require.Contains(t, m.note, "c cancels a turn")
 	_, cmd = press(m, "p")
 	require.Equal(t, topNote("lane cron starts turns again"), cmd())
 	_, cmd = press(m, "down", "down", "c")

@@ -14,10 +14,10 @@ import (
 	"gateway/queue"
 )
 
-// topFrame is how many lines are neither lanes nor turns.
+// topFrame is the number of lines that are neither lanes nor turns.
 const topFrame = 8
 
-// shown is what passes the filter.
+// shown returns the lanes and turns that pass the filter.
 func (m *top) shown() (lanes []queue.Lane, turns []queue.Turn) {
 	has := func(texts ...string) bool {
 		return slices.ContainsFunc(texts, func(t string) bool { return strings.Contains(strings.ToLower(t), strings.ToLower(m.filter)) })
@@ -41,7 +41,7 @@ func (m *top) View() tea.View {
 	return v
 }
 
-// lines are as many as the terminal has, none longer than it is wide.
+// lines returns as many lines as the terminal has, each at most as long as it is wide.
 func (m *top) lines() []string {
 	lanes, turns := m.shown()
 	room := max(2, m.height-topFrame)
@@ -65,7 +65,7 @@ func (m *top) lines() []string {
 	return append(out[:max(0, min(len(out), m.height-1))], m.foot())
 }
 
-// window is where to begin to show some of n lines so that the chosen one is among them.
+// window is the first of n lines to show so that the selected line is visible.
 func window(at, n, room int) int { return max(0, min(at-room+1, n-room)) }
 
 func (m *top) mark(line int, text string) string {
@@ -82,7 +82,7 @@ func (m *top) head() string {
 	case m.away && state == "":
 		state = "looking for the gateway"
 	case m.away:
-		state, style = "does not answer; it was "+state, bad
+		state, style = "does not answer; last seen "+state, bad
 	case m.status.State == fsm.Running:
 		style = good
 	}
@@ -105,7 +105,7 @@ func (m *top) counts() string {
 	return oneLine(text, m.width)
 }
 
-// passed shows the latest states in their order.
+// passed shows the latest states in order.
 func (m *top) passed() string {
 	var names []string
 	when := ""
@@ -117,7 +117,7 @@ func (m *top) passed() string {
 		return ""
 	}
 	text := strings.Join(names, " → ") + " at " + when
-	for len(names) > 1 && lipgloss.Width(text) > m.width { // the newest matter most
+	for len(names) > 1 && lipgloss.Width(text) > m.width { // the newest states stay
 		names = names[1:]
 		text = "… → " + strings.Join(names, " → ") + " at " + when
 	}
@@ -137,7 +137,7 @@ func laneLine(l queue.Lane) string {
 		strconv.Itoa(int(l.Ended.Completed)), strconv.Itoa(int(l.Ended.Failed)), PausedWord(l.Paused))
 }
 
-// turnRow gives what is left of the line to the input.
+// turnRow is a row of a turn; the input gets the rest of the line.
 func (m *top) turnRow(id, session, agent, status, age, input string) string {
 	return fill(id, 20) + " " + fill(session, 12) + " " + fill(agent, 8) + " " + fill(status, 9) + " " + fill(age, 7) + " " + oneLine(input, max(8, m.width-61))
 }
@@ -151,7 +151,7 @@ func (m *top) foot() string {
 	case m.note != "":
 		return notable.Render(oneLine(m.note, m.width))
 	case m.filter != "":
-		return oneLine("only what has "+strconv.Quote(m.filter)+"; esc shows all", m.width)
+		return oneLine("only lines with "+strconv.Quote(m.filter)+"; esc shows all", m.width)
 	}
-	return faint.Render(oneLine("↑↓ choose · p pause or resume the lane · c cancel the turn · / filter · q leave", m.width))
+	return faint.Render(oneLine("↑↓ select · p pause or resume the lane · c cancel the turn · / filter · q quit", m.width))
 }
