@@ -38,10 +38,10 @@ To restore: gateway stop, replace gateway.db in the state folder by the file, ga
 			}
 			ctx, stop := interruptible(cmd)
 			defer stop()
-			telling, stopTelling := context.WithCancel(ctx)
-			wait := copyProgress(telling, terminal.NewProgress(cmd.ErrOrStderr()), filepath.Join(dir, statedir.StoreFile), queue.BackupPart(args[0]))
+			showing, stopShowing := context.WithCancel(ctx)
+			wait := copyProgress(showing, terminal.NewProgress(cmd.ErrOrStderr()), filepath.Join(dir, statedir.StoreFile), queue.BackupPart(args[0]))
 			turns, err := queue.Backup(ctx, filepath.Join(dir, statedir.StoreFile), args[0], force)
-			stopTelling()
+			stopShowing()
 			wait()
 			if err != nil {
 				return err
@@ -64,8 +64,8 @@ func copyProgress(ctx context.Context, p *terminal.Progress, from, to string) (w
 	if !p.Visible() {
 		return func() {}
 	}
-	var telling sync.WaitGroup
-	telling.Go(func() {
+	var showing sync.WaitGroup
+	showing.Go(func() {
 		defer p.End()
 		for pause(ctx, 100*time.Millisecond) {
 			whole, err := os.Stat(from)
@@ -75,7 +75,7 @@ func copyProgress(ctx context.Context, p *terminal.Progress, from, to string) (w
 			}
 		}
 	})
-	return telling.Wait
+	return showing.Wait
 }
 
 // copied is the text of the progress. A copy has no gaps, so a complete copy may be smaller than the store.

@@ -34,7 +34,7 @@ func gatewayAt(t *testing.T, dir string, args ...string) (stdout, stderr string,
 	return out.String(), stderr, code
 }
 
-func TestATokenGoesToTheURLAndNowhereElse(t *testing.T) {
+func TestATokenIsSentOnlyToTheURL(t *testing.T) {
 	t.Setenv("GATEWAY_TOKEN", "correct-horse")
 	var seen []string
 	handler := func(w http.ResponseWriter, r *http.Request) {
@@ -53,19 +53,19 @@ func TestATokenGoesToTheURLAndNowhereElse(t *testing.T) {
 	require.Equal(t, []string{"Bearer correct-horse", ""}, seen)
 }
 
-func TestAWrongTokenSaysWhereToSetIt(t *testing.T) {
+func TestAWrongTokenIsRefusedWithWhereToSetIt(t *testing.T) {
 	srv := httptest.NewServer(clienttest.Document(http.StatusUnauthorized, map[string]any{"error": map[string]any{"message": "no", "code": "invalid_api_key"}}))
 	t.Cleanup(srv.Close)
-	for token, says := range map[string]string{"": "needs a token", "wrong": "does not accept this token"} {
+	for token, want := range map[string]string{"": "needs a token", "wrong": "does not accept this token"} {
 		o := &options{url: srv.URL, token: token}
 		c, err := o.connect()
 		require.NoError(t, err)
 		_, err = c.Snapshot(t.Context())
-		require.EqualError(t, err, srv.URL+" "+says+"\nTry: GATEWAY_TOKEN or --token, with the auth.token of the gateway")
+		require.EqualError(t, err, srv.URL+" "+want+"\nTry: GATEWAY_TOKEN or --token, with the auth.token of the gateway")
 	}
 }
 
-func TestWhatIsNoGatewayIsSaidToBeNone(t *testing.T) {
+func TestAnAnswerThatIsNotAGatewaysIsAnError(t *testing.T) {
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "<html>")
 	}))
@@ -76,7 +76,7 @@ func TestWhatIsNoGatewayIsSaidToBeNone(t *testing.T) {
 	require.Contains(t, stderr, "\nTry: ")
 }
 
-func TestASocketOfSomebodyElseIsNotTakenForNone(t *testing.T) {
+func TestASocketOfAnotherUserIsNotAnAbsentGateway(t *testing.T) {
 	if os.Getuid() == 0 {
 		t.Skip("root may connect to every socket")
 	}
@@ -101,7 +101,7 @@ func TestTheTableOfTurnsCannotBeBrokenByAnInput(t *testing.T) {
 	require.Equal(t, "more turns: --limit, or --before a\n", stderr)
 }
 
-func TestWhatFillsATerminalNeedsOne(t *testing.T) {
+func TestChatAndTopNeedATerminal(t *testing.T) {
 	for _, name := range []string{"top", "chat"} {
 		_, stderr, code := gatewayAt(t, t.TempDir(), name)
 		require.Equal(t, 64, code)

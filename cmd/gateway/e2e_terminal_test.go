@@ -120,17 +120,17 @@ func TestTopInATerminal(t *testing.T) {
 		return strings.Contains(s, "starts turns again") && !strings.Contains(s, "  paused")
 	})
 
-	// A restart goes by, with its states, and the turn runs again.
+	// A restart passes with its states, and the turn runs again.
 	_, _, code = h.gateway("restart", "--force")
 	require.Zero(t, code)
 	p.await("Respawning → Stopped → Starting → Running", "gateway Running", "1 running, 0 queued")
 
-	// What runs comes first.
+	// Running turns come first.
 	p.until("the turn that runs in the first line", func(s string) bool {
 		return regexp.MustCompile(`INPUT\s+\S+ +desk +slow +running`).MatchString(s)
 	})
 
-	// / shows only what has a text in it: one turn, wherever a late answer puts it among the others.
+	// / shows only lines with a text: one turn, wherever a late answer puts it in the list.
 	p.keys("/")
 	p.typed("desk")
 	p.keys("Enter")
@@ -140,13 +140,13 @@ func TestTopInATerminal(t *testing.T) {
 	p.keys("j", "j", "j", "c")
 	p.await("cancel turn", "y for yes")
 	p.keys("n")
-	p.await("goes on")
+	p.await("continues")
 	p.keys("c", "y")
 	p.await("is cancelled", "cancelled", "0 running, 0 queued")
 	p.resize("50", "14")
 	p.await("gateway Running", "LANE")
 	p.keys("Escape") // on its own: with a key behind it, it would be Alt
-	p.await("choose")
+	p.await("select")
 	p.keys("q")
 	p.await("exit 0")
 }
@@ -178,7 +178,7 @@ func TestChatInATerminal(t *testing.T) {
 	p := h.openPane("chat", "--session", "desk", "--agent", "parts")
 	p.await("session desk", "a message")
 
-	// The answer streams, and a restart in the middle of it changes nothing of what is seen in the end.
+	// A restart in the middle of an answer does not change the final screen.
 	p.typed("tell me")
 	p.keys("C-j")
 	p.typed("in two lines")
@@ -203,7 +203,7 @@ func TestChatInATerminal(t *testing.T) {
 	out, _, _ := h.gateway("turns", "list", "--session", "desk", "--json")
 	require.Equal(t, 2, strings.Count(out, `"status": "completed"`), out)
 
-	// What was said is there for who comes back; Esc cancels.
+	// The conversation is shown when the chat is opened again; Esc cancels.
 	p = h.openPane("chat", "--session", "desk", "--agent", "slow")
 	p.await("› tell me", "and the second part")
 	p.typed("for ever")
@@ -212,19 +212,19 @@ func TestChatInATerminal(t *testing.T) {
 	p.keys("Escape")
 	p.until("the cancellation", func(s string) bool { return strings.Contains(s, "cancelled") && !strings.Contains(s, "answering") })
 
-	// Who leaves is told how to come back, and the turn goes on.
+	// The chat prints how to come back, and the turn continues.
 	p.typed("once more")
 	p.keys("Enter")
 	p.await("answering", "begun")
 	p.keys("C-c")
-	p.await("the turn goes on; come back with: gateway chat --session desk", "exit 0")
+	p.await("the turn continues; come back with: gateway chat --session desk", "exit 0")
 	p = h.openPane("chat", "--session", "desk")
 	p.await("› once more", "begun", "answering")
 	p.keys("C-c")
 	p.await("exit 0")
 }
 
-// A gateway that is killed while it answers, and while a message is on its way to it, is waited for.
+// Chat waits for a gateway that is killed while it answers, and while a message is being sent.
 func TestChatOutlivesAKilledGateway(t *testing.T) {
 	h := newHouse(t, "")
 	gate := filepath.Join(h.dir, "go")
@@ -237,7 +237,7 @@ func TestChatOutlivesAKilledGateway(t *testing.T) {
 	p.await("the **first** part")
 	h.signal(syscall.SIGKILL)
 	h.wait()
-	p.await("the gateway is away")
+	p.await("the gateway does not answer")
 	p.typed("two")
 	p.keys("Enter")
 	p.await("waits: two")

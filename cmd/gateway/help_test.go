@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The help texts are the manual pages: each says what the command does and shows it.
+// The help texts are the manual pages: each describes the command and has an example.
 func TestEveryCommandHasAHelpThatIsAManual(t *testing.T) {
 	var out bytes.Buffer
 	var look func(cmd *cobra.Command)

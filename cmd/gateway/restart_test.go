@@ -13,7 +13,7 @@ import (
 	"gateway/internal/statedir"
 )
 
-// restartable answers a restart as the decision says, and GET /v1/lifecycle with the snapshots in turn.
+// restartable answers a restart with the decision, and GET /v1/lifecycle with one snapshot after the other.
 func restartable(t *testing.T, decision map[string]any, snapshots ...http.HandlerFunc) string {
 	t.Helper()
 	mux := http.NewServeMux()
@@ -52,7 +52,7 @@ func TestRestartInPlaceIsARestartToo(t *testing.T) {
 	require.Equal(t, 1, doc.Status.Generation)
 }
 
-func TestRestartThatWasCalledOffSaysWhy(t *testing.T) {
+func TestRestartThatWasCalledOffReportsTheReason(t *testing.T) {
 	earlier := map[string]any{"seq": 5, "event": "resume", "from": "Draining", "to": "Running", "reason": "of another day"}
 	ours := map[string]any{"seq": 9, "event": "resume", "from": "Draining", "to": "Running", "reason": "the new image does not start: exit code 78"}
 	dir := restartable(t, granted,
@@ -67,11 +67,11 @@ func TestRestartThatWasCalledOffSaysWhy(t *testing.T) {
 	require.Contains(t, stderr, "the new image does not start: exit code 78\nTry: ")
 }
 
-func TestRestartThatIsOutrankedOrRefusedOrLateIsNoSuccess(t *testing.T) {
+func TestRestartThatIsOutrankedOrRefusedOrLateFails(t *testing.T) {
 	stops := clienttest.Lifecycle("ShuttingDown", "b1", 9)
 	stops["intent"] = "stop"
 	for name, c := range map[string]struct {
-		dir, says string
+		dir, want string
 	}{
 		"outranked": {restartable(t, granted, before, drains, clienttest.Document(http.StatusOK, stops)), "a stop outranks a restart"},
 		"refused":   {restartable(t, map[string]any{"outcome": "ignored", "state": "Stopped", "message": "the process ends"}, before), "refused while Stopped: the process ends"},
@@ -81,13 +81,13 @@ func TestRestartThatIsOutrankedOrRefusedOrLateIsNoSuccess(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, stderr, code := gatewayAt(t, c.dir, "restart", "--timeout", "100ms")
 			require.Equal(t, 1, code)
-			require.Contains(t, stderr, c.says)
+			require.Contains(t, stderr, c.want)
 			require.Contains(t, stderr, "\nTry: ")
 		})
 	}
 }
 
-func TestRestartThatDoesNotWaitSaysWhatWasDecided(t *testing.T) {
+func TestRestartThatDoesNotWaitReportsTheDecision(t *testing.T) {
 	dir := restartable(t, granted, before)
 	stdout, _, code := gatewayAt(t, dir, "restart", "--no-wait")
 	require.Equal(t, 0, code)

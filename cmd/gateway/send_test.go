@@ -17,7 +17,7 @@ import (
 	"gateway/internal/client/clienttest"
 )
 
-func TestSendGoesOnAfterEveryCutAndPrintsEachDeltaOnce(t *testing.T) {
+func TestSendContinuesAfterEveryCutAndPrintsEachDeltaOnce(t *testing.T) {
 	var keys, resumed clienttest.Recorder
 	dir := clienttest.Turn(t,
 		keys.Of(func(r *http.Request) string { return r.Header.Get("Idempotency-Key") }, clienttest.Answers(clienttest.Cut, clienttest.Refusal(http.StatusServiceUnavailable, "away"), clienttest.Accepted)),
@@ -25,7 +25,7 @@ func TestSendGoesOnAfterEveryCutAndPrintsEachDeltaOnce(t *testing.T) {
 			clienttest.StreamThenCut(0, "created", "output_item.added", "output_text.delta:one "),
 			clienttest.Refusal(http.StatusServiceUnavailable, "away"),
 			clienttest.Cut,
-			clienttest.Stream(1, "output_item.added", "output_text.delta:one ", "output_text.delta:two"), // says again what was said
+			clienttest.Stream(1, "output_item.added", "output_text.delta:one ", "output_text.delta:two"), // repeats the first delta
 			clienttest.Stream(4, "output_text.done", "completed"),
 		)),
 		map[string]any{"status": "completed", "attempt": 1, "output": "one two"})
@@ -40,14 +40,14 @@ func TestSendGoesOnAfterEveryCutAndPrintsEachDeltaOnce(t *testing.T) {
 	require.Equal(t, keys.Asked()[0], keys.Asked()[2], "a repeat must be the same turn")
 }
 
-func TestSendTellsAnInterruptedAttemptFromTheNext(t *testing.T) {
+func TestSendMarksAnInterruptedAttempt(t *testing.T) {
 	dir := clienttest.Turn(t, clienttest.Accepted,
 		clienttest.Stream(0, "created", "output_item.added", "output_text.delta:hal", "output_item.done", "output_item.added", "output_text.delta:whole\n", "completed"),
 		map[string]any{"status": "completed", "attempt": 2, "runs": 0, "output": "whole\n"})
 	stdout, stderr, code := gatewayAt(t, dir, "send", "hello")
 	require.Equal(t, 0, code)
 	require.Equal(t, "hal\nwhole\n", stdout)
-	require.Equal(t, "gateway: the attempt was interrupted and begins again; disregard what came before\n", stderr)
+	require.Equal(t, "gateway: the attempt was interrupted and starts again; disregard the text above\n", stderr)
 
 	stdout, stderr, code = gatewayAt(t, dir, "send", "--json", "hello")
 	require.Equal(t, 0, code)
@@ -55,7 +55,7 @@ func TestSendTellsAnInterruptedAttemptFromTheNext(t *testing.T) {
 	require.Empty(t, stderr)
 }
 
-func TestSendPrintsOneAnswerWhenTheNextAttemptSaysTheSame(t *testing.T) {
+func TestSendPrintsOneAnswerWhenTheNextAttemptRepeatsIt(t *testing.T) {
 	dir := clienttest.Turn(t, clienttest.Accepted,
 		clienttest.Stream(0, "created", "output_item.added", "output_text.delta:the who", "output_item.done",
 			"output_item.added", "output_text.delta:the ", "output_item.done",
@@ -67,7 +67,7 @@ func TestSendPrintsOneAnswerWhenTheNextAttemptSaysTheSame(t *testing.T) {
 	require.Empty(t, stderr)
 }
 
-func TestSendTellsWhenTheAnswerIsShorterThanWhatWasPrinted(t *testing.T) {
+func TestSendMarksAnAnswerThatIsShorterThanThePrintedText(t *testing.T) {
 	dir := clienttest.Turn(t, clienttest.Accepted,
 		clienttest.Stream(0, "created", "output_item.added", "output_text.delta:the whole", "output_item.done",
 			"output_item.added", "output_text.delta:the", "completed"),
@@ -75,10 +75,10 @@ func TestSendTellsWhenTheAnswerIsShorterThanWhatWasPrinted(t *testing.T) {
 	stdout, stderr, code := gatewayAt(t, dir, "send", "hello")
 	require.Equal(t, 0, code)
 	require.Equal(t, "the whole\nthe\n", stdout)
-	require.Contains(t, stderr, "disregard what came before")
+	require.Contains(t, stderr, "disregard the text above")
 }
 
-func TestSendOfATurnThatFailsSaysWhyAndExitsWithOne(t *testing.T) {
+func TestSendOfAFailedTurnPrintsTheReasonAndExitsWithOne(t *testing.T) {
 	dir := clienttest.Turn(t, clienttest.Accepted, clienttest.Stream(0, "created", "failed"), map[string]any{"status": "failed", "attempt": 3, "error": "exit code 7"})
 	stdout, stderr, code := gatewayAt(t, dir, "send", "hello")
 	require.Equal(t, 1, code)
@@ -86,7 +86,7 @@ func TestSendOfATurnThatFailsSaysWhyAndExitsWithOne(t *testing.T) {
 	require.Equal(t, "gateway: turn t1 failed: exit code 7\nTry: gateway turns retry t1\n", stderr)
 }
 
-func TestSendDoesNotRepeatWhatWasRefused(t *testing.T) {
+func TestSendDoesNotRetryARefusal(t *testing.T) {
 	var tries clienttest.Recorder
 	dir := clienttest.Turn(t, tries.Of(func(r *http.Request) string { return r.Header.Get("Idempotency-Key") }, clienttest.Refusal(http.StatusTooManyRequests, "too many turns wait. Try: again later")), clienttest.Cut, map[string]any{})
 	_, stderr, code := gatewayAt(t, dir, "send", "hello", "--key", "k-1")
@@ -95,7 +95,7 @@ func TestSendDoesNotRepeatWhatWasRefused(t *testing.T) {
 	require.Equal(t, []string{"k-1"}, tries.Asked())
 }
 
-func TestSendThatIsGivenUpSaysThatTheTurnGoesOn(t *testing.T) {
+func TestSendThatIsInterruptedReportsThatTheTurnContinues(t *testing.T) {
 	dir := clienttest.Turn(t, clienttest.Accepted, func(w http.ResponseWriter, r *http.Request) {
 		clienttest.Events(w, 0, "created", "output_item.added", "output_text.delta:hal")
 		<-r.Context().Done()
@@ -128,7 +128,7 @@ func TestSendThatIsGivenUpSaysThatTheTurnGoesOn(t *testing.T) {
 	})
 }
 
-func TestATurnIsKeptWhenItsGatewayIsGone(t *testing.T) {
+func TestATurnIsKeptWhenItsGatewayIsLost(t *testing.T) {
 	require.EqualError(t, kept("t1", &client.AbsentError{Where: "no gateway is running with the state folder /state", Try: "gateway run"}),
 		"lost the gateway (no gateway is running with the state folder /state); turn t1 was accepted and continues when the gateway is back\nTry: gateway run, then gateway turns show t1")
 	require.EqualError(t, kept("t1", errors.New("no answer within 1s\nTry: something else")),
@@ -161,7 +161,7 @@ func TestSendThatCannotPrintEndsOnTheSecondCtrlC(t *testing.T) {
 	require.False(t, cmd.ProcessState.Exited(), "it was ended by the signal")
 }
 
-func TestSendGivenUpBeforeTheAnswerNamesTheKeyThatMakesARepeatSafe(t *testing.T) {
+func TestSendInterruptedBeforeTheAnswerNamesTheKey(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	dir := clienttest.Turn(t, func(_ http.ResponseWriter, r *http.Request) {

@@ -36,7 +36,7 @@ func TestStatusPassesTheDocumentedFieldsAndNoHistory(t *testing.T) {
 	require.Equal(t, map[string]any{"running": 1.0, "queued": 2.0, "stuck": 0.0}, doc["turns"])
 }
 
-func TestStatusExitsWithOneWhenAGatewayRunsThatIsNotRunning(t *testing.T) {
+func TestStatusExitsWithOneUnlessTheStateIsRunning(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{
 		"draining": clienttest.Document(http.StatusOK, clienttest.Lifecycle("Draining", "b1", 4)),
 		"failing":  clienttest.Refusal(http.StatusInternalServerError, "the gateway could not do this"),
@@ -53,7 +53,7 @@ func TestStatusExitsWithOneWhenAGatewayRunsThatIsNotRunning(t *testing.T) {
 	}
 }
 
-func TestStatusOfNobodyExitsWithThreeAndShowsTheLastHop(t *testing.T) {
+func TestStatusWithoutAGatewayExitsWithThreeAndShowsTheLastHop(t *testing.T) {
 	dir := t.TempDir()
 	stdout, stderr, code := gatewayAt(t, dir, "status", "--json")
 	require.Equal(t, 3, code)
@@ -82,7 +82,7 @@ func TestALineOfStatusWatchCannotMoveTheCursor(t *testing.T) {
 	require.Equal(t, "Draining      (restart by api: red  [31m )", describeChange(c))
 }
 
-func TestProgressSaysWhatARestartWaitsFor(t *testing.T) {
+func TestProgressShowsWhatARestartWaitsFor(t *testing.T) {
 	now := time.Now()
 	var s client.Snapshot
 	s.State, s.Turns.Running, s.Deadline = "Draining", 2, now.Add(25*time.Second)
@@ -94,7 +94,7 @@ func TestProgressSaysWhatARestartWaitsFor(t *testing.T) {
 	require.Equal(t, "copying: 5.0 MiB of 4.0 MiB, 100%", copied(5<<20, 4<<20))
 }
 
-func TestStatusWatchEndsWhenItIsRefusedForGood(t *testing.T) {
+func TestStatusWatchEndsWhenItIsRefusedPermanently(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.Handle("GET /v1/events", clienttest.Refusal(http.StatusUnauthorized, "the token is wrong. Try: another"))
 	dir, _ := clienttest.Serve(t, mux)
