@@ -23,7 +23,7 @@ import (
 	"gateway/internal/statedir"
 )
 
-// benchConfig has an agent that answers at once and one that never does.
+// benchConfig has an agent that answers immediately and an agent that never answers.
 const benchConfig = `
 state_dir: %s
 log: { level: warn, format: json }
@@ -141,5 +141,5 @@ func reportMemory(b *testing.B, pid int, address string) {
 			return
 		}
 	}
-	b.Fatal("the gateway does not say how large its heap is")
+	b.Fatal("the gateway does not report the size of its heap")
 }

@@ -121,7 +121,7 @@ func TestConnectionsWaitAtTheSupervisorsSocket(t *testing.T) {
 		require.Zero(t, code)
 		require.Equal(t, 75, h.wait())
 
-		nc, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.address()) // nobody runs
+		nc, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.address()) // no gateway runs
 		require.NoError(t, err)
 		_, err = nc.Write([]byte("GET /healthz HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n"))
 		require.NoError(t, err)

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attack is what hostile clients do at once, from an address of their own, until ctx ends or there is no more to do.
+// attack is what hostile clients do at the same time, from one address, until ctx ends or the attack is complete.
 type attack struct {
 	name string
 	// small runs in the suite; large by hand, with GATEWAY_TEST_ATTACKS=1.
@@ -61,7 +61,7 @@ var attacks = []attack{
 	{"WebSockets that never read", 20, 1000, "", func(a *assault, i int) {
 		talk := "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" +
 			frame(`{"type":"req","id":"1","method":"connect","params":{"minProtocol":4,"maxProtocol":4,"client":{"id":"test","version":"1","platform":"linux","mode":"test"}}}`)
-		if i%100 == 0 { // what all of them are told of: 8 answers of 4 MB, again and again as they grow
+		if i%100 == 0 { // each of them streams these 8 growing answers of 4 MB
 			for n := range 8 {
 				talk += frame(fmt.Sprintf(`{"type":"req","id":"s","method":"chat.send","params":{"sessionKey":"agent:long:%d","message":"go","idempotencyKey":"%d-%d"}}`, i, i, n))
 			}
@@ -163,7 +163,7 @@ func (a *assault) dial() net.Conn {
 	return c
 }
 
-// drip sends a head at once and the rest a byte at a time, reads nothing, and stays until the gateway has enough.
+// drip sends a head whole and the rest a byte at a time, reads nothing, and stays until the gateway closes.
 func (a *assault) drip(head, rest string) {
 	c := a.dial()
 	if c == nil {

@@ -80,7 +80,7 @@ func quoteJS(s string) string {
 	return string(b)
 }
 
-// says is an expression: the element's text has the other text in it.
+// says is an expression: the element's text contains the text.
 func says(selector, text string) string {
 	return "(document.querySelector(" + quoteJS(selector) + ")?.innerText ?? \"\").includes(" + quoteJS(text) + ")"
 }
@@ -164,7 +164,7 @@ agents:
 	require.Equal(t, 1, strings.Count(b.text("#messages"), "part 1\n"), "nothing twice")
 	b.accessible("chat")
 
-	// A turn that is lost sight of while the gateway is away comes back by itself.
+	// A turn is shown again when a lost gateway is back.
 	require.NoError(t, os.Remove(release))
 	send("slow", "another")
 	b.until(`[...document.querySelectorAll("#messages .message")].at(-1).innerText.includes("part 1")`)
@@ -193,7 +193,7 @@ func TestThePageListsCancelsAndExplainsTurns(t *testing.T) {
 	b.do(chromedp.Evaluate(`[...document.querySelectorAll("#turn-list button")].find(e => e.innerText.includes("it must wait")).click()`, nil))
 	b.until(says("#turn", waits))
 	b.until(says("#turn-facts", "the lane main is full: 1 of 1 run"))
-	require.Contains(t, b.text("#turn-list"), "the lane main is full: 1 of 1 run", "the list says why it waits")
+	require.Contains(t, b.text("#turn-list"), "the lane main is full: 1 of 1 run", "the list shows why it waits")
 	b.accessible("a turn")
 	b.do(click("#turn .close"))
 
@@ -311,7 +311,7 @@ func TestThePageAsksForTheToken(t *testing.T) {
 	require.NotContains(t, b.text("body"), "the-right-token-of-this-house")
 }
 
-// Who may only read sees all but the configuration, and is told in the gateway's words what is refused.
+// A client with the scope read sees all but the configuration; a refusal shows the gateway's message.
 func TestThePageSaysWhatATokenMayNotDo(t *testing.T) {
 	b := newBrowser(t, 2*time.Minute)
 	h := newHouse(t, "auth: { clients: { monitor: { token: the-token-of-the-monitor, scopes: [read] } } }\n")
@@ -345,7 +345,7 @@ func TestThePageSaysWhatATokenMayNotDo(t *testing.T) {
 	require.NotContains(t, b.text("body"), "the-token-of-the-monitor")
 }
 
-// The picture on the page is drawn from the table when somebody calls make diagram; nobody must forget to.
+// `make diagram` draws the picture on the page from the table; the picture must not be older than the table.
 func TestThePictureOnThePageIsOfThisTable(t *testing.T) {
 	svg, err := os.ReadFile("../../server/page/states.svg")
 	require.NoError(t, err)

@@ -22,7 +22,7 @@ import (
 )
 
 // alone makes the command process 1 of a process namespace, with a /proc of its own: what it is in a
-// container without an init. user says that the namespace has users of its own too, which needs no root.
+// container without an init. With user the namespace has its own users too, which needs no root.
 func alone(cmd *exec.Cmd, user bool) {
 	if cmd.Err == nil {
 		cmd.Path, cmd.Err = exec.LookPath("sh")
@@ -85,7 +85,7 @@ func (h *house) processes() map[string]int {
 	return states
 }
 
-// isAlone reports whether nobody is left in the namespace but process 1.
+// isAlone reports whether process 1 is the only process in the namespace.
 func (h *house) isAlone() bool {
 	n := 0
 	for _, of := range h.processes() {
@@ -94,7 +94,7 @@ func (h *house) isAlone() bool {
 	return n == 1
 }
 
-// orphans is how many the gateway says it has reaped.
+// orphans is how many orphans the gateway reports as reaped.
 func (h *house) orphans() (n int) {
 	for line := range strings.Lines(h.logged()) {
 		var entry struct{ Orphans int }
@@ -129,7 +129,7 @@ func TestAsProcess1ItRestartsAndStops(t *testing.T) {
 			require.Equal(t, 0, h.wait())
 			require.Empty(t, leftovers(t, h.state()))
 
-			// From outside the namespace, where process 1 is somebody else and alive.
+			// Outside the namespace process 1 is another process, and alive.
 			h.start()
 			out, stderr, code := h.gateway("stop")
 			require.Zero(t, code, "%s%s", out, stderr)
@@ -151,7 +151,7 @@ func ownedByAnyone(h *house) bool {
 }
 
 func TestAsProcess1ItStopsFromInside(t *testing.T) {
-	// The one that outlives its turn is ended by the kernel with process 1; its odd number tells it apart.
+	// The kernel ends the process that outlives its turn with process 1; its odd number identifies it.
 	mark := fmt.Sprintf("%d.%d", 3600+rand.N(1000), rand.N(1_000_000))
 	h := newContainer(t, "agents:\n"+
 		"  stays: { type: command, command: [sh, -c, \"setsid sh -c 'sleep "+mark+" >/dev/null 2>&1 &'\"] }\n"+
@@ -246,8 +246,8 @@ agents:
 	require.Equal(t, 0, h.wait())
 }
 
-// A container that was killed leaves a lockfile that names process 1: the next one itself, and somebody
-// else outside.
+// A killed container leaves a lockfile that names process 1: inside the next container that is the next gateway itself,
+// outside it is another process.
 func TestAContainerStartsAgainOverAStaleLockfile(t *testing.T) {
 	h := newContainer(t, slowAgents)
 	h.start()

@@ -69,7 +69,7 @@ func TestAFullDiskRefusesAndForgetsNothing(t *testing.T) {
 	}
 	require.ErrorContains(t, refused, "no room", "what cannot be written down is not accepted")
 	require.ErrorContains(t, refused, "Try:")
-	// Reading goes on, and a restart, which could not open the store, is called off.
+	// Reads continue. A restart is called off, because the successor could not open the store.
 	require.Equal(t, http.StatusOK, h.probe(s.Address, "/readyz"))
 	require.NotEmpty(t, h.turn(running.ID).ID)
 	_, stderr, code := h.gateway("restart")

@@ -23,8 +23,8 @@ const (
 	immutable = 0x10 // FS_IMMUTABLE_FL
 )
 
-// unprivileged makes the gateways of the house run as somebody to whom permissions mean something, who owns the state
-// folder and the configuration. Without root that is whoever runs the tests.
+// unprivileged makes the gateways of the house run as a user to whom permissions apply, who owns the state folder and the
+// configuration. Without root that is the user of the tests.
 func (h *house) unprivileged() {
 	h.t.Helper()
 	require.NoError(h.t, os.MkdirAll(h.state(), 0o700))
@@ -169,7 +169,7 @@ func TestAReadOnlyDiskIsRefusedAndTheNextStartFindsAll(t *testing.T) {
 	require.Equal(t, 0, h.wait())
 }
 
-// fixed makes a file one that nobody may change, not even who has it open, or a normal one again.
+// fixed makes a file immutable, also for processes that have it open, or normal again.
 func fixed(path string, yes bool) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -244,8 +244,8 @@ func TestAStoreThatTakesNoWritesForAWhileRefusesAndForgetsNothing(t *testing.T) 
 	require.Equal(t, 0, h.wait())
 }
 
-// A disk with errors is made read-only by the kernel for good. The gateway refuses, goes on reading and ends when it
-// is told to; all that was acknowledged is on the disk.
+// The kernel makes a disk with errors read-only permanently. The gateway refuses turns, continues to read and stops on
+// request; everything that was acknowledged is on the disk.
 func TestADiskThatBecomesReadOnlyLosesNothing(t *testing.T) {
 	h := newHouse(t, "")
 	image := filepath.Join(h.dir, "disk")

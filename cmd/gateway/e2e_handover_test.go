@@ -51,14 +51,14 @@ func TestASuccessorTakesOverFromRunToRun(t *testing.T) {
 		for _, hop := range after.History[len(after.History)-7:] {
 			events = append(events, hop.Event)
 		}
-		require.Equal(t, []string{"restart", "prepared", "drained", "closed", "respawned", "", "started"}, events, "the history goes on")
+		require.Equal(t, []string{"restart", "prepared", "drained", "closed", "respawned", "", "started"}, events, "the history continues")
 		h.eventually("the old process has gone", func() bool { return !alive(before.PID) })
 		if i == 0 {
 			require.Equal(t, 0, h.wait())
 		}
 	}
 	_, stderr, code := h.gateway("run")
-	require.Equal(t, 78, code, "one gateway, whoever asks")
+	require.Equal(t, 78, code, "one gateway, for every user")
 	require.Contains(t, stderr, "already runs")
 	out, stderr, code := h.gateway("stop")
 	require.Zero(t, code, "%s%s", out, stderr)
@@ -91,7 +91,7 @@ func TestASignalToThePredecessorReachesTheSuccessor(t *testing.T) {
 // supervisor or a person has started the gateway again, exactly one works, and what was accepted is carried
 // out once.
 func TestADeathAtEveryStepOfAHandOver(t *testing.T) {
-	spawn := map[string]string{ // → who serves afterwards without being started: old, new, or nobody
+	spawn := map[string]string{ // → the process that serves afterwards without a start: old, new, or nobody
 		"predecessor.asked=kill": "nobody", "predecessor.prepared=kill": "nobody", "close.told=kill": "nobody", "close.done=kill": "nobody",
 		"predecessor.gone=kill": "new", "predecessor.ready=kill": "new", "predecessor.serve=kill": "new",
 		"successor.asked=kill": "old", "successor.prepared=kill": "old", "successor.go=kill": "old", "start.lock=kill": "old",
@@ -126,7 +126,7 @@ func dieAt(t *testing.T, mode, moment, survivor string) {
 	}
 	arm()
 	h.restartWithoutWaiting()
-	if survivor == "old or nobody" { // it died before it was told to serve, or with that in its ears
+	if survivor == "old or nobody" { // the successor died before or after it read `serve`
 		h.eventually("it is decided", func() bool {
 			s, err := h.status()
 			if err == nil && s.State == "Running" && len(s.History) > len(before.History)+1 {
@@ -149,12 +149,12 @@ func dieAt(t *testing.T, mode, moment, survivor string) {
 		require.Equal(t, 78, code, stderr)
 		_, _, err := ask(t.Context(), http.DefaultClient, s.Address, "desk", "slow", "four", "four", false)
 		require.NoError(t, err)
-	case "stopped": // it is the gateway, and somebody has stopped it; nobody else can get the lock
+	case "stopped": // the stopped process is the gateway; no other process can get the lock
 		h.eventually("the old one has gone", func() bool { return !alive(before.PID) })
 		_, stderr, code := h.gateway("run")
 		require.Equal(t, 78, code, stderr)
 		// The end of the old one has orphaned their process group, so the kernel may have sent SIGHUP and SIGCONT
-		// already, as POSIX has it: then it goes on, and restarts once more.
+		// already, as POSIX specifies: then the process continues, and restarts once more.
 		require.NoError(t, syscall.Kill(-h.groups[0], syscall.SIGCONT))
 	case "nobody":
 		h.eventually("nobody is left", func() bool { return len(h.alive()) == 0 })
@@ -252,7 +252,7 @@ func (h *house) hopEvents() (events []string) {
 }
 
 // alive lists the gateways of the house that have not ended; agents have process groups of their own. While a
-// process replaces its image the kernel shows it without a group for an instant, so nobody is looked for again.
+// process replaces its image the kernel shows it without a group for a moment, so an empty list is read again.
 func (h *house) alive() (pids []int) {
 	for range 5 {
 		if pids = h.look(); len(pids) > 0 {

@@ -72,7 +72,7 @@ func (h *house) restartWithoutWaiting() {
 	}
 }
 
-// lastState is where `gateway status` says that the last process was.
+// lastState is the last state of the last process, as `gateway status` prints it.
 func lastState(status string) string {
 	_, last, _ := strings.Cut(status, "last seen: ")
 	hop, _, _ := strings.Cut(last, " (")

@@ -89,7 +89,7 @@ agents: { twice: { type: command, command: [%s], env: { WITNESS: %s } } }
 		}
 		h.signal(syscall.SIGKILL)
 		h.wait()
-		h.groups = nil // their numbers may be somebody else's by the end of a long run
+		h.groups = nil // at the end of a long run their numbers may belong to other processes
 	}
 	h.start()
 	close(c.stop)
@@ -150,7 +150,7 @@ func (c *clients) insist(try func() bool) {
 	}
 }
 
-// follow reads the turn's events as they come, and goes on after the last one whenever the stream breaks.
+// follow reads the turn's events as they come, and continues after the last one whenever the stream breaks.
 func (c *clients) follow(id string) {
 	last, ended := int64(0), false
 	c.insist(func() bool {
@@ -179,7 +179,7 @@ func (c *clients) follow(id string) {
 	})
 }
 
-// cancelAndRetry asks once for each: whoever is not answered does not know what became of it.
+// cancelAndRetry sends each request once: the outcome of a request without an answer is unknown.
 func (c *clients) cancelAndRetry(id string) {
 	c.cancelled.Add(1)
 	c.record.ends(id, "completed", "cancelled")

@@ -52,7 +52,7 @@ agents:
 	require.Contains(t, h.logged(), "ended programs that the last gateway left running")
 }
 
-// lives: a process that has ended and that nobody has waited for yet does not.
+// lives reports whether a process runs; a zombie does not.
 func lives(pid int) bool {
 	p, err := procfs.NewProc(pid)
 	if err != nil {

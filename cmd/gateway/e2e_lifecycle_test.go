@@ -101,7 +101,7 @@ func TestTheJournalHasEveryHopOnce(t *testing.T) {
 			require.NoError(t, statedir.ReadJournal(h.state(), func(line []byte) {
 				var hop struct{ Seq int }
 				require.NoError(t, json.Unmarshal(line, &hop))
-				if hop.Seq > 0 { // the others say what was about to be done
+				if hop.Seq > 0 { // entries without a number announce what the gateway is about to do
 					all = append(all, hop.Seq)
 				}
 			}))
@@ -182,7 +182,7 @@ func TestARestartMayChangeTheAddress(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(h.config, []byte(strings.ReplaceAll(string(b), "127.0.0.1:0", address)), 0o600))
 		_, stderr, code := h.gateway("restart")
-		require.Equal(t, 1, code, "the port is somebody else's: the restart is called off")
+		require.Equal(t, 1, code, "another process has the port: the restart is called off")
 		require.Contains(t, stderr, "address already in use")
 		require.Equal(t, http.StatusOK, h.probe(before.Address, "/readyz"))
 		require.NoError(t, free.Close())
@@ -315,7 +315,7 @@ func TestATurnThatAsksForTheRestartIsNotWaitedFor(t *testing.T) {
 		return err == nil && s.BootID != before.BootID && s.State == "Running"
 	})
 	require.Less(t, time.Since(began), 25*time.Second, "well before the drain's deadline of 30 s")
-	h.eventually("the turn goes on after the restart", func() bool { return h.turn(id).Status == "completed" })
+	h.eventually("the turn continues after the restart", func() bool { return h.turn(id).Status == "completed" })
 	out, _, _ := h.gateway("turns", "show", "--json", id)
 	require.Contains(t, out, `"runs": 2,`)
 	require.Contains(t, out, `"output": "run 2, attempt 1"`)

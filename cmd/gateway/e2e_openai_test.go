@@ -62,7 +62,7 @@ agents:
 	}
 }
 
-// gatedText is what a turn of the agent gated says.
+// gatedText is the answer of the agent gated.
 func gatedText() string {
 	var b strings.Builder
 	for i := range 200 {

@@ -181,14 +181,14 @@ func connections(t *testing.T, address string) (n int) {
 	return n
 }
 
-// A command whose handshake a restart comes into is told to try again, and does.
+// A restart during a handshake makes the gateway answer that the client should retry, and the command retries.
 func TestAnOpenClawCommandIsToldToTryAgain(t *testing.T) {
 	h, address := newOpenClawHouse(t, "")
 	front, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer func() { _ = front.Close() }()
 	challenged, release := make(chan struct{}), make(chan struct{})
-	told := make(chan bool, 1) // whether it was told
+	told := make(chan bool, 1) // whether the gateway answered so
 	go func() {
 		for first := true; ; first = false {
 			client, err := front.Accept()
@@ -204,12 +204,12 @@ func TestAnOpenClawCommandIsToldToTryAgain(t *testing.T) {
 	witness := dialWebSocket(t, address, openclawToken)
 	h.restartWithoutWaiting()
 	witness.event(func(f wsFrame) bool { return f.Event == "shutdown" })
-	close(release) // it has a moment left to say connect
+	close(release) // a moment is left to send connect
 	require.Contains(t, answer(), `"defaultAgentId": "echo"`)
 	require.True(t, <-told)
 }
 
-// between carries a connection to the gateway. What the first client says once it is challenged waits to be released.
+// between proxies a connection to the gateway. The first client's bytes after the challenge wait for release.
 func between(client net.Conn, address string, first bool, challenged, release chan struct{}, told chan<- bool) {
 	defer func() { _ = client.Close() }()
 	server, err := net.Dial("tcp", address)

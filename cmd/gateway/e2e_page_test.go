@@ -33,9 +33,9 @@ func (h *house) tryGet(path string) (status int, body []byte) {
 	return resp.StatusCode, body
 }
 
-// A page of a tree or an index that the disk has torn, anywhere in the file, is never a wrong answer: the start says
-// so, or each request whose answer needs the page does. All others are answered as before, a repeat never makes a
-// second turn, and a backup brings everything back.
+// A torn page of a tree or an index, anywhere in the file, never causes a wrong answer: the start reports the damage, or
+// each request whose answer needs the page does. All other requests are answered as before, a repeat never makes a second
+// turn, and a backup restores everything.
 //
 // Pages that hold nothing but the rest of a long text are left out: SQLite keeps no checksum of a page, so a torn one
 // is read as another text. That takes a file system with checksums.

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What the agents of the pictures say; it takes them a while.
+// The answers of the agents in the pictures; each takes a while.
 const pictureAgents = `
 lanes: { main: { concurrency: 4 }, cron: { concurrency: 1 }, subagent: { concurrency: 8 }, batch: { concurrency: 2 } }
 lifecycle: { drain_timeout: 2m }

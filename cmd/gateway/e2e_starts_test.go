@@ -42,7 +42,7 @@ func TestFailingStartsBackOffAndSayWhyFirst(t *testing.T) {
 	require.Equal(t, 78, code, "the one that waits has the lock: %s", stderr)
 	h.signal(syscall.SIGTERM)
 	require.Equal(t, 0, h.wait(), "a stop does not wait")
-	require.Equal(t, 3, statedir.ReadFailedStarts(h.state()).Count, "and says nothing about the start")
+	require.Equal(t, 3, statedir.ReadFailedStarts(h.state()).Count, "and records nothing about the start")
 
 	h.configure("lanes: { main: { concurrency: 3 } }") // another configuration is not held up
 	h.launch()
@@ -55,7 +55,7 @@ func TestFailingStartsBackOffAndSayWhyFirst(t *testing.T) {
 	require.Equal(t, 0, h.wait())
 }
 
-// A start that is killed, by the kernel for lack of memory for example, says nothing; it counts all the same.
+// A start that is killed, for example by the kernel for lack of memory, logs nothing, but counts as failed.
 func TestAStartThatWasKilledCountsAsFailed(t *testing.T) {
 	h, arm := newHandoverHouse(t, "exec", "start.store=kill")
 	arm()

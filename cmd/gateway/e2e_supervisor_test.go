@@ -82,8 +82,8 @@ func TestASupervisorSeesARestartAsAReload(t *testing.T) {
 	}
 }
 
-// The main process says in one message that another one is the main process now, and ready: a supervisor that
-// listens to the main process alone hears it.
+// The main process sends one message that the successor is the main process now, and ready: a supervisor that accepts
+// messages only from the main process accepts the message.
 func TestASupervisorIsToldOfASuccessor(t *testing.T) {
 	notify, path := newNotifySocket(t)
 	h := newHouse(t, "lifecycle: { respawn: spawn }", "NOTIFY_SOCKET="+path)
@@ -98,7 +98,7 @@ func TestASupervisorIsToldOfASuccessor(t *testing.T) {
 	require.Equal(t, 0, h.wait())
 	out, stderr, code = h.gateway("stop")
 	require.Zero(t, code, "%s%s", out, stderr)
-	h.eventually("it says that it stops", func() bool { return slices.Contains(notify.order(), "STOPPING=1") })
+	h.eventually("it reports that it stops", func() bool { return slices.Contains(notify.order(), "STOPPING=1") })
 	for _, supervisor := range []string{"GATEWAY_SUPERVISED=1", "XPC_SERVICE_NAME=org.example.gateway"} {
 		h := newHouse(t, "lifecycle: { respawn: spawn }", supervisor)
 		h.start()

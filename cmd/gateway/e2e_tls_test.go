@@ -123,7 +123,7 @@ func TestRestartsWithTLSLoseNothing(t *testing.T) {
 	}
 	for range restarts {
 		before := counts["HTTP/1.1 kept"].requests.Load()
-		h.eventually("the load goes on", func() bool { return counts["HTTP/1.1 kept"].requests.Load() > before+3 })
+		h.eventually("the load continues", func() bool { return counts["HTTP/1.1 kept"].requests.Load() > before+3 })
 		out, stderr, code := h.gateway("restart")
 		require.Zero(t, code, "%s%s", out, stderr)
 	}
@@ -140,7 +140,7 @@ func TestRestartsWithTLSLoseNothing(t *testing.T) {
 	h.stopped()
 }
 
-// stopped stops whoever is the gateway by now.
+// stopped stops the process that is the gateway now.
 func (h *house) stopped() {
 	h.t.Helper()
 	_, stderr, code := h.gateway("stop")
@@ -176,8 +176,8 @@ func askTLS(ctx context.Context, client *http.Client, address, session, agent, t
 	return a, resp.ProtoMajor, json.Unmarshal(b, &a)
 }
 
-// A request that came by TLS before a restart is answered after several, by whoever serves then, and the process
-// that has its connection stays for just that.
+// A request over TLS from before a restart is answered after several restarts by the serving process. The process that
+// holds the connection stays only for the answer.
 func TestARequestByTLSOutlivesSeveralRestarts(t *testing.T) {
 	release := filepath.Join(t.TempDir(), "release")
 	h := newHouse(t, tlsConfig+"lifecycle: { drain_timeout: 2s }\nagents: { held: { type: command, command: [sh, -c, \"until test -e "+release+"; do sleep 0.05; done; cat\"] } }\n")
@@ -210,8 +210,8 @@ func TestARequestByTLSOutlivesSeveralRestarts(t *testing.T) {
 	h.stopped()
 }
 
-// What the least of a hand-over by TLS is: whoever waits when the gateway is killed in the middle, and asks again,
-// has one turn.
+// The minimum of a hand-over with TLS: a client that waits while the gateway is killed, and repeats the request, has one
+// turn.
 func TestARequestByTLSIsRepeatedAfterAKill(t *testing.T) {
 	h := newHouse(t, tlsConfig+"agents: { slow: { type: command, command: [sh, -c, \"sleep 1; cat\"] } }\n")
 	trusted := h.writePair("a")
@@ -263,7 +263,7 @@ func TestIdleTLSConnectionsEndPolitely(t *testing.T) {
 	h.stopped()
 }
 
-// A WebSocket client is told of the restart, and connects again.
+// A WebSocket client gets the event of the restart, and connects again.
 func TestAWebSocketByTLSIsToldOfARestart(t *testing.T) {
 	h := newHouse(t, tlsConfig)
 	trusted := h.writePair("a")

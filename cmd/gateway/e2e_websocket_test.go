@@ -74,8 +74,8 @@ func (c *wsClient) call(method, params string) wsFrame {
 	return c.event(func(f wsFrame) bool { return f.Type == "res" && f.ID == method })
 }
 
-// A WebSocket that streams is cut off by a restart, and its client goes on after the last event that it has: it sees each
-// event once, and the text of the attempt that counts.
+// A restart closes a WebSocket that streams. Its client continues after its last event: it sees each event once, and the
+// text of the last attempt.
 func TestAWebSocketThatARestartCutsOffSeesEachEventOnce(t *testing.T) {
 	for _, mode := range cutModes {
 		t.Run(mode, func(t *testing.T) {

@@ -92,7 +92,7 @@ func TestABadHistoryIsCalledWhatItIs(t *testing.T) {
 		}},
 		{"the last event is missing", incomplete, func(_ *history, a account) { a.logs["t1"] = a.logs["t1"][:5] }},
 		{"a stream jumped", incomplete, func(h *history, a account) { h.streamed("t0", a.logs["t0"][2]) }},
-		{"a stream said something twice", incomplete, func(h *history, a account) { h.streamed("t0", a.logs["t0"][0]) }},
+		{"a stream sent an event twice", incomplete, func(h *history, a account) { h.streamed("t0", a.logs["t0"][0]) }},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
 			record, a := goodHistory()

@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// history is what is known of a gateway's work without asking it: what its clients were told, in the order in
-// which they were told, and what the agents themselves wrote down. See judge.
+// history is a record of a gateway's work that is independent of the gateway: the answers to its clients, in order, and
+// what the agents themselves wrote down. See judge.
 type history struct {
 	mu       sync.Mutex
 	promises []promise
@@ -26,7 +26,7 @@ type history struct {
 	// witness is a folder in which agents write down what they do, a file for each session; empty for none. A
 	// line is "begin" or "end", the turn's id, the number of the run, and the input.
 	witness string
-	// timeless says that the clock was set meanwhile, so that times prove nothing.
+	// timeless is set when the clock was changed, so that times prove nothing.
 	timeless bool
 }
 
@@ -55,7 +55,7 @@ type turnJSON struct {
 	FinishedAt                                *time.Time `json:"finished_at"`
 }
 
-// acknowledged notes a turn that the gateway said yes to, and the output that it must have in the end.
+// acknowledged records a turn that the gateway acknowledged, and the output that the turn must have in the end.
 func (h *history) acknowledged(id, session, want string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -69,7 +69,7 @@ func (h *history) acknowledged(id, session, want string) {
 	h.promises = append(h.promises, promise{id: id, session: session, want: want, ends: []string{"completed"}})
 }
 
-// ends notes in which statuses the turn may end, after somebody has asked to cancel or retry it.
+// ends records the statuses in which the turn may end, after a request to cancel or retry it.
 func (h *history) ends(id string, statuses ...string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -246,8 +246,8 @@ func (v *verdict) judgeTimes(turns []turnJSON, logs map[string][]event) {
 	}
 }
 
-// judgeWitness: agents began in the order of acceptance, and whoever is completed was run to its end. A turn
-// that was given another try by hand may run after later ones. Not every agent need write.
+// judgeWitness checks that agents began in the order of acceptance, and that every completed turn ran to its end. A turn
+// that was retried by hand may run after later turns. Not every agent need write.
 func (v *verdict) judgeWitness(turns []turnJSON, logs map[string][]event, lines []string) {
 	place, began, ended := make(map[string]int), make(map[string]bool), make(map[string]bool)
 	for i, t := range turns {
