@@ -12,8 +12,8 @@ func newChatCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "chat",
 		Short: "Talk to an agent in a terminal",
-		Long: `Talk to an agent in a terminal. The session is kept, so the conversation can be continued later. A restart of the
-gateway does not interrupt an answer.
+		Long: `Talk to an agent in a terminal. The session is kept, so the conversation can be continued later. An answer
+continues after a restart of the gateway.
 
 Enter sends. Alt+Enter or Ctrl+J begins a new line. The up and down keys show earlier inputs. Esc cancels the running
 turn. PgUp and PgDn scroll. Ctrl+C, or Ctrl+D on an empty input, leaves the chat; turns that were sent continue.`,

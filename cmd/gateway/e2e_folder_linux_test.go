@@ -229,7 +229,7 @@ func TestAStoreThatTakesNoWritesForAWhileRefusesAndForgetsNothing(t *testing.T) 
 	h.eventually("the end of the turn that runs could not be written", func() bool { return strings.Contains(h.logged(), "trying again") })
 	require.Equal(t, http.StatusOK, h.probe(s.Address, "/healthz"))
 	for _, p := range record.promises {
-		require.NotEmpty(t, h.turn(p.id).ID, "reading goes on")
+		require.NotEmpty(t, h.turn(p.id).ID, "reads continue")
 	}
 	for _, path := range files {
 		require.NoError(t, fixed(path, false))
@@ -288,7 +288,7 @@ func TestADiskThatBecomesReadOnlyLosesNothing(t *testing.T) {
 	require.ErrorContains(t, try(100), "store_unusable")
 	require.Equal(t, http.StatusOK, h.probe(s.Address, "/healthz"))
 	for _, p := range record.promises {
-		require.NotEmpty(t, h.turn(p.id).ID, "reading goes on")
+		require.NotEmpty(t, h.turn(p.id).ID, "reads continue")
 	}
 	h.signal(syscall.SIGTERM)
 	h.wait()

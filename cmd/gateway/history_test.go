@@ -180,7 +180,7 @@ func (v *verdict) judgeLogs(turns []turnJSON, logs map[string][]event) {
 			v.incomplete = append(v.incomplete, t.ID+": the deltas are not the output")
 		}
 		if final := len(log) > 0 && isFinal(log[len(log)-1].Type); final != isFinal(t.Status) {
-			v.incomplete = append(v.incomplete, fmt.Sprintf("%s is %s, its log says otherwise", t.ID, t.Status))
+			v.incomplete = append(v.incomplete, fmt.Sprintf("%s is %s, its log has another status", t.ID, t.Status))
 		}
 	}
 }

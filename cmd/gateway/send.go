@@ -40,7 +40,7 @@ func newSendCommand(o *options) *cobra.Command {
 		Use:   "send [TEXT | -]",
 		Short: "Send a turn to an agent and stream the answer",
 		Long: `Send a turn to an agent and stream the answer. With - or without TEXT the input is read from
-standard input. A restart of the gateway does not interrupt the answer. Ctrl-C ends the command, and the turn continues.
+standard input. The answer continues after a restart of the gateway. Ctrl-C ends the command, and the turn continues.
 Exits with 1 when the turn failed or was cancelled.`,
 		Example: `  gateway send "hello"
   gateway send --session review --agent claude "Read the diff and list what looks wrong"
